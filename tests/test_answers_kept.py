@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
 
 import psycopg
 import pytest
@@ -26,7 +25,7 @@ from tests.conftest import Connection, sessions
 from tests.tcp_proxy import running_proxy
 from tests.timed import PATIENCE, wait_until
 from tests.upstream import FakeUpstream, Reply
-from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, running_worker, update_settings
+from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, running_worker, unheard, update_settings
 
 ITEMS = 60
 
@@ -212,13 +211,7 @@ async def test_a_claim_that_is_not_heard_of_before_the_stop_is_given_back(
     worker = Worker(worker_settings, "internal key", notifier)
     stop = asyncio.Event()
 
-    async def claim_and_lose(*arguments: Any) -> None:
-        await claim_lookups(*arguments)
-        stop.set()
-        await asyncio.sleep(seconds)
-        raise psycopg.OperationalError
-
-    monkeypatch.setattr(claims, "claim_lookups", claim_and_lose)
+    monkeypatch.setattr(claims, "claim_lookups", unheard(claim_lookups, stop, seconds))
     batches.create(3)
     # Such a claim is for one organization.
     update_settings(owner, lookups_per_second=100)

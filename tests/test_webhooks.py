@@ -34,6 +34,7 @@ from tests.http_fixtures import look_up, site
 from tests.tcp_proxy import running_proxy
 from tests.timed import PATIENCE, set_monotonic, wait_until
 from tests.webhook_receiver import FakeReceiver, Names, Received, fake_receiver, running_sender
+from tests.worker_fixtures import unheard
 
 
 @pytest.fixture
@@ -459,13 +460,7 @@ async def test_a_claim_that_is_not_heard_of_before_the_stop_is_given_back(
     monkeypatch.setattr(sender, "LAST_CALLS_SECONDS", 0.7)
     stop = asyncio.Event()
 
-    async def claim_and_lose(*arguments: Any) -> None:
-        await claim_webhooks(*arguments)
-        stop.set()
-        await asyncio.sleep(seconds)
-        raise psycopg.OperationalError
-
-    monkeypatch.setattr(sender, "claim_webhooks", claim_and_lose)
+    monkeypatch.setattr(sender, "claim_webhooks", unheard(claim_webhooks, stop, seconds))
     organization = Organization(owner, "https://example.com/")
     organization.complete(1)
     await sender.Sender(sender_settings, Notifier(sender_settings.database_url, "test")).run(stop)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
 import uvloop
 
@@ -40,6 +41,18 @@ def worker_settings(database_url: str, upstream: FakeUpstream, owner: Connection
     """Settings of a worker that asks `upstream`, on a fresh database without a pace and with short waits."""
     update_settings(owner, lookups_per_second=None, max_in_flight=20, retry_backoff_seconds=0.01)
     return Settings(database_url=database_url, incentives_api_url=upstream.url, incentives_api_key="key of the provider")
+
+
+def unheard(call: Callable[..., Awaitable[object]], stop: asyncio.Event, seconds: float) -> Callable[..., Awaitable[None]]:
+    """The call of the database, whose connection is lost so many seconds after it was carried out. Sets `stop` before."""
+
+    async def carry_out_and_lose(*arguments: object) -> None:
+        await call(*arguments)
+        stop.set()
+        await asyncio.sleep(seconds)
+        raise psycopg.OperationalError
+
+    return carry_out_and_lose
 
 
 def start_worker_process(database_url: str, upstream: FakeUpstream, log: Path) -> subprocess.Popen[bytes]:
