@@ -6,11 +6,13 @@ import asyncio
 import itertools
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 from psycopg.errors import LockNotAvailable
 
 from pyshell.postgres.connections import Session
+from pyshell.postgres.sqlstates import OutcomeUnknownError
 from pyshell.worker.calls import Lease, Outcome
 from pyshell.worker.leases import LeaseKeeper
 from pyshell.worker.outcomes import LARGEST_FLUSH, Outcomes
@@ -73,6 +75,44 @@ async def test_a_connection_rests_while_the_other_tries_an_organization_in_troub
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+class LostAmidARecord:
+    """The connection is lost while each of the first two flushes runs. `sizes`: of the flushes, by outcomes."""
+
+    def __init__(self, items: int) -> None:
+        self._left = items
+        self.sizes: list[int] = []
+        self.all_recorded = asyncio.Event()
+
+    async def run(self, call: object, group: bytes | dict[bytes, Sequence[Outcome]], *outcomes: Sequence[Outcome]) -> object:
+        recorded = [*outcomes] if isinstance(group, bytes) else [*group.values()]
+        self.sizes.append(sum(map(len, recorded)))
+        if len(self.sizes) <= 2:
+            raise OutcomeUnknownError
+        self._left -= self.sizes[-1]
+        if not self._left:
+            self.all_recorded.set()
+        return {"accepted": self.sizes[-1]}
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_connection_lost_amid_a_record_makes_no_flush_smaller(together: bool) -> None:
+    organizations = [uuid4().bytes for _ in range(2 if together else 1)]
+    session = LostAmidARecord(10 * len(organizations))
+    outcomes = Outcomes([cast(Session, session)], LeaseKeeper(cast(Any, None)))
+    outcomes.together = together
+    for organization_id in organizations:
+        outcomes.expect(10)
+        add_answers(outcomes, range(10), organization_id)
+    running = asyncio.create_task(outcomes.run())
+    try:
+        await asyncio.wait_for(session.all_recorded.wait(), 30)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    # Once in trouble, organizations are recorded one by one.
+    assert session.sizes == [10 * len(organizations), 10, *[10] * len(organizations)]
 
 
 class Stopped:

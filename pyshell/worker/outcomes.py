@@ -12,7 +12,7 @@ from uuid import UUID
 from pyshell import traces
 from pyshell.postgres.connections import Session
 from pyshell.postgres.retries import BUSY_BEFORE_A_WARNING, Retries
-from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, is_about_the_data, kind_of
+from pyshell.postgres.sqlstates import DatabaseError, Kind, for_log, is_about_the_data, is_away, kind_of
 from pyshell.tasks import wait_at_most
 from pyshell.worker.calls import Lease, Outcome, record_for_organizations, record_lookups
 from pyshell.worker.failures import ExhaustedLog
@@ -188,7 +188,7 @@ class Outcomes:
             for organization_id, outcomes in group.items():
                 self._put_back(organization_id, outcomes)
             for organization_id, outcomes in group.items():
-                if kind_of(error) in (Kind.LOST, Kind.READ_ONLY):
+                if is_away(error):
                     self._note_failure(organization_id, outcomes, error)
                 else:
                     await self._flush(session, organization_id)
@@ -311,11 +311,10 @@ class Outcomes:
     def _note_failure(self, organization_id: bytes, outcomes: list[Outcome], error: DatabaseError) -> None:
         now = self._loop.time()
         failures = self._retries.note_failure(organization_id, now)
-        kind = kind_of(error)
-        is_away = kind in (Kind.LOST, Kind.READ_ONLY)
+        kind, away = kind_of(error), is_away(error)
         # A database that is away concerns all organizations: one warning when that begins, then one a minute for each.
-        first = 0 if is_away else BUSY_BEFORE_A_WARNING if kind is Kind.BUSY else 1
-        if self._retries.is_worth_a_warning(organization_id, first) or (is_away and not self._database_is_away):
+        first = 0 if away else BUSY_BEFORE_A_WARNING if kind is Kind.BUSY else 1
+        if self._retries.is_worth_a_warning(organization_id, first) or (away and not self._database_is_away):
             logger.warning(
                 "cannot record %s outcomes of organization %s, %s bytes are kept, will try again: %s",
                 len(outcomes),
@@ -323,8 +322,8 @@ class Outcomes:
                 self._total_bytes,
                 for_log(error),
             )
-        self._database_is_away = self._database_is_away or is_away
-        if not is_away and kind not in (Kind.BUSY, Kind.CONFLICT, Kind.STALE_STATEMENT):
+        self._database_is_away = self._database_is_away or away
+        if not away and kind not in (Kind.BUSY, Kind.CONFLICT, Kind.STALE_STATEMENT):
             self._largest[organization_id] = max(len(outcomes) // 2, 1)
         if kind in (Kind.TIMEOUT, Kind.UNAVAILABLE) and len(outcomes) == 1 and failures >= ATTEMPTS_ALONE:
             [outcome] = outcomes
