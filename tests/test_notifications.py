@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
 
 from pyshell.postgres import notifications
-from pyshell.postgres.connections import Backoff
+from pyshell.postgres.connections import Backoff, ClosableConnection, connect
 from pyshell.postgres.notifications import Notifier
 from tests.conftest import Connection
 from tests.tcp_proxy import running_proxy
@@ -98,6 +99,31 @@ async def test_a_connection_that_fell_silent_is_replaced(
             await until(lambda: not notifier.is_ready.is_set())
             await asyncio.to_thread(proxy.recover)
             await until(lambda: heard == [None, None])
+
+
+async def test_a_connection_that_falls_silent_before_it_listens_is_replaced(
+    shared_database_url: str, shared_owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifications, "SET_UP_SECONDS", 1.0)
+    heard = Heard()
+    port = int(str(psycopg.conninfo.conninfo_to_dict(shared_database_url)["port"]))
+    with running_proxy(port) as proxy:
+        attempts = 0
+
+        async def connect_once_in_vain(*arguments: str) -> ClosableConnection[Any]:
+            nonlocal attempts
+            connection = await connect(*arguments)
+            attempts += 1
+            if attempts == 1:
+                await asyncio.to_thread(proxy.strand)
+            return connection
+
+        monkeypatch.setattr(notifications, "connect", connect_once_in_vain)
+        notifier = Notifier(psycopg.conninfo.make_conninfo(shared_database_url, port=proxy.port), NAME)
+        notifier.subscribe("a", heard)
+        async with notifier.running():
+            await until(lambda: heard == [None])
+    assert attempts == 2
 
 
 async def test_one_handler_that_fails_keeps_nothing_from_others(

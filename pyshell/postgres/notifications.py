@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from psycopg import sql
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 10.0
+SET_UP_SECONDS: Final = 35.0
 # A connection that lasted less than this does not mean that the trouble is over.
 STEADY_SECONDS: Final = 10.0
 
@@ -81,10 +82,13 @@ class Notifier:
 
     async def _listen(self, url: str) -> None:
         is_first = url == self._database_url
-        async with await connect(url, self._application_name) as connection:
-            if is_first:
-                self._listen_at(await self._other_nodes(connection))
-            await connection.execute(sql.SQL("; ").join(sql.SQL("listen {}").format(sql.Identifier(channel)) for channel in self._handlers))
+        async with AsyncExitStack() as connected:
+            async with asyncio.timeout(SET_UP_SECONDS):
+                connection = await connected.enter_async_context(await connect(url, self._application_name))
+                if is_first:
+                    self._listen_at(await self._other_nodes(connection))
+                listens = (sql.SQL("listen {}").format(sql.Identifier(channel)) for channel in self._handlers)
+                await connection.execute(sql.SQL("; ").join(listens))
             if self._told.pop(url, None) is not None:
                 logger.info("notifications arrive again")
             if is_first:
