@@ -571,3 +571,4 @@ def cases() -> list[tuple[dict[str, Any], bool]]:
 def test_messages_that_are_not_genuine_are_told(headers: dict[str, Any], is_genuine: bool) -> None:
     assert (why_not_genuine(SECRET, b"{}", **headers, seconds_off=1e12) is None) == is_genuine
     assert why_not_genuine(SECRET, b"{}", **headers) is not None, "it is years old"
+    assert why_not_genuine(SECRET, b"{}", **headers, seconds_off=float("nan")) is not None
