@@ -370,3 +370,17 @@ def test_a_rate_limit_that_no_interval_can_hold_is_refused(owner: Connection) ->
     with pytest.raises(psycopg.Error) as refused:
         update_settings(owner, lookups_per_second=1e-300)
     assert refused.value.diag.constraint_name == "invalid_settings"
+
+
+def test_leases_are_renewed_beside_one_that_somebody_holds(database_url: str, owner: Connection, batches: Batches, clock: Clock) -> None:
+    update_settings(owner, lookups_per_second=None, lease_seconds=60)
+    batches.create(2)
+    clock.freeze()
+    [held], [free] = claim(batches, 1), claim(batches, 1)
+    clock.advance(seconds=30)
+    jobs, positions, tokens = map(list, zip(held, free, strict=True))
+    with locked(database_url, "select from public.lookup_leases where lease_token = %s for update", held[2]):
+        renewed = owner.execute(
+            "select position, expires_in from api.extend_leases(%s, %s, %s, %s)", [batches.organization_id, jobs, positions, tokens]
+        )
+        assert sorted(renewed) == [(held[1], 30), (free[1], 60)]

@@ -36,7 +36,7 @@ RECORD_TOGETHER: Final = """
                                         p_http_statuses => %s, p_error_classes => %s, p_responses => %s, p_retry_afters => %s,
                                         p_latencies => %s)"""
 EXTEND: Final = """
-    select job_id, position
+    select job_id, position, expires_in
       from api.extend_leases(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"""
 EXHAUSTED: Final = """
     select job_id, position, attempts, error_code
@@ -177,11 +177,11 @@ async def record_for_organizations(connection: Connection, outcomes: Mapping[byt
     return verdicts
 
 
-async def extend_leases(connection: Connection, organization_id: bytes, leases: Sequence[Lease]) -> set[tuple[bytes, int]]:
-    """Renew leases of one organization; answers job and position of the items that are still held."""
+async def extend_leases(connection: Connection, organization_id: bytes, leases: Sequence[Lease]) -> dict[tuple[bytes, int], float]:
+    """Renew leases of one organization; answers job and position of the items that are still held, and for how many seconds."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(EXTEND, identify(organization_id, leases))
-        return {(job_id, position) for job_id, position in await cursor.fetchall()}
+        return {(job_id, position): seconds for job_id, position, seconds in await cursor.fetchall()}
 
 
 async def exhausted_lookups(connection: Connection, organization_id: bytes, leases: Sequence[Lease]) -> list[tuple[bytes, int, int, str]]:

@@ -98,8 +98,8 @@ class LeaseKeeper:
             asked_at = asyncio.get_running_loop().time()
             held = await self._session.run(extend_leases, organization_id, leases)
             for lease in leases:
-                # A lost lease no longer starts; a lookup that has started finishes.
-                lease.expires_at = asked_at + self._lease_seconds if (lease.job_id, lease.position) in held else LOST
+                # A lost lease no longer starts; a lookup that has started finishes. One that was not renewed is due again at once.
+                lease.expires_at = asked_at + held.get((lease.job_id, lease.position), LOST)
 
         return await self._for_each_organization(due, extend)
 

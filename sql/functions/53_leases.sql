@@ -121,16 +121,16 @@ end;
 $$;
 
 create or replace function api.extend_leases(p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[])
-returns table (job_id uuid, "position" integer)
+returns table (job_id uuid, "position" integer, expires_in double precision)
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' set jit = off set plan_cache_mode = force_generic_plan
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
 as $$
 #variable_conflict use_column
 declare
-    v_expires_at timestamptz := app.clock() + (select app.seconds(lease_seconds) from app.settings);
+    v_now        timestamptz := app.clock();
+    v_expires_at timestamptz := v_now + (select app.seconds(lease_seconds) from app.settings);
     v_lease      record;
-    v_positions  int4multirange;
 begin
     for v_lease in
         select c.job_id, c.lease_token, array_agg(c.position) as positions
@@ -138,18 +138,27 @@ begin
          group by c.job_id, c.lease_token
          order by c.job_id, c.lease_token
     loop
-        update public.lookup_leases l
-           set expires_at = v_expires_at, is_overdue = false
-         where l.organization_id = p_organization_id and l.job_id = v_lease.job_id and l.lease_token = v_lease.lease_token
-        returning l.positions into v_positions;
+        -- One that others hold is not waited for: those beside it would lose their renewal with it.
+        perform
+           from public.lookup_leases l
+          where l.organization_id = p_organization_id and l.job_id = v_lease.job_id and l.lease_token = v_lease.lease_token
+            for no key update skip locked;
         if found then
-            return query select v_lease.job_id, p from unnest(v_lease.positions) p where p <@ v_positions;
+            update public.lookup_leases l
+               set expires_at = v_expires_at, is_overdue = false
+             where l.organization_id = p_organization_id and l.job_id = v_lease.job_id and l.lease_token = v_lease.lease_token;
         end if;
+        return query
+        select l.job_id, p, extract(epoch from l.expires_at - v_now)::double precision
+          from public.lookup_leases l
+         cross join unnest(v_lease.positions) p
+         where l.organization_id = p_organization_id and l.job_id = v_lease.job_id and l.lease_token = v_lease.lease_token
+           and p <@ l.positions;
     end loop;
 end;
 $$;
 
-comment on function api.extend_leases(uuid, uuid[], integer[], uuid[]) is 'Renews the leases of lookups that run, given as parallel arrays, and returns the items that are still held under them. 55P03 (lock_not_available): another transaction holds one of the leases; try again later.';
+comment on function api.extend_leases(uuid, uuid[], integer[], uuid[]) is 'Renews the leases of lookups that run, given as parallel arrays, and returns the items that are still held under them, with the seconds until their lease expires. A lease that another transaction holds is not waited for and keeps its time: renew it again soon.';
 
 create or replace function api.release_lookups(p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[]) returns integer
 language plpgsql volatile security definer
