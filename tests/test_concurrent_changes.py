@@ -129,3 +129,16 @@ def test_a_delivery_that_is_released_while_the_ready_list_is_settled_is_due_at_o
         settling.execute("select app.settle_webhooks(%s)", [organization_id])
         assert fetch_value(owner, "select api.release_lost_webhooks(%s, 'sender', '{}')", organization_id) == 1
     assert fetch_value(owner, "select (api.ready_webhooks()).organization_ids") == [organization_id]
+
+
+def test_deliveries_of_a_claim_that_runs_on_without_its_sender_are_released(
+    database_url: str, owner: Connection, organization_id: object
+) -> None:
+    owner.execute('select api.set_webhook_config(%s, \'{"url": "https://example.com/"}\')', [organization_id])
+    owner.execute("select app.add_webhook(%s, 'batch.completed', null, '{}', app.clock())", [organization_id])
+    release = "select api.release_lost_webhooks(%s, 'sender', '{}')"
+    with psycopg.connect(database_url) as claiming:
+        claiming.execute("select from api.claim_webhooks(%s, 'sender', 10)", [organization_id])
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            owner.execute(release.encode(), [organization_id])
+    assert fetch_value(owner, release, organization_id) == 1

@@ -234,7 +234,7 @@ as $$
 declare
     v_config app.webhook_configs;
 begin
-    select * into v_config from app.webhook_configs where organization_id = p_organization_id for update;
+    select * into v_config from app.webhook_configs where organization_id = p_organization_id for no key update;
     if not found then
         perform app.refuse(
             404, 'webhook_config_not_found', 'Webhooks are not configured',

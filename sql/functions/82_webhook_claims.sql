@@ -45,9 +45,11 @@ declare
     v_config     app.webhook_configs;
     v_deliveries app.webhook_deliveries[] := '{}';
 begin
+    -- Held, so that api.release_lost_webhooks can wait for it.
     select * into v_config
       from app.webhook_configs c
-     where c.organization_id = p_organization_id and c.enabled and c.url is not null;
+     where c.organization_id = p_organization_id and c.enabled and c.url is not null
+       for key share;
     if found and not exists (select from app.webhook_queue_state s where s.organization_id = p_organization_id and s.paused_until > v_now) then
         v_deliveries := app.lease_webhooks(p_organization_id, p_sender, p_limit, v_now);
     end if;
@@ -210,6 +212,8 @@ declare
     v_now   timestamptz := app.clock();
     v_count integer;
 begin
+    -- A claim that runs on without its caller has ended after this.
+    perform from app.webhook_configs where organization_id = p_organization_id for update;
     update app.webhook_deliveries
        set status = 'pending', next_attempt_at = v_now, lease_token = null, lease_expires_at = null, leased_by = null
      where organization_id = p_organization_id and status = 'sending' and leased_by = p_sender and id <> all (p_delivery_ids);

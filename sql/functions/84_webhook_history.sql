@@ -190,7 +190,7 @@ declare
     v_delivery app.webhook_deliveries;
 begin
     -- Tests of an organization are serialized, so that concurrent ones cannot exceed the limit.
-    select * into v_config from app.webhook_configs c where c.organization_id = p_organization_id and c.url is not null for update;
+    select * into v_config from app.webhook_configs c where c.organization_id = p_organization_id and c.url is not null for no key update;
     if not found then
         perform app.refuse(
             409, 'webhook_url_missing', 'No webhook URL is set',
