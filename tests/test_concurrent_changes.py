@@ -142,3 +142,20 @@ def test_deliveries_of_a_claim_that_runs_on_without_its_sender_are_released(
         with pytest.raises(psycopg.errors.LockNotAvailable):
             owner.execute(release.encode(), [organization_id])
     assert fetch_value(owner, release, organization_id) == 1
+
+
+def test_a_delivery_that_is_sent_or_made_while_the_config_is_deleted_waits_for_no_other_receiver(
+    database_url: str, owner: Connection, organization_id: object
+) -> None:
+    owner.execute('select api.set_webhook_config(%s, \'{"url": "https://example.com/"}\')', [organization_id])
+    add = "select app.add_webhook(%s, 'batch.completed', null, '{}', app.clock())"
+    owner.execute(add.encode(), [organization_id])
+    [(sent, token)] = owner.execute("select delivery_id, lease_token from api.claim_webhooks(%s, 'sender', 10)", [organization_id])
+    with psycopg.connect(database_url) as flushing:
+        flushing.execute(add.encode(), [organization_id])
+        owner.execute("select api.delete_webhook_config(%s)", [organization_id])
+    owner.execute("select api.record_webhooks(%s, %s, %s, '{500}', '{null}', '{1}', '{}', '{null}')", [organization_id, [sent], [token]])
+    assert owner.execute("select from api.claim_webhooks(%s, 'sender', 10)", [organization_id]).fetchall() == []
+    assert owner.execute("select distinct status, last_error from app.webhook_deliveries").fetchall() == [
+        ("failed", "The webhook config was deleted")
+    ]

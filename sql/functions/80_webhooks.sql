@@ -245,21 +245,35 @@ begin
 end;
 $$;
 
-create or replace function api.delete_webhook_config(p_organization_id uuid, p_actor text default null) returns json
-language plpgsql volatile security definer
+-- Fails pending deliveries that have no config any more, so that they do not wait for another receiver: also those that were being sent, or in
+-- the making, as it was deleted.
+create or replace function app.fail_undeliverable(p_organization_id uuid, p_now timestamptz) returns void
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_now timestamptz := app.clock();
 begin
-    perform app.lock_webhook_config(p_organization_id);
-    delete from app.webhook_configs where organization_id = p_organization_id;
     update app.webhook_deliveries
        set status          = 'failed',
            next_attempt_at = null,
            last_error      = 'The webhook config was deleted',
-           ended_at        = v_now
-     where organization_id = p_organization_id and status = 'pending';
+           ended_at        = p_now
+     where organization_id = p_organization_id
+       and id = any (array(select d.id
+                             from app.webhook_deliveries d
+                            where d.organization_id = p_organization_id and d.status = 'pending'
+                              and not exists (select from app.webhook_configs c where c.organization_id = p_organization_id)
+                              for update of d skip locked));
+end;
+$$;
+
+create or replace function api.delete_webhook_config(p_organization_id uuid, p_actor text default null) returns json
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform app.lock_webhook_config(p_organization_id);
+    delete from app.webhook_configs where organization_id = p_organization_id;
+    perform app.fail_undeliverable(p_organization_id, app.clock());
     perform app.settle_webhooks(p_organization_id);
     perform app.audit(p_organization_id, 'webhooks.deleted', p_actor);
     return json_build_object('message', 'Webhook config deleted');

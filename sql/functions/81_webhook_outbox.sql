@@ -256,6 +256,8 @@ begin
             least((select min(next_attempt_at) from app.webhook_deliveries where organization_id = p_organization_id and status = 'pending'),
                   (select min(lease_expires_at) from app.webhook_deliveries where organization_id = p_organization_id and status = 'sending')),
             nullif(v_state.paused_until, '-infinity'));
+    else
+        perform app.fail_undeliverable(p_organization_id, app.clock());
     end if;
     if v_ready_at is distinct from v_state.ready_at then
         update app.webhook_queue_state set ready_at = v_ready_at where organization_id = p_organization_id;
