@@ -18,6 +18,11 @@ declare
     v_now        timestamptz := app.clock();
     v_leases     uuid[]      := array(select d.lease_token from app.webhook_deliveries d
                                        where d.organization_id = p_organization_id and d.id = any (p_delivery_ids));
+    -- Claimed before the config changed: what came of them says nothing of the receiver that it names now.
+    v_former     uuid[]      := array(select d.id from app.webhook_deliveries d
+                                       where d.organization_id = p_organization_id and d.id = any (p_delivery_ids)
+                                         and d.lease_expires_at - interval '60 seconds'
+                                             < (select c.updated_at from app.webhook_configs c where c.organization_id = p_organization_id));
     v_outcomes   app.webhook_outcome[];
     v_deliveries app.webhook_deliveries[];
 begin
@@ -35,8 +40,8 @@ begin
       join unnest(v_deliveries) d on d.id = o.delivery_id;
 
     perform app.count_webhook_attempts(p_organization_id, v_deliveries, v_outcomes, v_now);
-    perform app.update_receiver_health(p_organization_id, v_deliveries, v_now);
-    perform app.pause_webhooks(p_organization_id, v_deliveries, v_outcomes, v_now);
+    perform app.update_receiver_health(p_organization_id, array(select d from unnest(v_deliveries) d where d.id <> all (v_former)), v_now);
+    perform app.pause_webhooks(p_organization_id, v_deliveries, array(select o from unnest(v_outcomes) o where o.delivery_id <> all (v_former)), v_now);
 
     return query
     select o.delivery_id,

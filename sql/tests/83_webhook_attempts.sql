@@ -1,5 +1,5 @@
 begin;
-select plan(19);
+select plan(20);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config, pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2) \gset ignored_
@@ -70,6 +70,16 @@ select pg_temp.look_up(:'org', 1);
 select delivery_id, lease_token from api.claim_webhooks(:'org', 'sender', 1) \gset
 select api.record_webhooks(:'org', array[:'delivery_id', :'delivery_id', :'delivery_id']::uuid[], array[gen_random_uuid(), :'lease_token', gen_random_uuid()], '{500,503,502}', '{null,null,null}', '{1,2,3}', '{"","",""}', '{null,null,null}');
 select is((select status || ' ' || last_error from app.webhook_deliveries where id = :'delivery_id'), 'pending HTTP 503', 'a failure under the lease that holds the delivery counts, and not one under a lost lease beside it');
+
+-- A receiver that has been replaced
+select pg_temp.submit(:'org', 2) as job \gset
+select pg_temp.look_up(:'org', 2);
+select array_agg(delivery_id) as ids, array_agg(lease_token) as tokens from api.claim_webhooks(:'org', 'sender', 2) \gset
+select pg_temp.turn_clock(app.clock() + interval '1 second');
+select api.set_webhook_config(:'org', '{"url": "https://example.org/"}') as config \gset
+select api.record_webhooks(:'org', :'ids', :'tokens', '{410,503}', '{null,null}', '{1,2}', '{"",""}', '{null,60}');
+select results_eq($$ select enabled, failing_since, paused_until from app.webhook_configs join app.webhook_queue_state using (organization_id) $$,
+    $$ values (true, null::timestamptz, '-infinity'::timestamptz) $$, 'answers of a former receiver say nothing of the one that follows it');
 
 select * from finish();
 rollback;
