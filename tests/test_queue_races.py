@@ -62,6 +62,15 @@ def claim(batches: Batches, limit: int) -> list[tuple[object, int, object]]:
     ).fetchall()
 
 
+def record_all(batches: Batches, claimed: list[tuple[object, int, object]]) -> None:
+    """A success for each."""
+    jobs, positions, tokens = map(list, zip(*claimed, strict=True))
+    batches.owner.execute(
+        "select api.record_lookups(%s, %s, %s, %s, %s, %s::text[], %s, %s::float8[])",
+        [batches.organization_id, jobs, positions, tokens, [200] * len(jobs), [None] * len(jobs), ["{}"] * len(jobs), [None] * len(jobs)],
+    )
+
+
 def test_a_claim_and_a_cancel_do_not_wait_for_each_other(
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
 ) -> None:
@@ -384,3 +393,14 @@ def test_leases_are_renewed_beside_one_that_somebody_holds(database_url: str, ow
             "select position, expires_in from api.extend_leases(%s, %s, %s, %s)", [batches.organization_id, jobs, positions, tokens]
         )
         assert sorted(renewed) == [(held[1], 30), (free[1], 60)]
+
+
+def test_an_upload_that_is_open_holds_no_other_batch_with_the_same_sites(database_url: str, owner: Connection, batches: Batches) -> None:
+    update_settings(owner, lookups_per_second=None, deduplicate_seconds=60)
+    batches.create(2)
+    claimed = claim(batches, 1)
+    upload = "select api.create_batch_lookup(p_organization_id => %s, p_request => %s, p_check_devices => false)"
+    with locked(database_url, upload, batches.organization_id, json.dumps({"items": [site("site-0")]})):
+        record_all(batches, claimed)
+    check_invariants(owner)
+    assert batches.counts() == {"completed": 2, "pending": 1}

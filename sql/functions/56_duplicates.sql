@@ -38,7 +38,7 @@ begin
     select array_agg(row(i.*)::public.lookup_queue_items) into v_items
       from public.lookup_queue_items i
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.deduplication_key is not null;
-    perform app.answer_duplicates(p_organization_id, v_items, p_now);
+    perform app.answer_duplicates(p_organization_id, v_items, p_now, p_job_id);
     -- All that ask one question are read once: many items may ask it, which may have been answered as often.
     v_keys := array(select distinct i.deduplication_key from unnest(v_items) i);
     v_positions := array(select o.position
@@ -68,8 +68,11 @@ end;
 $$;
 
 -- Copies the answers of completed items to the duplicates of p_items that are not in flight, whether they wait or were never claimed. It
--- waits for no lock: jobs and items that others hold are skipped, and looked up later.
-create or replace function app.answer_duplicates(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+-- waits for no lock: jobs and items that others hold are skipped, and looked up later. p_job_id: only the duplicates in this job, as an upload
+-- may be open for long, and would hold the jobs of others.
+create or replace function app.answer_duplicates(
+    p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz, p_job_id uuid default null
+) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
@@ -93,6 +96,7 @@ begin
     v_job_ids := array(select j.id
                          from public.batch_lookup_jobs j
                         where j.organization_id = p_organization_id and j.status in ('pending', 'processing')
+                          and (p_job_id is null or j.id = p_job_id)
                           and j.id in (select i.job_id from public.lookup_queue_items i
                                         where i.organization_id = p_organization_id and i.deduplication_key = any (v_keys) and i.status = 'pending')
                           for update skip locked);
