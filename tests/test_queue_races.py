@@ -404,3 +404,19 @@ def test_an_upload_that_is_open_holds_no_other_batch_with_the_same_sites(databas
         record_all(batches, claimed)
     check_invariants(owner)
     assert batches.counts() == {"completed": 2, "pending": 1}
+
+
+def test_a_cancel_ends_a_duplicate_that_a_claim_makes_new_again(
+    database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
+) -> None:
+    update_settings(owner, lookups_per_second=None, deduplicate_seconds=60)
+    batches.create(1)
+    claim(batches, 1)
+    job_id = batches.create(2)
+    clock.advance(minutes=10)
+    with psycopg.connect(database_url) as claiming:
+        claiming.execute("select app.hold_queue(%s)", [batches.organization_id])
+        claiming.execute("select app.take_due_items(%s, 1, app.clock())", [batches.organization_id])
+        cancelling = start("select api.cancel_batch_lookup(%s, %s)", batches.organization_id, job_id)
+    cancelling.result()
+    assert batches.counts() == {"failed": 2, "processing": 1}

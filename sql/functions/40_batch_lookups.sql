@@ -329,8 +329,11 @@ declare
     v_cancelled integer;
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
-    -- Items of a sample may be claimed from anywhere in the job: nothing is, meanwhile.
-    if exists (select from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id) then
+    -- Items of a sample may be claimed from anywhere in the job, and duplicates that have waited become new again: neither happens meanwhile.
+    if exists (select from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id)
+       or exists (select from public.lookup_queue_items
+                   where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at is not null
+                     and position >= (select next_position from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id)) then
         perform app.hold_queue(p_organization_id);
     end if;
     v_job := app.lock_job(p_organization_id, p_job_id);
