@@ -420,3 +420,20 @@ def test_a_cancel_ends_a_duplicate_that_a_claim_makes_new_again(
         cancelling = start("select api.cancel_batch_lookup(%s, %s)", batches.organization_id, job_id)
     cancelling.result()
     assert batches.counts() == {"failed": 2, "processing": 1}
+
+
+def test_a_limit_that_is_raised_during_a_claim_is_effective_at_once(
+    database_url: str, owner: Connection, batches: Batches, start: Start
+) -> None:
+    let_everything_wait(owner)
+    update_settings(owner, lookups_per_second=None)
+    owner.execute("select api.set_monthly_lookups(%s, 0)", [batches.organization_id])
+    request = json.dumps({"items": [site("waiting")], "when_limit_reached": "wait"})
+    owner.execute("select api.create_batch_lookup(%s, %s, false)", [batches.organization_id, request])
+    failing = batches.create(1)
+    with locked(database_url, "select from public.batch_lookup_jobs where id = %s for update", failing):
+        claiming = start("select api.claim_lookups(%s, 'worker', 1)", batches.organization_id)
+        owner.execute("select api.set_monthly_lookups(%s, 10)", [batches.organization_id])
+    claiming.result()
+    assert fetch_value(owner, "select count(*) from api.ready_organizations()") == 1
+    assert len(claim(batches, 2)) == 1

@@ -200,7 +200,9 @@ begin
     end if;
     if v_left = 0 then
         delete from app.queue_wakeups where organization_id = p_organization_id;
-        v_ready_at := case when app.next_ready_at(p_organization_id, p_now) is not null then app.next_month(p_now) end;
+        -- One of them may have come with a higher limit.
+        v_ready_at := case when app.lookups_left(p_organization_id, p_now) is distinct from 0 then p_now
+                           when app.next_ready_at(p_organization_id, p_now) is not null then app.next_month(p_now) end;
         update app.organization_queue_state
            set ready_at = v_ready_at
          where organization_id = p_organization_id;
