@@ -90,28 +90,27 @@ as $$
 declare
     v_days    date[]    := array[(app.clock() at time zone 'UTC')::date, (app.clock() at time zone 'UTC')::date - 1];
     v_job     record;
-    v_day     date;
     v_lookups integer;
+    v_left    integer;
     v_fewer   integer[] := '{0,0}';
     v_ended   integer[] := '{0,0}';
-    v_place   integer;
 begin
     for v_job in select i.job_id, count(*)::integer as items from unnest(p_items) i group by i.job_id order by i.job_id loop
-        foreach v_day in array v_days loop
+        v_left := v_job.items;
+        for n in 1 .. cardinality(v_days) loop
             select lookups into v_lookups
               from public.lookup_usage
-             where organization_id = p_organization_id and day = v_day and job_id = v_job.job_id
+             where organization_id = p_organization_id and day = v_days[n] and job_id = v_job.job_id and lookups > 0
                for update;
-            exit when found;
-        end loop;
-        if v_lookups > 0 then
+            continue when not found;
             update public.lookup_usage
-               set lookups = greatest(lookups - v_job.items, 0)
-             where organization_id = p_organization_id and day = v_day and job_id = v_job.job_id;
-            v_place := array_position(v_days, v_day);
-            v_fewer[v_place] := v_fewer[v_place] + least(v_lookups, v_job.items);
-            v_ended[v_place] := v_ended[v_place] + (v_lookups <= v_job.items)::integer;
-        end if;
+               set lookups = greatest(lookups - v_left, 0)
+             where organization_id = p_organization_id and day = v_days[n] and job_id = v_job.job_id;
+            v_fewer[n] := v_fewer[n] + least(v_lookups, v_left);
+            v_ended[n] := v_ended[n] + (v_lookups <= v_left)::integer;
+            v_left := v_left - least(v_lookups, v_left);
+            exit when v_left = 0;
+        end loop;
         update app.job_budgets
            set lookups = greatest(lookups - v_job.items, 0)
          where organization_id = p_organization_id and job_id = v_job.job_id;

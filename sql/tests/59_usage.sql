@@ -1,5 +1,5 @@
 begin;
-select plan(11);
+select plan(12);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -38,6 +38,17 @@ select is((api.get_usage(:'org', p_created_from => '2026-11-21') -> 'lookups')::
 select is(
     (select array[u ->> 'total_items', u ->> 'created_at'] from (select api.get_usage(:'org') #> '{usage,0}' as u) u),
     (select array[j ->> 'total_items', j ->> 'created_at'] from api.get_batch_lookup(:'org', :'job') j), 'a row says what its job is like');
+
+-- Given back after midnight
+select pg_temp.turn_clock('2026-11-21 23:59:50+00'), pg_temp.submit(:'org', 5) as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'w', 4) \gset old_
+select pg_temp.turn_clock('2026-11-22 00:00:10+00');
+select job_id, position, lease_token from api.claim_lookups(:'org', 'w', 1) \gset
+select api.release_lookups(:'org', :'old_jobs', :'old_positions', :'old_tokens') as released \gset
+select api.release_lookups(:'org', array[:'job_id'::uuid], array[:position], array[:'lease_token'::uuid]) as released \gset
+select results_eq(
+    format('select d.lookups, d.jobs, u.lookups from app.usage_days d join public.lookup_usage u using (organization_id, day) where u.job_id = %L order by d.day', :'job'),
+    $$ values (3::bigint, 1, 0), (0, 0, 0) $$, 'what was claimed before midnight and given back after it does not count, either');
 
 select * from finish();
 rollback;
