@@ -395,6 +395,20 @@ def test_leases_are_renewed_beside_one_that_somebody_holds(database_url: str, ow
         assert sorted(renewed) == [(held[1], 30), (free[1], 60)]
 
 
+def test_a_lease_that_was_held_as_its_job_ended_leaves_with_the_job(
+    database_url: str, owner: Connection, batches: Batches, clock: Clock
+) -> None:
+    update_settings(owner, lookups_per_second=None)
+    job_id = batches.create(2)
+    claimed = claim(batches, 2)
+    with locked(database_url, "select from public.lookup_leases where organization_id = %s for key share", batches.organization_id):
+        record_all(batches, claimed)
+    owner.execute("select api.delete_batch_lookup(%s, %s)", [batches.organization_id, job_id])
+    clock.advance(minutes=10)
+    claim(batches, 2)
+    assert fetch_value(owner, "select count(*) from api.ready_organizations()") == 0
+
+
 def test_an_upload_that_is_open_holds_no_other_batch_with_the_same_sites(database_url: str, owner: Connection, batches: Batches) -> None:
     update_settings(owner, lookups_per_second=None, deduplicate_seconds=60)
     batches.create(2)

@@ -191,6 +191,8 @@ declare
 begin
     delete from app.webhook_deliveries where organization_id = p_organization_id and job_id = any (p_job_ids) and data is null;
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = any (p_job_ids);
+    -- Those that were held as their last item ended are empty.
+    delete from public.lookup_leases where organization_id = p_organization_id and job_id = any (p_job_ids);
     delete from public.batch_lookup_job_labels where organization_id = p_organization_id and job_id = any (p_job_ids);
     delete from app.job_names where organization_id = p_organization_id and job_id = any (p_job_ids);
     delete from app.job_budgets where organization_id = p_organization_id and job_id = any (p_job_ids);
