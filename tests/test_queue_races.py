@@ -451,3 +451,25 @@ def test_a_limit_that_is_raised_during_a_claim_is_effective_at_once(
     claiming.result()
     assert fetch_value(owner, "select count(*) from api.ready_organizations()") == 1
     assert len(claim(batches, 2)) == 1
+
+
+@pytest.mark.parametrize("what", ["a delivery", "a link to its report"])
+def test_the_maintenance_passes_over_an_organization_whose_expired_rows_somebody_holds(
+    database_url: str, owner: Connection, clock: Clock, start: Start, what: str
+) -> None:
+    update_settings(owner, lookups_per_second=None, job_retention_days=1, report_retention_days=1)
+    many = [Batches(owner) for _ in range(3)]
+    for batches in many:
+        owner.execute("""select api.set_webhook_config(%s, '{"url": "https://example.com/"}')""", [batches.organization_id])
+        batches.create(1)
+        record_all(batches, claim(batches, 1))
+        report_id = fetch_value(owner, "select id from public.incentive_reports where organization_id = %s", batches.organization_id)
+        owner.execute("select api.share_incentive_report(%s, %s, sha256(%s))", [batches.organization_id, report_id, report_id.bytes])
+    clock.advance(days=3)
+    table = {"a delivery": "app.webhook_deliveries", "a link to its report": "app.report_shares"}[what]
+    left = "select count(distinct organization_id) from public.batch_lookup_jobs natural full join public.incentive_reports"
+    with locked(database_url, f"select from {table} where organization_id = %s for update", many[1].organization_id):
+        start("select api.run_maintenance()").result(timeout=10)
+        assert fetch_value(owner, left) == 1
+    owner.execute("select api.run_maintenance()")
+    assert fetch_value(owner, left) == 0

@@ -317,10 +317,11 @@ end;
 $$;
 
 -- Deletes what ended before a time ('jobs' or 'reports'; null: nothing) and returns how many, up to a thousand with about p_rows rows, in some
--- two seconds. It goes round the organizations, and stays where there is more.
+-- two seconds. It goes round the organizations, and stays where there is more. One that keeps a row locked for over 20 ms is passed over, as the
+-- maintenance of all waits for this.
 create or replace function app.prune(p_what text, p_before timestamptz, p_rows integer default 10000) returns integer
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp set enable_seqscan = off
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set lock_timeout = '20ms'
 as $$
 declare
     v_organization_id uuid;
@@ -334,15 +335,19 @@ begin
     end if;
     foreach v_organization_id in array app.organizations_in_turn(p_what) loop
         -- Most organizations have nothing that has expired, and there may be thousands of them.
-        if p_what = 'jobs' then
-            if exists (select from public.batch_lookup_jobs where organization_id = v_organization_id and completed_at < p_before) then
+        begin
+            if p_what = 'jobs' then
+                if exists (select from public.batch_lookup_jobs where organization_id = v_organization_id and completed_at < p_before) then
+                    select v_deleted + e.deleted, v_rows + e.rows into v_deleted, v_rows
+                      from app.delete_ended_jobs(v_organization_id, p_before, p_rows - v_rows, v_until) e;
+                end if;
+            elsif exists (select from public.incentive_reports where organization_id = v_organization_id and created_at < p_before) then
                 select v_deleted + e.deleted, v_rows + e.rows into v_deleted, v_rows
-                  from app.delete_ended_jobs(v_organization_id, p_before, p_rows - v_rows, v_until) e;
+                  from app.delete_ended_reports(v_organization_id, p_before, p_rows - v_rows, v_until) e;
             end if;
-        elsif exists (select from public.incentive_reports where organization_id = v_organization_id and created_at < p_before) then
-            select v_deleted + e.deleted, v_rows + e.rows into v_deleted, v_rows
-              from app.delete_ended_reports(v_organization_id, p_before, p_rows - v_rows, v_until) e;
-        end if;
+        exception
+            when lock_not_available then null;
+        end;
         exit when v_rows >= p_rows or v_deleted >= 1000 or v_deleted > 0 and clock_timestamp() > v_until;
         v_after := v_organization_id;
     end loop;
