@@ -131,6 +131,17 @@ def test_a_delivery_that_is_released_while_the_ready_list_is_settled_is_due_at_o
     assert fetch_value(owner, "select (api.ready_webhooks()).organization_ids") == [organization_id]
 
 
+def test_a_key_that_is_made_by_a_made_one_while_its_maker_is_revoked_is_revoked_too(
+    owner: Connection, organization_id: object, during: During
+) -> None:
+    key = make_key(owner, organization_id, "maker")
+    made = fetch_value(
+        owner, "select api.create_api_key(%s, sha256('x'), 'leap_live_', 'made', p_created_by => %s) ->> 'id'", organization_id, key
+    )
+    during(MAKE["create"].replace("%(key)s", "%(made)s"), REVOKE, id=organization_id, key=key, made=made)
+    assert owner.execute("select revoked_at is null, count(*) from app.api_keys group by 1").fetchall() == [(False, 3)]
+
+
 def test_deliveries_of_a_claim_that_runs_on_without_its_sender_are_released(
     database_url: str, owner: Connection, organization_id: object
 ) -> None:

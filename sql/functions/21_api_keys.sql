@@ -371,11 +371,14 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now timestamptz  := app.clock();
-    v_key app.api_keys := app.lock_api_key(p_organization_id, p_api_key_id, p_granted_scopes);
-    v_ids uuid[]       := array[p_api_key_id];
+    v_now   timestamptz  := app.clock();
+    v_key   app.api_keys := app.lock_api_key(p_organization_id, p_api_key_id, p_granted_scopes);
+    v_ids   uuid[]       := array[p_api_key_id];
+    v_known integer;
 begin
-    if p_include_created then
+    -- Once more, until there are no others: before it was held, each of them may have made one.
+    while p_include_created and v_known is distinct from cardinality(v_ids) loop
+        v_known := cardinality(v_ids);
         v_ids := array(
             with recursive made as (
                 select p_api_key_id as id
@@ -385,7 +388,8 @@ begin
                   join app.api_keys k on k.organization_id = p_organization_id and k.created_by = m.id::text
             )
             select id from made);
-    end if;
+        perform from app.api_keys where organization_id = p_organization_id and id = any (v_ids) order by id for update;
+    end loop;
     v_ids := array(select id from app.api_keys where organization_id = p_organization_id and id = any (v_ids) and revoked_at is null order by id for update);
     update app.api_keys
        set revoked_at = v_now
