@@ -118,7 +118,7 @@ begin
            and (p_warning is null or app.has_problem(warnings, p_warning, p_field))
            and (p_q is null or exists (select from jsonb_array_elements_text(app.edited_cells(cells, edits)) c where strpos(lower(c), lower(p_q)) > 0))
          order by position);
-    v_from := case when p_cursor is null then p_offset else (select count(*) from unnest(v_found) p where p <= v_cursor.position) end;
+    v_from := case when p_cursor is null then least(p_offset, cardinality(v_found)) else (select count(*) from unnest(v_found) p where p <= v_cursor.position) end;
     -- Rows may be long: a page ends before it has more than 2 MB, but has one row at least.
     v_page := array(
         select w.position

@@ -1,5 +1,5 @@
 begin;
-select plan(18);
+select plan(19);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -20,6 +20,7 @@ select is((api.get_upload_rows(:'org', :'id', p_limit => 2, p_cursor => api.get_
 select throws_ok(format($$ select api.get_upload_rows(%L, %L, p_q => repeat('x', 201)) $$, :'org', :'id'), 'PT400', 'q must be a text of at most 200 characters', 'a text to look for in cells has an end');
 select is((api.get_upload_rows(:'org', :'id', p_q => 'nothing'))::jsonb, '{"rows": [], "total": 0, "limit": 100, "offset": 0, "next_cursor": null}', 'no row is an empty page');
 
+select is((api.get_upload_rows(:'org', :'id', p_offset => 2147483647)) #>> '{rows}', '[]', 'a page behind the last row is empty, however far behind');
 select is((api.get_upload_rows(:'org', :'id', p_limit => 7)) ->> 'next_cursor', null, 'the last page of rows leads no further');
 
 -- Lists
