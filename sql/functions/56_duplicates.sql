@@ -150,7 +150,7 @@ begin
      cross join lateral (select coalesce(i.deduplication_key, app.dedup_key(app.uploaded_item(row(i.*)::public.lookup_queue_items, 0))) as deduplication_key) k
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'completed' and i.reused_from_job_id is null
        and k.deduplication_key is not null
-       and (i.deduplication_key is null or app.item_result(row(i.*)::public.lookup_queue_items) -> 'deduplicated' is null)
+       and strpos(app.item_result(row(i.*)::public.lookup_queue_items)::text, '"deduplicated"') = 0
         on conflict do nothing;
     insert into app.known_jobs as k (organization_id, job_id, completed_items)
     values (p_organization_id, p_job_id, p_completed_items)
@@ -388,6 +388,7 @@ begin
 end;
 $$;
 
+-- A copy has no deduplication key: it is older than it looks, and answers nobody else.
 create or replace function app.copy_piece(
     p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_from_job_ids uuid[], p_from_positions integer[], p_is_reuse boolean,
     p_now timestamptz
@@ -415,6 +416,7 @@ begin
                retry_at             = null,
                result               = app.duplicate_result(k.result, i.reference_id),
                processed_at         = p_now,
+               deduplication_key    = null,
                reused_from_job_id   = case when p_is_reuse then k.from_job_id end,
                reused_from_position = case when p_is_reuse then k.from_position end
           from known k

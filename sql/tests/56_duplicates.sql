@@ -1,5 +1,5 @@
 begin;
-select plan(37);
+select plan(39);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -137,6 +137,19 @@ $$;
 select is(pg_temp.pieces(:'org', :'large', 100, 2500), '3 pieces up to 2500', 'small results are copied a thousand at a time');
 select is(pg_temp.pieces(:'org', :'large', 100000, 500), '6 pieces up to 500', 'large results are copied by the 8 MB');
 select is(pg_temp.pieces(:'org', :'large', 1000000, 300), '32 pieces up to 268', 'the sites beyond 256 MB of results are left to be looked up');
+
+-- Copies are older than they look
+select api.update_settings('{"deduplicate_seconds": 60}') as settings, api.create_organization('Copies') as copies \gset
+select pg_temp.submit(:'copies', 1) as job, pg_temp.look_up(:'copies', 1, 200, :'answer') as looked_up \gset
+select pg_temp.turn_clock(app.clock() + interval '50 seconds');
+select pg_temp.submit(:'copies', 1) as copy \gset
+select pg_temp.turn_clock(app.clock() + interval '50 seconds');
+select pg_temp.submit(:'copies', 1) as later \gset
+select is(pg_temp.statuses(:'copy') || ', ' || pg_temp.statuses(:'later'), 'completed true, pending', 'the answer to a duplicate is not shared for longer than the lookup that it is of');
+select pg_temp.look_up(:'copies', 1, 200, :'answer') as looked_up, pg_temp.turn_clock(app.clock() + interval '10 days') \gset
+select pg_temp.submit_reusing(:'copies', pg_temp.items(1), 30) ->> 'job_id' as reusing \gset
+select pg_temp.submit(:'copies', 1) as later \gset
+select is(pg_temp.statuses(:'later'), 'pending', 'a reused result answers nobody who has not asked for one');
 
 select * from finish();
 rollback;
