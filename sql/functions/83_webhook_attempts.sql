@@ -157,7 +157,7 @@ begin
     end if;
     if exists (select from unnest(p_deliveries) d where d.last_http_status = 410) then
         perform app.disable_webhooks(p_organization_id, 'gone', p_now);
-    elsif exists (select from app.webhook_configs where organization_id = p_organization_id and failing_since <= p_now - interval '5 days') then
+    elsif v_failed and exists (select from app.webhook_configs where organization_id = p_organization_id and failing_since <= p_now - interval '5 days') then
         perform app.disable_webhooks(p_organization_id, 'failing', p_now);
     end if;
 end;

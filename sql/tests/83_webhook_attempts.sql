@@ -1,5 +1,5 @@
 begin;
-select plan(20);
+select plan(21);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config, pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2) \gset ignored_
@@ -80,6 +80,11 @@ select api.set_webhook_config(:'org', '{"url": "https://example.org/"}') as conf
 select api.record_webhooks(:'org', :'ids', :'tokens', '{410,503}', '{null,null}', '{1,2}', '{"",""}', '{null,60}');
 select results_eq($$ select enabled, failing_since, paused_until from app.webhook_configs join app.webhook_queue_state using (organization_id) $$,
     $$ values (true, null::timestamptz, '-infinity'::timestamptz) $$, 'answers of a former receiver say nothing of the one that follows it');
+
+update app.webhook_configs set failing_since = app.clock() - interval '6 days';
+select delivery_id, lease_token from api.start_webhook_test(:'org', 'sender') \gset
+select api.record_webhooks(:'org', array[:'delivery_id'::uuid], array[:'lease_token'::uuid], '{200}', '{null}', '{1}', '{""}', '{null}');
+select ok((select enabled from app.webhook_configs), 'a test disables no config, however long it has been since the last event failed');
 
 select * from finish();
 rollback;
