@@ -79,6 +79,7 @@ declare
     v_route constant text := 'POST /uploads/{upload_id}/start';
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
+    perform app.check_organization(p_organization_id);
     perform app.check_json(p_options);
     if p_fingerprint is null and p_idempotency_key is not null then
         p_fingerprint := sha256(convert_to(concat_ws(' ', p_upload_id, p_options), 'UTF8'));

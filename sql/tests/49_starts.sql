@@ -1,5 +1,5 @@
 begin;
-select plan(13);
+select plan(14);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -46,6 +46,8 @@ select results_eq(
     format($$ select count(*)::integer, count(*) filter (where name = 'city')::integer, count(*) filter (where name = 'old1')::integer, count(*) filter (where name = 'old1000')::integer
                 from app.column_memory where organization_id = %L $$, :'org'),
     $$ values (1000, 1, 1, 0) $$, 'the 1,000 columns that were used last are remembered');
+select throws_ok(format($$ select api.start_upload(gen_random_uuid(), %L, p_idempotency_key => 'key') $$, :'again'), 'PT404', 'Organization not found',
+    'an organization that there is not starts no draft');
 
 select * from finish();
 rollback;
