@@ -473,3 +473,30 @@ def test_the_maintenance_passes_over_an_organization_whose_expired_rows_somebody
         assert fetch_value(owner, left) == 1
     owner.execute("select api.run_maintenance()")
     assert fetch_value(owner, left) == 0
+
+
+def test_a_report_that_somebody_holds_keeps_no_lease_of_another_batch_from_expiring(
+    database_url: str, owner: Connection, batches: Batches, clock: Clock
+) -> None:
+    update_settings(owner, lookups_per_second=None, max_retries=0)
+    held, free = batches.create(1), batches.create(["free"])
+    claim(batches, 2)
+    clock.advance(minutes=10)
+    with locked(database_url, "select from public.incentive_reports where job_id = %s for update", held):
+        claim(batches, 1)
+        assert (batches.status(held), batches.status(free)) == ("processing", "failed")
+    owner.execute("select api.run_maintenance()")
+    assert batches.status(held) == "failed"
+    check_invariants(owner)
+
+
+def test_an_answer_is_recorded_while_somebody_holds_the_report_of_a_duplicate(
+    database_url: str, owner: Connection, batches: Batches
+) -> None:
+    update_settings(owner, lookups_per_second=None, deduplicate_seconds=60)
+    batches.create(1)
+    claimed = claim(batches, 1)
+    duplicate = batches.create(1)
+    with locked(database_url, "select from public.incentive_reports where job_id = %s for update", duplicate):
+        record_all(batches, claimed)
+    assert batches.counts() == {"completed": 1, "pending": 1}

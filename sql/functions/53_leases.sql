@@ -296,10 +296,7 @@ begin
     if v_job_ids = '{}' or app.expiry_is_suspended(p_now) then
         return 0;
     end if;
-    v_job_ids := array(select j.id
-                         from public.batch_lookup_jobs j
-                        where j.organization_id = p_organization_id and j.id = any (v_job_ids)
-                          for update skip locked);
+    v_job_ids := app.lock_free_jobs(p_organization_id, v_job_ids);
     select coalesce(array_agg(row(l.*)::public.lookup_leases), '{}') into v_leases
       from (select *
               from public.lookup_leases

@@ -26,6 +26,32 @@ begin
 end;
 $$;
 
+-- Locks those of the jobs that nobody else holds, nor their reports, which change with them; waits for none. Answers which.
+create or replace function app.lock_free_jobs(p_organization_id uuid, p_job_ids uuid[]) returns uuid[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+as $$
+declare
+    v_job_ids uuid[];
+    v_free    uuid[];
+begin
+    v_job_ids := array(select j.id
+                         from public.batch_lookup_jobs j
+                        where j.organization_id = p_organization_id and j.id = any (p_job_ids)
+                          for update skip locked);
+    v_free := array(select r.job_id
+                      from public.incentive_reports r
+                     where r.organization_id = p_organization_id and r.job_id = any (v_job_ids)
+                       for update skip locked);
+    -- A cancelled job may have none any more.
+    return array(select u.id
+                   from unnest(v_job_ids) u (id)
+                  where u.id = any (v_free)
+                     or not exists (select from public.incentive_reports r where r.organization_id = p_organization_id and r.job_id = u.id));
+end;
+$$;
+
 -- Counts the outcomes of items by job.
 create or replace function app.counts_by_job(p_items public.lookup_queue_items[])
 returns table (id uuid, processed integer, failed integer, pending integer, eligible integer, value numeric, conditional numeric)

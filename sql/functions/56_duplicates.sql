@@ -98,8 +98,11 @@ begin
                         where j.organization_id = p_organization_id and j.status in ('pending', 'processing')
                           and (p_job_id is null or j.id = p_job_id)
                           and j.id in (select i.job_id from public.lookup_queue_items i
-                                        where i.organization_id = p_organization_id and i.deduplication_key = any (v_keys) and i.status = 'pending')
-                          for update skip locked);
+                                        where i.organization_id = p_organization_id and i.deduplication_key = any (v_keys) and i.status = 'pending'));
+    if v_job_ids = '{}' then
+        return;
+    end if;
+    v_job_ids := app.lock_free_jobs(p_organization_id, v_job_ids);
     select array_agg(row(q.*)::app.queued_jobs) into v_queued
       from (select * from app.queued_jobs where organization_id = p_organization_id and job_id = any (v_job_ids) for update skip locked) q;
     select d.job_ids, d.positions, d.from_job_ids, d.from_positions into v_to_job_ids, v_positions, v_from_job_ids, v_from_positions
