@@ -204,7 +204,8 @@ as $$
 declare
     v_lost record;
 begin
-    if p_organization_id is null then
+    -- It may have been deleted since.
+    if not exists (select from app.organizations where id = p_organization_id) then
         return 0;
     end if;
     -- A claim that runs on without its caller has ended after this.

@@ -1,5 +1,5 @@
 begin;
-select plan(12);
+select plan(13);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp() + interval '1 hour');
 
@@ -39,6 +39,7 @@ select results_eq(
     format('select distinct retry_count, count(*) over () from public.lookup_queue_items where job_id = %L and retry_at <= app.clock() and status = %L', :'job', 'pending'),
     $$ values (0, 3::bigint) $$, 'a released item is ready again, and no retry is counted');
 select is(api.release_lost_claims(:'other_org', 'living', array[:'heard'::uuid]), 0, 'what was released is not released again');
+select is(api.release_lost_claims(gen_random_uuid(), 'living', '{}'), 0, 'nothing is held of an organization that has been deleted');
 
 
 -- A worker that renews a lease after all
