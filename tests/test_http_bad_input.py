@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pyshell.api.routes import uploads
 from tests.conftest import Connection
 from tests.http_fixtures import OPENAPI, Json, OrganizationClient, address, site
+from tests.test_plans import Plans, rows_handled
 
 
 def post(client: OrganizationClient, content: bytes, content_type: str = "application/json") -> httpx.Response:
@@ -357,3 +358,18 @@ def test_no_depth_makes_the_server_fail(client: OrganizationClient, database: Co
 def test_nothing_makes_a_lookup_fail(client: OrganizationClient, request_body: Any) -> None:
     response = client.post("/incentives", json=request_body)
     assert response.status_code < 500, response.text
+
+
+def test_many_problems_are_looked_through_once_and_not_for_each_group(shared_owner: Connection) -> None:
+    def rows(fields: int) -> float:
+        query = """
+            select app.problem_groups(i.items, false, null, null)
+              from (select array_agg(row(n, null, null, null, null, null, null, null, p.problems, null, null)::app.batch_item) as items
+                      from generate_series(1, 1000) n,
+                           (select array_agg(app.problem('f' || mod(k, %(fields)s), 'unknown_field', '1')) as problems
+                              from generate_series(1, 100) k) p) i"""
+        [(groups,)], plans = Plans(shared_owner).run(query, {"fields": fields})
+        assert len(groups) == fields
+        return rows_handled(plans)
+
+    assert rows(100) < 2 * rows(1)

@@ -86,6 +86,17 @@ def most_rows_compared(plans: list[dict[str, Any]]) -> float:
     return compared
 
 
+def rows_handled(plans: list[dict[str, Any]]) -> float:
+    """What grows as the time does: the rows that all steps made, and those that they compared in vain."""
+    handled: float = sum(
+        float(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0))
+        * node["Actual Loops"]
+        for plan in plans
+        for node in nodes(plan["Plan"])
+    )
+    return handled
+
+
 def rows_written(plans: list[dict[str, Any]], relation: str) -> float:
     written: float = sum(
         child["Actual Rows"] * child["Actual Loops"]

@@ -1,5 +1,5 @@
 begin;
-select plan(67);
+select plan(66);
 \ir fixtures.psql
 
 -- The errors of one item: the valid one changed by p_change.
@@ -155,22 +155,6 @@ select is(
 select is(
     array(select i.household from app.parse_batch_items(app.batch_request_items(pg_temp.items(1, '{"household": {"income": 60000, "size": null}}') -> 'items' || (pg_temp.items(1, '{"household": {"size": null}}') -> 'items')), true) i),
     array['{"income": 60000}'::jsonb, null], 'the facts about a household that are told are kept');
-
--- Groups of problems
-create function pg_temp.seconds_of_groups(p_fields integer) returns double precision
-language plpgsql as $$
-declare
-    v_items constant app.batch_item[] := array(
-        select row(n, null, null, null, null, null, null, null, p.problems, null, null)::app.batch_item
-          from generate_series(1, 1000) n,
-               (select array_agg(app.problem('f' || k % p_fields, 'unknown_field', '1')) as problems from generate_series(1, 100) k) p);
-    v_begin constant timestamptz := clock_timestamp();
-begin
-    perform app.problem_groups(v_items, false, null, null);
-    return extract(epoch from clock_timestamp() - v_begin);
-end;
-$$;
-select cmp_ok(pg_temp.seconds_of_groups(100), '<', 2 * pg_temp.seconds_of_groups(1), 'many problems are looked through once, and not once for each group');
 
 select * from finish();
 rollback;
