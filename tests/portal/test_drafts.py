@@ -541,6 +541,26 @@ def test_what_is_typed_goes_to_the_row_in_which_it_was_begun(signed_in: SignedIn
     assert [row["edits"] for row in rows] == [{"3": "Pasadena"}, {"3": "Burbank"}, {"3": "Glendale"}, {}]
 
 
+def test_what_is_typed_stays_in_its_cell_when_somebody_clicks_elsewhere(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = without_cities(client, 4)
+    page = signed_in(f"uploads/{draft}?step=check&rows=all").page
+    cells = page.get_by_role("gridcell", name="empty")
+    expect(cells).to_have_count(4)
+    cells.first.dblclick()
+    page.keyboard.type("Pasadena")
+    page.get_by_role("gridcell", name="deal-3").click()
+    page.keyboard.press("Enter")
+    page.keyboard.type("0")
+    # What is clicked has the focus, and keeps it.
+    page.get_by_role("searchbox", name="Search cells").click()
+    page.keyboard.type("deal")
+    expect(page.get_by_role("searchbox", name="Search cells")).to_have_value("deal")
+    expect(page.get_by_role("gridcell", name="deal-30", exact=True)).to_be_visible()
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    rows = client.get(f"/uploads/{draft}/rows").json()["rows"]
+    assert [row["edits"] for row in rows] == [{"3": "Pasadena"}, {}, {}, {"1": "deal-30"}]
+
+
 def test_cells_that_are_edited_while_one_is_saved_are_saved_together(signed_in: SignedIn, client: OrganizationClient) -> None:
     draft = without_cities(client, 4)
     page = signed_in(f"uploads/{draft}?step=check&rows=all").page

@@ -241,12 +241,12 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     return [Math.min(other, focus.value.row), Math.max(other, focus.value.row)];
   });
 
-  function finish(value: string | null, down: number, right: number) {
+  function finish(value: string | null, step?: [down: number, right: number]) {
     const { row: index, column } = focus.peek();
     const row = rows.at(index);
     editing.value = null;
     if (value !== null && row) draft.edit([{ row, column, value }]);
-    move(index + down, column + right);
+    if (step) move(index + step[0], column + step[1]);
   }
 
   /** Gives the cells of the range the first one's text; one cell that of the cell above. */
@@ -339,6 +339,8 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
   function onMouseDown(event: MouseEvent) {
     const at = cellOf(event);
     if (!at || (editing.peek() !== null && at.row === focus.peek().row && at.column === focus.peek().column)) return;
+    // What has been typed is of the cell that is left.
+    if (editing.peek() !== null) (document.activeElement as HTMLElement).blur();
     move(at.row, at.column, event.shiftKey);
   }
 
@@ -510,7 +512,8 @@ function Detail({ draft, row, column }: { draft: Draft; row: Row; column: number
 interface EditorProperties {
   text: string;
   label: string;
-  onDone: (value: string | null, down: number, right: number) => void;
+  /** null: the cell stays as it is. Without a step, the focus has gone elsewhere already. */
+  onDone: (value: string | null, step?: [down: number, right: number]) => void;
 }
 
 function Editor({ text, label, onDone }: EditorProperties) {
@@ -521,10 +524,10 @@ function Editor({ text, label, onDone }: EditorProperties) {
     // Browsers put the caret before the text, and the first letter that was typed would become the last.
     input.current!.setSelectionRange(text.length, text.length);
   }, []);
-  function finish(value: string | null, down = 0, right = 0) {
+  function finish(...given: Parameters<typeof onDone>) {
     if (done.current) return;
     done.current = true;
-    onDone(value, down, right);
+    onDone(...given);
   }
   return (
     <input
@@ -533,9 +536,10 @@ function Editor({ text, label, onDone }: EditorProperties) {
       defaultValue={text}
       onKeyDown={(event) => {
         const value = event.currentTarget.value;
-        if (event.key === "Enter") finish(value, event.shiftKey ? -1 : 1);
-        else if (event.key === "Tab") finish(value, 0, event.shiftKey ? -1 : 1);
-        else if (event.key === "Escape") finish(null);
+        const forth = event.shiftKey ? -1 : 1;
+        if (event.key === "Enter") finish(value, [forth, 0]);
+        else if (event.key === "Tab") finish(value, [0, forth]);
+        else if (event.key === "Escape") finish(null, [0, 0]);
         else return;
         event.preventDefault();
         event.stopPropagation();
