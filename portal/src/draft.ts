@@ -182,7 +182,9 @@ export class Draft {
       return true;
     } catch (failure) {
       this.error.value = failure as Error;
-      if (failure instanceof Failure && failure.isPassing) this.unsent.value = [...this.unsent.peek(), step];
+      // Whoever is asked to sign in again, as their key has ended, goes on from here.
+      const mayPass = failure instanceof Failure && (failure.isPassing || failure.status === 401);
+      if (mayPass) this.unsent.value = [...this.unsent.peek(), step];
       return false;
     } finally {
       this.version.value++;

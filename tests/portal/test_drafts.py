@@ -12,7 +12,7 @@ from playwright.sync_api import Dialog, Locator, Page, Request, Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up
-from tests.portal.conftest import DESKTOP, PAINTED, PHONE, SignedIn
+from tests.portal.conftest import DESKTOP, PAINTED, PHONE, Person, SignedIn
 
 # The browser copies when the test says so, once.
 HOLD_COPY = """() => {
@@ -811,3 +811,26 @@ def test_changes_that_are_not_saved_outlive_the_screen(signed_in: SignedIn, clie
     page.go_back()
     expect(page.get_by_text("Saved", exact=True)).to_be_visible()
     assert edits_of(client, draft) == {"3": "Pasadena"}
+
+
+def test_changes_outlive_the_key_that_they_were_made_with(person: Person, client: OrganizationClient) -> None:
+    draft = without_cities(client, 3)
+    made = client.post("/api-keys", json={"scopes": ["jobs:read", "jobs:write"]}).json()
+    person.sign_in(made["key"], f"uploads/{draft}?step=check&rows=all")
+    page = person.page
+    cells = page.get_by_role("gridcell", name="empty")
+    expect(cells).to_have_count(3)
+    held = hold_first_change(page)
+    cells.first.dblclick()
+    for city in ("Pasadena", "Burbank"):
+        page.keyboard.type(city)
+        page.keyboard.press("Enter")
+    client.delete(f"/api-keys/{made['id']}")
+    release(page, held)
+    expect(page.get_by_role("alert")).to_contain_text("Please sign in again.")
+    page.get_by_label("API key").fill(client.api_key)
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    expect(cells).to_have_count(1)
+    rows = client.get(f"/uploads/{draft}/rows").json()["rows"]
+    assert [row["edits"] for row in rows] == [{"3": "Pasadena"}, {"3": "Burbank"}, {}]
