@@ -243,3 +243,45 @@ def test_the_list_of_keys_names_those_of_the_grid_and_goes_back_to_where_it_was_
     person.look("keys-of-the-keyboard")
     keys.press("Escape")
     expect(page.get_by_role("link", name="New upload").first).to_be_focused()
+
+
+def test_arrows_move_no_application_and_lead_to_no_other_report(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection
+) -> None:
+    """On Windows and Linux, they choose in a list that is not open, which would do all that is passed by."""
+    for name in ("deal-6", "deal-7", "deal-8"):
+        look_up(database, client.submit(site(name, create_application=True)), 1, ANSWER)
+    first = client.get("/applications").json()["applications"][0]
+    page = signed_in("applications").page
+    status = page.get_by_label(f"Status of application {first['id']}")
+    moves: list[str] = []
+    page.on("request", lambda request: moves.append(request.url) if request.method == "PATCH" else None)
+    status.focus()
+    for key in ("ArrowDown", "Escape"):
+        page.keyboard.press(key)
+    expect(status).to_have_value("not_started")
+    for key in ("ArrowDown", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    expect(page.get_by_role("status").last).to_contain_text("deal-8: in progress")
+    assert len(moves) == 1
+
+    [newest, *others] = client.get("/incentive-reports").json()["reports"]
+    page.goto(f"{page.url.partition('#')[0]}#/reports/{newest['id']}")
+    page.get_by_role("combobox", name="Compare with").focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    expect(page).to_have_url(re.compile(f"from={others[1]['id']}&to={newest['id']}"))
+
+
+def test_arrows_take_no_column_its_field(signed_in: SignedIn, client: OrganizationClient) -> None:
+    csv = "Deal ID,Street Address,City,State,ZIP,Bldg,Devices,Nation\ndeal-1,1 N Spring St,Los Angeles,CA,90012,Residential,1,US\n"
+    draft = client.post("/uploads", content=csv, headers={"content-type": "text/csv"}).json()
+    page = signed_in(f"uploads/{draft['id']}?step=columns").page
+    fields = [column["field"] for column in draft["columns"]]
+    assert fields[-1] is None
+    page.get_by_role("combobox", name="Nation").focus()
+    for key in ["ArrowDown"] * 8 + ["Enter"]:
+        page.keyboard.press(key)
+    expect(page.get_by_role("combobox", name="Nation")).to_have_value("country_code")
+    expect(page.get_by_role("button", name="Undo")).to_be_enabled()
+    assert [column["field"] for column in client.get(f"/uploads/{draft['id']}").json()["columns"]] == [*fields[:-1], "country_code"]

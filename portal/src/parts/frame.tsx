@@ -9,7 +9,7 @@ import { go, href, path } from "../router.ts";
 import { can, isOperator, session, signOut, switchOrganization } from "../session.ts";
 import { announce, Announcements } from "./announce.tsx";
 import { Dialog } from "./dialog.tsx";
-import { walk } from "./menu.tsx";
+import { openAtArrow, walk } from "./menu.tsx";
 import { SecretDialog } from "./secret.tsx";
 
 export interface Place {
@@ -125,6 +125,7 @@ function Organization() {
       aria-label="Organization"
       class="organization"
       value={current}
+      onKeyDown={openAtArrow}
       onChange={(event) => switchOrganization(event.currentTarget.value)}
     >
       {others.value.map(({ id, name }) => <option key={id} value={id}>{name}</option>)}

@@ -17,6 +17,13 @@ export function walk(event: KeyboardEvent, list: HTMLElement) {
   choices.at(at < 0 && step < 0 ? -1 : (at + step) % choices.length)!.focus();
 }
 
+/** Lets the arrows open the list of a field whose choice does something at once, as they do on a Mac, instead of choosing. */
+export function openAtArrow(event: KeyboardEvent) {
+  if (!/^Arrow(Down|Up)$/.test(event.key) || event.altKey) return;
+  event.preventDefault();
+  (event.currentTarget as HTMLSelectElement).showPicker?.();
+}
+
 /** A button that opens a list of commands; the arrows walk along it. */
 export function Menu({ title, choices, quiet }: { title: ComponentChildren; choices: Choice[]; quiet?: boolean }) {
   const id = useId();

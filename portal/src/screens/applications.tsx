@@ -7,6 +7,7 @@ import { CopyAs, literal } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Command } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
+import { openAtArrow } from "../parts/menu.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { href, query, setQuery } from "../router.ts";
 import { can } from "../session.ts";
@@ -97,6 +98,7 @@ export function Applications() {
                   <select
                     aria-label={`Status of application ${application.id}`}
                     value={application.application_status}
+                    onKeyDown={openAtArrow}
                     onChange={(event) => move(application, event.currentTarget.value as Status)}
                   >
                     {[application.application_status, ...application.next_statuses].map((value) => (

@@ -3,6 +3,7 @@ import { dollars, number, shortTime } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { CopyAs, literal } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
+import { openAtArrow } from "../parts/menu.tsx";
 import { go, href, query } from "../router.ts";
 import { oneLine } from "./items.tsx";
 
@@ -20,6 +21,7 @@ export function CompareWith({ report }: { report: Schemas["Report"] }) {
       class="compact"
       aria-label="Compare with"
       value=""
+      onKeyDown={openAtArrow}
       onChange={(event) => go(["reports", "difference"], { from: event.currentTarget.value, to: report.id })}
     >
       <option value="">Compare with…</option>

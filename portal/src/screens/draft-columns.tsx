@@ -5,6 +5,7 @@ import { call, type Schemas } from "../api.ts";
 import { type Draft, textOf, titleOf, TITLES, type Upload } from "../draft.ts";
 import { listed } from "../format.ts";
 import { useLoad } from "../load.ts";
+import { openAtArrow } from "../parts/menu.tsx";
 
 const HOW: Record<Schemas["ColumnMatch"], string> = {
   given: "as you said",
@@ -69,6 +70,7 @@ export function Columns({ draft }: { draft: Draft }) {
                 <select
                   aria-labelledby={`column-${column.number}`}
                   value={column.field ?? ""}
+                  onKeyDown={openAtArrow}
                   onChange={(event) => {
                     const field = event.currentTarget.value;
                     if (field) draft.map(field, column.number);
@@ -178,7 +180,6 @@ function Devices({ value, devices, onChoose }: DevicesProperties) {
       <Choose
         label="Add a device"
         value=""
-        opens
         none="Add a device…"
         options={Object.fromEntries([...devices].filter(([id]) => !chosen.includes(id)))}
         onChoose={(id) => id && onChoose([...chosen, Number(id)])}
@@ -278,21 +279,14 @@ interface ChooseProperties {
   none: string;
   options: Record<string, string>;
   onChoose: (value: string | null) => void;
-  /** Whether the arrows open the list, as they do on a Mac, instead of choosing at once. */
-  opens?: boolean;
 }
 
-function Choose({ label, value, none, options, onChoose, opens }: ChooseProperties) {
-  function open(event: KeyboardEvent) {
-    if (!/^Arrow(Down|Up)$/.test(event.key) || event.altKey) return;
-    event.preventDefault();
-    (event.currentTarget as HTMLSelectElement).showPicker?.();
-  }
+function Choose({ label, value, none, options, onChoose }: ChooseProperties) {
   return (
     <select
       aria-label={label}
       value={value}
-      onKeyDown={opens ? open : undefined}
+      onKeyDown={openAtArrow}
       onChange={(event) => onChoose(event.currentTarget.value || null)}
     >
       <option value="">{none}</option>
