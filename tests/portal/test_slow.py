@@ -320,6 +320,37 @@ def test_what_is_typed_after_a_save_stays(page: Page, developer: OrganizationCli
     expect(fields).to_have_value("deal_id")
 
 
+def test_what_is_typed_while_a_save_is_under_way_stays(
+    page: Page, developer: OrganizationClient, receiver: FakeReceiver, hold: Hold
+) -> None:
+    developer.put("/webhook-config", json={"url": receiver.url})
+    Person(page, str(developer.base_url)).sign_in(developer.api_key, "webhooks")
+    held: list[Route] = []
+    page.route(re.compile("/webhook-config$"), lambda route: held.append(route) if route.request.method == "PUT" else route.continue_())
+    ended = page.get_by_role("checkbox", name="A batch has ended")
+    fields = page.get_by_role("textbox", name="Fields of yours to send")
+    saved = page.get_by_role("status").last
+    for typed in ("deal_id, owner", "deal_id"):
+        ended.set_checked(not ended.is_checked())
+        page.get_by_role("button", name="Save").click()
+        wait_for(page, held)
+        fields.fill(typed)
+        developer.put("/webhook-config", json={"bundle_items": typed == "deal_id"})
+        held.pop().continue_()
+        expect(saved).to_have_text("Saved")
+        expect(fields).to_have_value(typed)
+        expect(saved).to_have_text("")
+    page.get_by_role("button", name="Save").click()
+    wait_for(page, held)
+    held.pop().continue_()
+    expect(saved).to_have_text("Saved")
+    # What is saved is what the service has, be it of somebody else.
+    expect(fields).to_have_value("deal_id")
+    expect(page.get_by_role("checkbox", name="Up to a hundred sites")).to_be_checked()
+    config = developer.get("/webhook-config").json()
+    assert (config["field_names"], config["bundle_items"]) == (["deal_id"], True)
+
+
 def test_a_secret_that_comes_late_is_shown_wherever_one_has_gone(signed_in: SignedIn, hold: Hold) -> None:
     page = signed_in("keys").page
     held: list[Route] = []

@@ -10,7 +10,7 @@ import { Problem } from "./misc.tsx";
 interface Properties {
   /** Title of the button that sends the form. */
   submit: string;
-  onSubmit: (data: FormData) => Promise<unknown>;
+  onSubmit: (data: FormData, form: HTMLFormElement) => Promise<unknown>;
   onCancel?: () => void;
   danger?: boolean;
   disabled?: boolean;
@@ -46,7 +46,7 @@ export function Form({ submit, onSubmit, onCancel, danger, disabled, others, wor
       field.removeAttribute("aria-describedby");
     }
     try {
-      await onSubmit(new FormData(form, event.submitter));
+      await onSubmit(new FormData(form, event.submitter), form);
     } catch (failure) {
       const [name = ""] = (failure as Error).message.match(/^\w+/) ?? [];
       error.value = words?.[name] ? new Error(words[name]) : failure as Error;

@@ -55,7 +55,7 @@ export function Webhooks() {
       </div>
       <Problem error={config.error.value} onRetry={config.retry} />
       {!data && !config.error.value && <Loading />}
-      {data && <Settings key={data.updated_at} config={data} set={config.set} onTest={() => tests.value++} />}
+      {data && <Settings config={data} set={config.set} onTest={() => tests.value++} />}
       {data && <Deliveries version={tests.value} />}
     </>
   );
@@ -69,11 +69,11 @@ interface SettingsProperties {
 
 function Settings({ config, set, onTest }: SettingsProperties) {
   const asking = useSignal(false);
-  const test = useSignal<Schemas["WebhookTest"] | "sent" | null>(null);
+  const test = useSignal<Test | null>(null);
   const failure = useSignal<Error | undefined>(undefined);
   const mayWrite = can("webhooks:write");
 
-  async function save(data: FormData) {
+  async function save(data: FormData, form: HTMLFormElement) {
     const fields = String(data.get("field_names")).split(/[\s,]+/).filter(Boolean);
     const answer = await call("put", "/webhook-config", {
       body: changed(config, {
@@ -84,6 +84,8 @@ function Settings({ config, set, onTest }: SettingsProperties) {
         enabled: data.has("enabled"),
       }),
     });
+    // What has been typed meanwhile is not saved, and stays.
+    if (textOf(new FormData(form)) === textOf(data)) form.reset();
     show(answer);
     notify("Saved");
   }
@@ -98,11 +100,12 @@ function Settings({ config, set, onTest }: SettingsProperties) {
     });
   }
   async function send() {
-    if (test.peek() === "sent") return;
+    if (test.peek()?.outcome === null) return;
     failure.value = undefined;
-    test.value = "sent";
+    const url = config.url!;
+    test.value = { url, outcome: null };
     try {
-      test.value = await call("post", "/webhook-config/test");
+      test.value = { url, outcome: await call("post", "/webhook-config/test") };
     } catch (error) {
       failure.value = error as Error;
       test.value = null;
@@ -129,7 +132,7 @@ function Settings({ config, set, onTest }: SettingsProperties) {
         onSubmit={save}
         others={mayWrite && config.url && (
           <>
-            <button type="button" aria-disabled={test.value === "sent"} onClick={send}>Send a test</button>
+            <button type="button" aria-disabled={test.value?.outcome === null} onClick={send}>Send a test</button>
             <button type="button" onClick={() => (asking.value = true)}>New signing secret…</button>
           </>
         )}
@@ -174,7 +177,7 @@ function Settings({ config, set, onTest }: SettingsProperties) {
         </fieldset>
       </Form>
       <Problem error={failure.value} />
-      <div role="status">{test.value && <Outcome test={test.value} url={config.url!} />}</div>
+      <div role="status">{test.value && <Outcome {...test.value} />}</div>
       {asking.value && (
         <Dialog title="Make a new signing secret?" onClose={() => (asking.value = false)}>
           <Form submit="Make the new secret" onSubmit={rotate} onCancel={() => (asking.value = false)}>
@@ -192,17 +195,28 @@ function changed(config: Config, wanted: Schemas["WebhookConfigChanges"]): Schem
   return Object.fromEntries(Object.entries(wanted).filter(([name, value]) => text(value) !== text(config[name as keyof Config])));
 }
 
-/** What came of a test; `sent`: nothing has yet. It went to the endpoint as it is saved, whatever the field has now. */
-function Outcome({ test, url }: { test: Schemas["WebhookTest"] | "sent"; url: string }) {
-  if (test === "sent") return <p class="outcome">A test is on its way to {url}…</p>;
+/** The fields of a form as one text, to be compared. */
+function textOf(data: FormData): string {
+  return JSON.stringify([...data]);
+}
+
+interface Test {
+  /** The endpoint as it was saved, whatever the field has now. */
+  url: string;
+  /** null: nothing has come yet. */
+  outcome: Schemas["WebhookTest"] | null;
+}
+
+function Outcome({ url, outcome: came }: Test) {
+  if (!came) return <p class="outcome">A test is on its way to {url}…</p>;
   return (
-    <p class={test.delivered ? "outcome" : "outcome alert"}>
-      {test.delivered ? "The endpoint took the test" : "The endpoint did not take the test"}: {outcome(test.http_status, test.error_class)}
+    <p class={came.delivered ? "outcome" : "outcome alert"}>
+      {came.delivered ? "The endpoint took the test" : "The endpoint did not take the test"}: {outcome(came.http_status, came.error_class)}
       {" "}
-      after {number(test.latency_ms)} ms, at {url}.
-      {!test.delivered && test.response_body && (
+      after {number(came.latency_ms)} ms, at {url}.
+      {!came.delivered && came.response_body && (
         <>
-          {" "}It answered: <code>{test.response_body.slice(0, 200)}</code>
+          {" "}It answered: <code>{came.response_body.slice(0, 200)}</code>
         </>
       )}
     </p>
