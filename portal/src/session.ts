@@ -2,6 +2,7 @@
 import { computed, signal } from "@preact/signals";
 import { call, type Credential, credential, Failure, type Schemas, type Scope, whenRefused } from "./api.ts";
 import { clerk, organizations } from "./clerk.ts";
+import { keep, recall } from "./keep.ts";
 import { RETRY_SECONDS } from "./load.ts";
 
 export interface Session {
@@ -24,8 +25,8 @@ export function can(scope: Scope): boolean {
   return session.value?.scopes.has(scope) ?? false;
 }
 
-/** Signs in with a credential, which is kept for the tab if `keep`. Throws Failure, and is then not signed in. */
-export async function signIn(used: Credential, keep: boolean) {
+/** Signs in with a credential, which is kept for the tab if `keeps`. Throws Failure, and is then not signed in. */
+export async function signIn(used: Credential, keeps: boolean) {
   credential.value = used;
   try {
     const { organization, caller, scopes } = await call("get", "/me");
@@ -41,7 +42,7 @@ export async function signIn(used: Credential, keep: boolean) {
     session.value = { organization: null, keyId: null, scopes: new Set() };
   }
   refusal.value = "";
-  if (keep && used.kind !== "session") sessionStorage.setItem(STORED, JSON.stringify(used));
+  if (keeps && used.kind !== "session") keep("sessionStorage", STORED, JSON.stringify(used));
 }
 
 /** Goes on with the key that has taken the place of the session's own, which soon works no more. */
@@ -49,7 +50,7 @@ export function goOnWith({ id, key }: Schemas["CreatedApiKey"]) {
   const used: Credential = { kind: "api_key", key };
   credential.value = used;
   session.value = { ...session.peek()!, keyId: id };
-  if (isStored()) sessionStorage.setItem(STORED, JSON.stringify(used));
+  if (isStored()) keep("sessionStorage", STORED, JSON.stringify(used));
 }
 
 /** Says what a key looks like: what does not begin so is sent as the operator's, and the service's answer is about tokens. */
@@ -58,11 +59,11 @@ function unknownKey({ status, code }: Failure): Failure {
 }
 
 /** Whether the tab keeps a key. */
-export const isStored = () => sessionStorage.getItem(STORED) !== null;
+export const isStored = () => recall("sessionStorage", STORED) !== null;
 
 /** Takes up the session of the tab, after a reload. */
 export async function resume() {
-  const stored = sessionStorage.getItem(STORED);
+  const stored = recall("sessionStorage", STORED);
   if (!stored) return resumeClerk().catch((error) => (refusal.value = error.message));
   try {
     await signIn(JSON.parse(stored), true);
@@ -91,7 +92,7 @@ export async function switchOrganization(id: string) {
 
 export function signOut(why = "") {
   if (credential.peek()?.kind === "session" && !why) clerk().then((client) => client?.signOut());
-  sessionStorage.removeItem(STORED);
+  keep("sessionStorage", STORED, null);
   credential.value = null;
   session.value = null;
   refusal.value = why;

@@ -38,6 +38,25 @@ def test_a_key_signs_in_for_the_tab_and_no_longer(person: Person, client: Organi
     assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
 
 
+def test_a_browser_that_keeps_nothing_signs_in(person: Person, client: OrganizationClient) -> None:
+    """As Chrome does where it is told to block all cookies."""
+    page = person.page
+    for place in ("sessionStorage", "localStorage"):
+        page.add_init_script(f"Object.defineProperty(window, '{place}', {{get() {{ throw new DOMException('', 'SecurityError') }}}})")
+    person.sign_in(client.api_key, "batches")
+    page.keyboard.press("?")
+    keys = page.get_by_role("checkbox", name="Single keys do something")
+    keys.uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("n")
+    page.get_by_role("button", name="Keys").click()
+    expect(keys).not_to_be_checked()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("heading", name="Batches", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("API key")).to_be_visible()
+
+
 def test_the_list_moves_by_itself(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     first = client.post("/batch-lookups", params={"name": "March portfolio"}, json=[site(f"deal-{n}") for n in range(10)]).json()
     person = signed_in("")

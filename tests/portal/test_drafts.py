@@ -665,6 +665,22 @@ def test_a_draft_is_left_and_taken_up_elsewhere_and_on_a_phone(
     expect(page.get_by_role("alert")).to_contain_text("Upload not found")
 
 
+def test_undo_shows_on_a_phone_what_the_cell_was(signed_in: SignedIn, client: OrganizationClient) -> None:
+    row = "deal-1,1 N Spring St,Los Angeles,CA,9A012,Residential,1,Kim\n"
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()
+    page = signed_in(f"uploads/{draft['id']}?step=check").page
+    page.set_viewport_size(PHONE)
+    cell = page.get_by_role("region", name="Row 2").get_by_label("ZIP")
+    expect(cell).to_have_value("9A012")
+    cell.fill("9B012")
+    cell.press("Tab")
+    expect(page.get_by_text("9B012 is not a ZIP code")).to_be_visible()
+    expect(cell).to_have_value("9B012")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("9A012 is not a ZIP code")).to_be_visible()
+    expect(cell).to_have_value("9A012")
+
+
 def test_a_long_word_stays_within_the_window(signed_in: SignedIn, client: OrganizationClient) -> None:
     row = f"deal-1,1 N Spring St,Los Angeles,CA,90012,{'Zweifamilienhaus' * 8},1,Kim\n"
     draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()

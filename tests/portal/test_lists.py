@@ -158,6 +158,23 @@ def test_a_list_grows_though_the_one_before_it_still_waits_for_more(signed_in: S
         route.abort()
 
 
+def test_the_reference_of_applications_has_what_is_filtered_by(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in("applications?reference=deal-1").page
+    reference = page.get_by_role("searchbox", name="Reference")
+    expect(reference).to_have_value("deal-1")
+    expect(page.get_by_text("No application is like that.")).to_be_visible()
+    reference.fill("deal-2")
+    reference.press("Enter")
+    expect(page).to_have_url(re.compile("reference=deal-2"))
+    page.get_by_role("link", name="Applications").click()
+    expect(page.get_by_text("No applications. Sites that are uploaded")).to_be_visible()
+    expect(reference).to_have_value("")
+    page.get_by_role("link", name="Webhooks").click()
+    expect(page.get_by_text("Nothing has been sent.")).to_be_visible()
+    page.get_by_role("link", name="Failed").click()
+    expect(page.get_by_text("No delivery is like that.")).to_be_visible()
+
+
 def test_the_search_has_what_is_searched_for(signed_in: SignedIn, client: OrganizationClient) -> None:
     client.submit()
     page = signed_in("batches").page

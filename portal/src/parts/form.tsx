@@ -114,15 +114,20 @@ export function NumberField({ min, max, value, ...rest }: NumberProperties) {
   );
 }
 
+/** For a field that begins with a text: shows it again when it has changed elsewhere, such as by a link, but not while somebody types. */
+export function useShown(text: string) {
+  const input = useRef<HTMLInputElement>(null);
+  useEffect(() => {
+    if (document.activeElement !== input.current) input.current!.value = text;
+  }, [text]);
+  return input;
+}
+
 /** A field whose text is looked for once somebody has stopped to type. */
 export function Search({ label, hint = label, value, onSearch }: SearchProperties) {
   const latest = useRef(onSearch);
   latest.current = onSearch;
-  const input = useRef<HTMLInputElement>(null);
-  // What is searched for may have been changed elsewhere, such as by a link.
-  useEffect(() => {
-    if (document.activeElement !== input.current) input.current!.value = value;
-  }, [value]);
+  const input = useShown(value);
   // One for all renderings, or a letter would not put off the search for the letter before. What was typed at last is not for the next screen.
   const [ask] = useState(() => debounced(([text, isHere]: [string, () => boolean]) => isHere() && latest.current(text)));
   return (

@@ -4,6 +4,7 @@ import { computed, signal, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { credential, type Scope } from "../api.ts";
 import { clerk, organizations } from "../clerk.ts";
+import { keep, recall } from "../keep.ts";
 import { connection, offline } from "../live.ts";
 import { go, href, path } from "../router.ts";
 import { can, isOperator, session, signOut, switchOrganization } from "../session.ts";
@@ -140,6 +141,8 @@ function focusMain(event: Event) {
 
 const helpShown = signal(false);
 const OFF = "keys off";
+/** Whether single keys do something; kept for all tabs. */
+const keysOn = signal(recall("localStorage", OFF) === null);
 const GRID_KEYS: Key[] = [
   ["↑ ↓ ← →", "Move; with Shift, choose several rows"],
   ["Home End", "First and last column; with Ctrl, first and last row"],
@@ -169,7 +172,6 @@ function KeyList({ keys }: { keys: Key[] }) {
 }
 
 function Help() {
-  const on = useSignal(!localStorage.getItem(OFF));
   const uploads = can("jobs:write");
   return (
     <Dialog title="Keys" onClose={() => (helpShown.value = false)}>
@@ -191,11 +193,10 @@ function Help() {
       <label class="check">
         <input
           type="checkbox"
-          checked={on.value}
+          checked={keysOn}
           onChange={(event) => {
-            on.value = event.currentTarget.checked;
-            if (on.value) localStorage.removeItem(OFF);
-            else localStorage.setItem(OFF, "1");
+            keysOn.value = event.currentTarget.checked;
+            keep("localStorage", OFF, keysOn.value ? null : "1");
           }}
         />
         Single keys do something
@@ -211,7 +212,7 @@ export function useKeys() {
     function onKey(event: KeyboardEvent) {
       const target = event.target as HTMLElement;
       if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, textarea, select, dialog[open], [role=grid]")) return;
-      if (localStorage.getItem(OFF)) return;
+      if (!keysOn.peek()) return;
       const place = afterG && places.value.find(({ key }) => key === event.key);
       afterG = event.key === "g";
       if (place) go([place.name]);

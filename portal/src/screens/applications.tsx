@@ -5,7 +5,7 @@ import { useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
 import { CopyAs, literal } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
-import { Command } from "../parts/form.tsx";
+import { Command, useShown } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { openAtArrow } from "../parts/menu.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
@@ -29,6 +29,7 @@ export function Applications() {
   const status = (query.value.get("status") ?? "") as Status | "";
   const reference = query.value.get("reference") ?? "";
   const shown = query.value.get("application");
+  const field = useShown(reference);
   const failure = useSignal<Error | undefined>(undefined);
   const filter = { ...(status && { application_status: status }), ...(reference && { refId: reference }) };
   const pages = usePages(async (page, signal) => {
@@ -69,6 +70,7 @@ export function Applications() {
           {Object.entries(TITLES).map(([value, title]) => <option key={value} value={value}>{title}</option>)}
         </select>
         <input
+          ref={field}
           type="search"
           aria-label="Reference"
           placeholder="Reference"
@@ -81,7 +83,9 @@ export function Applications() {
       <List
         pages={pages}
         columns={["Customer", "Program", "#Incentive", "Status", "Changed"]}
-        empty="No applications. Sites that are uploaded with create_application get one for each program that pays."
+        empty={status || reference
+          ? "No application is like that."
+          : "No applications. Sites that are uploaded with create_application get one for each program that pays."}
         row={(application) => (
           <tr key={application.id}>
             <td>

@@ -4,6 +4,7 @@ import { useEffect } from "preact/hooks";
 import { type Draft, type Filter, messageOf, type Row, sharedColumn, textOf } from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { useLoad } from "../load.ts";
+import { useShown } from "../parts/form.tsx";
 import { Loading, Problem } from "../parts/misc.tsx";
 
 const PAGE = 25;
@@ -60,11 +61,14 @@ function Card({ draft, row }: { draft: Draft; row: Row }) {
 }
 
 function Cell({ draft, row, column }: { draft: Draft; row: Row; column: number }) {
+  const text = textOf(row, column);
+  const input = useShown(text);
   return (
     <label>
       {draft.upload.value.columns.find(({ number }) => number === column)?.header || `Column ${column}`}
       <input
-        defaultValue={textOf(row, column)}
+        ref={input}
+        defaultValue={text}
         onChange={(event) => draft.edit([{ row, column, value: event.currentTarget.value }])}
       />
     </label>

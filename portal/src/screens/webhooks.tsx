@@ -291,7 +291,7 @@ function Deliveries({ version }: { version: number }) {
       <List
         pages={pages}
         columns={["Event", "Status", "#Attempts", "Last answer", "Created"]}
-        empty="Nothing has been sent."
+        empty={status ? "No delivery is like that." : "Nothing has been sent."}
         row={(delivery) => (
           <tr key={delivery.id}>
             <td>
