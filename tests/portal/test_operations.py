@@ -48,3 +48,7 @@ def test_operators_see_the_queue_change_settings_and_pause(person: Person, servi
     person.look("operations")
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text("No lookup starts")).to_have_count(0)
+
+    # Another operator changes it meanwhile.
+    database.execute("select api.update_settings('{\"max_retries\": 7}')")
+    expect(retries).to_have_value("7")

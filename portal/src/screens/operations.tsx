@@ -6,7 +6,7 @@ import { counted, decimal, exactNumber, number, readNumber, seconds, shortTime }
 import { useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
-import { Command } from "../parts/form.tsx";
+import { Command, useShown } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 
@@ -249,21 +249,34 @@ function Settings({ settings, onChange }: SettingsProperties) {
                       onChange={(event) => change(event.currentTarget, name, event.currentTarget.checked)}
                     />
                   )
-                  : (
-                    <input
-                      aria-label={name}
-                      inputMode="decimal"
-                      defaultValue={typeof value === "number" ? exactNumber(value) : value ?? ""}
-                      placeholder="none"
-                      onChange={(event) => change(event.currentTarget, name, read(event.currentTarget.value))}
-                    />
-                  )}
+                  : <Field name={name} value={value} onChange={(field, value) => change(field, name, value)} />}
               </td>
             </tr>
           ))}
         </tbody>
       </table>
     </section>
+  );
+}
+
+interface FieldProperties {
+  name: string;
+  value: number | string | null;
+  onChange: (field: HTMLInputElement, value: Value) => void;
+}
+
+function Field({ name, value, onChange }: FieldProperties) {
+  const text = typeof value === "number" ? exactNumber(value) : value ?? "";
+  const input = useShown(text);
+  return (
+    <input
+      ref={input}
+      aria-label={name}
+      inputMode="decimal"
+      defaultValue={text}
+      placeholder="none"
+      onChange={(event) => onChange(event.currentTarget, read(event.currentTarget.value))}
+    />
   );
 }
 
