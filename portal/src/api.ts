@@ -133,12 +133,13 @@ async function once(
   signal?: AbortSignal,
 ): Promise<Response | Failure & { retryAfter?: number }> {
   const used = credential.peek();
-  for (const [name, value] of Object.entries(await credentialHeaders(used))) headers.set(name, value);
   const patience = new AbortController();
   const timer = body instanceof Blob ? undefined : setTimeout(() => patience.abort(), PATIENCE);
   const either = AbortSignal.any(signal ? [signal, patience.signal] : [patience.signal]);
   let response;
   try {
+    // Clerk is asked for a token here, and may be out of reach as well.
+    for (const [name, value] of Object.entries(await credentialHeaders(used))) headers.set(name, value);
     response = await fetch(url, { method: method.toUpperCase(), headers, body, signal: either });
   } catch (error) {
     if (signal?.aborted) throw error;

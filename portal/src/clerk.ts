@@ -1,5 +1,5 @@
 // Sign-in with Clerk, where it is configured: its client is loaded only then, and its hosted page asks for the password.
-import { call } from "./api.ts";
+import { call, Failure } from "./api.ts";
 
 interface Organization {
   id: string;
@@ -9,7 +9,7 @@ interface Organization {
 /** The part of Clerk's client that is used here. */
 interface Client {
   load(): Promise<void>;
-  session: { getToken(): Promise<string | null> } | null | undefined;
+  session: { getToken(options: { organizationId?: string }): Promise<string | null> } | null | undefined;
   user: { organizationMemberships: { organization: Organization }[] } | null | undefined;
   organization: Organization | null | undefined;
   setActive(active: { organization: string }): Promise<void>;
@@ -19,22 +19,29 @@ interface Client {
 
 let loading: Promise<Client | null> | undefined;
 
-/** Clerk's client; null where Clerk is not configured, or its client has not been built. */
+/** Clerk's client; null where Clerk is not configured, or its client has not been built. Throws Failure; the next call tries again. */
 export function clerk(): Promise<Client | null> {
-  return loading ??= load();
+  return loading ??= load().catch((error) => {
+    loading = undefined;
+    throw error;
+  });
 }
 
 async function load(): Promise<Client | null> {
   const { clerk: config } = await call("get", "/portal/config.json");
   if (!config) return null;
-  await new Promise((resolve, reject) => {
-    const script = Object.assign(document.createElement("script"), { src: `portal/${config.script}`, onload: resolve, onerror: reject });
-    script.dataset.clerkPublishableKey = config.publishable_key;
-    document.head.append(script);
-  });
-  const client = (globalThis as unknown as { Clerk: Client }).Clerk;
-  await client.load();
-  return client;
+  try {
+    await new Promise((resolve, reject) => {
+      const script = Object.assign(document.createElement("script"), { src: `portal/${config.script}`, onload: resolve, onerror: reject });
+      script.dataset.clerkPublishableKey = config.publishable_key;
+      document.head.append(script);
+    });
+    const client = (globalThis as unknown as { Clerk: Client }).Clerk;
+    await client.load();
+    return client;
+  } catch {
+    throw new Failure(0, "Clerk cannot be reached.", "unreachable", "Check the connection; this page tries again by itself.");
+  }
 }
 
 /** Organizations that the user may act for. */

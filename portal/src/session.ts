@@ -37,6 +37,7 @@ export async function signIn(used: Credential, keeps: boolean) {
     // The answer to an operator, whose credential is good but of no organization.
     if (!(error instanceof Failure) || error.code !== "organization_missing") {
       credential.value = null;
+      session.value = null;
       throw used.kind === "internal" && error instanceof Failure && error.status === 401 ? unknownKey(error) : error;
     }
     session.value = { organization: null, keyId: null, scopes: new Set() };
@@ -61,33 +62,37 @@ function unknownKey({ status, code }: Failure): Failure {
 /** Whether the tab keeps a key. */
 export const isStored = () => recall("sessionStorage", STORED) !== null;
 
-/** Takes up the session of the tab, after a reload. */
+/** Takes up the session of the tab after a reload, or else the one that the browser has with Clerk. */
 export async function resume() {
   const stored = recall("sessionStorage", STORED);
-  if (!stored) return resumeClerk().catch((error) => (refusal.value = error.message));
   try {
-    await signIn(JSON.parse(stored), true);
+    if (stored) await signIn(JSON.parse(stored), true);
+    else await resumeClerk();
   } catch (error) {
-    if (!(error instanceof Failure) || error.status === 401) return signOut(error instanceof Error ? error.message : "");
+    if (stored && (!(error instanceof Failure) || error.status === 401)) return signOut(error instanceof Error ? error.message : "");
     // A service that is away for a moment is no reason to forget the key.
-    refusal.value = `${error.message} Your key is kept in this tab.`;
-    if (error.isPassing) setTimeout(() => !session.peek() && !credential.peek() && isStored() && resume(), RETRY_SECONDS * 1000);
+    const why = refusal.value = stored ? `${(error as Error).message} Your key is kept in this tab.` : (error as Error).message;
+    const again = () => !session.peek() && !credential.peek() && refusal.peek() === why && resume();
+    if (error instanceof Failure && error.isPassing) setTimeout(again, RETRY_SECONDS * 1000);
   }
 }
 
 /** Takes up the session that the browser has with Clerk, if there is one; an organization is chosen if none is. */
-export async function resumeClerk() {
+async function resumeClerk() {
   const client = await clerk();
+  refusal.value = "";
   if (!client?.session) return;
   const [first] = organizations(client);
   if (!client.organization && first) await client.setActive({ organization: first.id });
-  await signIn({ kind: "session", token: () => client.session?.getToken() ?? Promise.resolve(null) }, false);
+  // Clerk's own may become another one in another tab.
+  const organizationId = client.organization?.id;
+  await signIn({ kind: "session", token: () => client.session?.getToken({ organizationId }) ?? Promise.resolve(null) }, false);
 }
 
 /** Acts for another organization of the user. */
 export async function switchOrganization(id: string) {
   await (await clerk())?.setActive({ organization: id });
-  await resumeClerk();
+  await resume();
 }
 
 export function signOut(why = "") {

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +29,7 @@ window.Clerk = (() => {
   const clerk = {
     async load() {
       const {user, session, organization} = await api("client", "GET");
-      const getToken = async () => (await api("tokens/" + clerk.organization.id, "POST")).jwt;
+      const getToken = async ({organizationId}) => (await api("tokens/" + organizationId, "POST")).jwt;
       Object.assign(clerk, {user, organization, session: session && {getToken}});
     },
     async setActive({organization}) {
@@ -57,27 +57,47 @@ def clerk_server(http_settings: Settings, tmp_path: Path, monkeypatch: pytest.Mo
         yield url
 
 
-def test_a_user_signs_in_switches_the_organization_and_signs_out(page: Page, clerk_server: str) -> None:
+@dataclass
+class Account:
+    """Somebody's at Clerk, with two organizations."""
+
+    signed_in: bool = True
+    is_away: bool = False
+    asked: list[str] = field(default_factory=list)
+    """What Clerk was asked for, in this order."""
+
+
+@pytest.fixture
+def account(page: Page, clerk_server: str) -> Account:
     instance = ClerkInstance()
     instance.issuer = ISSUER
     organizations = [{"id": f"org_{name}", "name": name} for name in ("north", "south")]
-    state: dict[str, Any] = {"signed_in": False}
+    account = Account()
 
     def answer(route: Route) -> None:
         place = urlsplit(route.request.url).path
+        if account.is_away:
+            route.abort()
+            return
+        account.asked.append(place.removeprefix("/v1/"))
         headers = {"access-control-allow-origin": clerk_server, "access-control-allow-credentials": "true"}
         body: dict[str, Any] = {}
         if place == "/v1/client":
             user = {"organizationMemberships": [{"organization": organization} for organization in organizations]}
-            body = {"user": user, "session": {}, "organization": None} if state["signed_in"] else {}
+            body = {"user": user, "session": {}, "organization": None} if account.signed_in else {}
         elif place == "/v1/sign-out":
-            state["signed_in"] = False
+            account.signed_in = False
         elif place.startswith("/v1/tokens/"):
             name = place.rpartition("_")[2]
             body = {"jwt": instance.token(o={"id": f"org_portal{name}", "slg": name, "rol": "member"}, v=2, sts="active", azp=clerk_server)}
         route.fulfill(status=200, headers=headers, content_type="application/json", body=json.dumps(body))
 
     page.route(f"{ISSUER}/**", answer)
+    return account
+
+
+def test_a_user_signs_in_switches_the_organization_and_signs_out(page: Page, clerk_server: str, account: Account) -> None:
+    account.signed_in = False
     page.route("https://accounts.example.com/**", lambda route: route.fulfill(status=200, content_type="text/html", body="<h1>Hosted</h1>"))
     person = Person(page, clerk_server)
     person.open("batches")
@@ -87,7 +107,7 @@ def test_a_user_signs_in_switches_the_organization_and_signs_out(page: Page, cle
     button.click()
     expect(page.get_by_role("heading", name="Hosted")).to_be_visible()
 
-    state["signed_in"] = True
+    account.signed_in = True
     person.open("batches")
     choice = page.get_by_role("combobox", name="Organization")
     expect(choice).to_have_value("org_north")
@@ -98,7 +118,72 @@ def test_a_user_signs_in_switches_the_organization_and_signs_out(page: Page, cle
     expect(choice).to_have_value("org_south")
     page.get_by_role("button", name="Sign out").click()
     expect(button).to_be_visible()
-    assert not state["signed_in"]
+    assert not account.signed_in
+
+
+def test_a_session_is_taken_up_once_clerk_is_back(page: Page, clerk_server: str, account: Account) -> None:
+    page.clock.install()
+    account.is_away = True
+    Person(page, clerk_server).open("batches")
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("Clerk cannot be reached.")
+    account.is_away = False
+    page.clock.run_for(11_000)
+    expect(page.get_by_role("heading", name="Batches", exact=True)).to_be_visible()
+
+    # Without a token, nobody can be asked, and what was asked for comes by itself.
+    account.is_away = True
+    page.get_by_role("link", name="Reports").click()
+    for _ in range(8):
+        page.clock.run_for(1000)
+    expect(problem).to_contain_text("The service cannot be reached.")
+    account.is_away = False
+    page.clock.run_for(11_000)
+    expect(page.get_by_text("No reports yet.")).to_be_visible()
+    expect(problem).to_have_count(0)
+
+
+def test_a_user_may_sign_in_once_clerk_is_back(page: Page, clerk_server: str, account: Account) -> None:
+    page.clock.install()
+    account.is_away, account.signed_in = True, False
+    Person(page, clerk_server).open("batches")
+    expect(page.get_by_role("alert")).to_contain_text("Clerk cannot be reached.")
+    account.is_away = False
+    page.clock.run_for(11_000)
+    expect(page.get_by_role("button", name="Sign in with Clerk")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_an_organization_that_cannot_be_switched_to_is_not_shown_as_switched_to(page: Page, clerk_server: str, account: Account) -> None:
+    page.clock.install()
+    Person(page, clerk_server).open("batches")
+    choice = page.get_by_role("combobox", name="Organization")
+    expect(choice).to_have_value("org_north")
+    page.evaluate("void (Clerk.setActive = () => Promise.reject(new Error('no network')))")
+    choice.select_option("south")
+    expect(page.get_by_text("The organization was not switched, as Clerk cannot be reached.")).to_be_visible()
+    expect(choice).to_have_value("org_north")
+    page.reload()
+    expect(choice).to_have_value("org_north")
+
+    # Or the service is away just then: nobody goes on with half a session.
+    page.route(re.compile("/me$"), lambda route: route.abort())
+    choice.select_option("south")
+    for _ in range(8):
+        page.clock.run_for(1000)
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
+    page.unroute(re.compile("/me$"))
+    page.clock.run_for(11_000)
+    expect(choice).to_have_value("org_south")
+
+
+def test_a_tab_stays_with_its_organization_when_another_tab_switches(page: Page, clerk_server: str, account: Account) -> None:
+    Person(page, clerk_server).open("batches")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    page.evaluate("Clerk.organization = Clerk.user.organizationMemberships[1].organization")
+    page.get_by_role("link", name="Reports").click()
+    expect(page.get_by_text("No reports yet.")).to_be_visible()
+    assert {place for place in account.asked if place.startswith("tokens/")} == {"tokens/org_north"}
 
 
 def test_clerks_own_client_takes_up_a_session(page: Page, http_settings: Settings) -> None:

@@ -8,7 +8,7 @@ import { keep, recall } from "../keep.ts";
 import { connection, offline } from "../live.ts";
 import { go, href, path } from "../router.ts";
 import { can, isOperator, session, signOut, switchOrganization } from "../session.ts";
-import { announce, Announcements } from "./announce.tsx";
+import { announce, Announcements, notify } from "./announce.tsx";
 import { Dialog } from "./dialog.tsx";
 import { openAtArrow, walk } from "./menu.tsx";
 import { SecretDialog } from "./secret.tsx";
@@ -127,7 +127,11 @@ function Organization() {
       class="organization"
       value={current}
       onKeyDown={openAtArrow}
-      onChange={(event) => switchOrganization(event.currentTarget.value)}
+      onChange={({ currentTarget: field }) =>
+        switchOrganization(field.value).catch(() => {
+          field.value = current.peek();
+          notify("The organization was not switched, as Clerk cannot be reached.");
+        })}
     >
       {others.value.map(({ id, name }) => <option key={id} value={id}>{name}</option>)}
     </select>

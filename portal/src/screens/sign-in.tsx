@@ -10,7 +10,7 @@ export function SignIn() {
   const client = useSignal<Awaited<ReturnType<typeof clerk>>>(null);
   useEffect(() => {
     clerk().then((loaded) => (client.value = loaded), () => {});
-  }, []);
+  }, [refusal.value]);
   const key = useSignal("");
   const keep = useSignal(true);
   const error = useSignal<Error | undefined>(undefined);
