@@ -62,3 +62,13 @@ export function replace(segments: string[], parameters: Parameters = {}) {
 export function setQuery(changes: Parameters) {
   replace(path.peek(), { ...Object.fromEntries(query.peek()), ...changes });
 }
+
+/** Closes what a parameter of the screen has opened: where a link just did, by the way back, or "back" would lead to the same again. */
+export function close(name: string) {
+  const parameters = { ...Object.fromEntries(query.peek()), [name]: null };
+  // Some browsers have no such list.
+  const { navigation } = globalThis as Partial<typeof globalThis>;
+  const before = navigation?.entries()[navigation.currentEntry!.index - 1];
+  if (before?.sameDocument && new URL(before.url!).hash === href(path.peek(), parameters)) navigation!.traverseTo(before.key);
+  else replace(path.peek(), parameters);
+}

@@ -442,6 +442,37 @@ def test_a_site_tells_its_story(signed_in: SignedIn, client: OrganizationClient,
     expect(person.page.get_by_role("region", name="Sites").locator("tbody tr")).to_have_count(1)
 
 
+def test_back_leads_from_the_sites_to_the_list(signed_in: SignedIn, client: OrganizationClient) -> None:
+    client.submit(site("deal-1"), site("deal-2"))
+    page = signed_in("batches").page
+    page.get_by_role("link", name=re.compile("Batch Lookup -")).click()
+    page.get_by_role("group", name="Status of sites").get_by_role("link", name="Waiting").click()
+    dialog = page.get_by_role("dialog")
+    for reference in ("deal-1", "deal-2"):
+        page.get_by_role("link", name=reference).click()
+        expect(dialog).to_contain_text(reference)
+        page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
+        expect(page.get_by_role("link", name=reference)).to_be_focused()
+    page.get_by_role("link", name="deal-1").click()
+    dialog.get_by_role("button", name="Close").dblclick()
+    expect(dialog).to_have_count(0)
+    expect(page).to_have_url(re.compile("status=pending$"))
+    page.go_back()
+    expect(page).to_have_url(re.compile(r"batches/[\w-]+$"))
+    page.go_back()
+    expect(page.get_by_role("heading", name="Batches", exact=True)).to_be_visible()
+
+    # Whoever comes by the address of a site stays with its batch.
+    page.go_forward()
+    page.goto(f"{page.url}?item=1")
+    page.reload()
+    expect(dialog).to_contain_text("deal-2")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_role("link", name="deal-2")).to_be_visible()
+
+
 def test_a_customer_is_found_by_the_columns_of_the_file(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = [
         "Deal ID,Customer,Phone,Street,City,State,ZIP,Home Type,Devices",

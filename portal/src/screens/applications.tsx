@@ -9,7 +9,7 @@ import { Command, useShown } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { openAtArrow } from "../parts/menu.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
-import { href, query, setQuery } from "../router.ts";
+import { close, href, query, setQuery } from "../router.ts";
 import { can } from "../session.ts";
 
 type Application = Schemas["Application"];
@@ -162,7 +162,7 @@ function Details({ id, onChange }: { id: number; onChange: (moved: Application) 
   return (
     <Dialog
       title={`Application ${id}`}
-      onClose={() => setQuery({ application: null })}
+      onClose={() => close("application")}
       wide
       actions={application && can("applications:write") &&
         application.next_statuses.map((status) => <Command key={status} run={() => move(status)}>{TITLES[status]}</Command>)}

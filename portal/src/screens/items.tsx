@@ -10,7 +10,7 @@ import { Dialog } from "../parts/dialog.tsx";
 import { Search } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
-import { href, path, query, setQuery } from "../router.ts";
+import { close, href, path, query, setQuery } from "../router.ts";
 
 type Item = Schemas["ItemWithStory"];
 type Status = Schemas["ItemStatus"];
@@ -119,7 +119,7 @@ function ItemDialog({ jobId, position, version }: { jobId: string; position: num
   }, []);
   const item = loaded.data.value;
   return (
-    <Dialog title={item?.reference_id ?? "Site"} onClose={() => setQuery({ item: null })} wide>
+    <Dialog title={item?.reference_id ?? "Site"} onClose={() => close("item")} wide>
       <Problem error={loaded.error.value} />
       {!item && !loaded.error.value && <Loading />}
       {item && <Details item={item} device={(id) => names.value.get(id) ?? `device ${id}`} />}

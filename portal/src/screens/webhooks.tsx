@@ -10,7 +10,7 @@ import { Command, Form } from "../parts/form.tsx";
 import { List, PAGE, usePages } from "../parts/list.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
 import { showSecret } from "../parts/secret.tsx";
-import { href, query, setQuery } from "../router.ts";
+import { close, href, query } from "../router.ts";
 import { can } from "../session.ts";
 
 type Config = Schemas["WebhookConfig"];
@@ -354,7 +354,7 @@ function Delivery({ id, refresh }: { id: string; refresh: () => void }) {
   return (
     <Dialog
       title={data?.event ?? "Delivery"}
-      onClose={() => setQuery({ delivery: null })}
+      onClose={() => close("delivery")}
       wide
       actions={data && can("webhooks:write") && <Command run={resend}>Send it again</Command>}
     >
