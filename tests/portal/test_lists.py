@@ -158,6 +158,25 @@ def test_a_list_grows_though_the_one_before_it_still_waits_for_more(signed_in: S
         route.abort()
 
 
+def test_a_key_far_down_is_revoked_where_it_is(signed_in: SignedIn, client: OrganizationClient) -> None:
+    for number in range(60):
+        client.post("/api-keys", json={"name": f"Key {number}", "scopes": ["jobs:read"]})
+    page = signed_in("keys").page
+    expect(page.locator("tbody tr")).to_have_count(50)
+    page.mouse.wheel(0, 100_000)
+    expect(page.locator("tbody tr")).to_have_count(61)
+    key = page.get_by_role("row", name=re.compile("^Key 3 "))
+    revoke = key.get_by_role("button", name="Revoke Key 3")
+    revoke.click()
+    page.get_by_role("button", name="Never mind").click()
+    expect(revoke).to_be_focused()
+    revoke.click()
+    page.get_by_role("button", name="Revoke the key").click()
+    expect(key).to_contain_text("revoked")
+    expect(key).to_be_in_viewport()
+    expect(page.get_by_role("row", name=re.compile("^Key 0 "))).to_have_count(1)
+
+
 def test_the_reference_of_applications_has_what_is_filtered_by(signed_in: SignedIn, client: OrganizationClient) -> None:
     page = signed_in("applications?reference=deal-1").page
     reference = page.get_by_role("searchbox", name="Reference")

@@ -22,15 +22,20 @@ export function Dialog({ title, onClose, children, actions, wide }: Properties) 
   const pressedBeside = useRef(false);
   useLayoutEffect(() => {
     const before = wayTo(document.activeElement);
-    element.current!.showModal();
-    return () => focusAt(before);
+    const dialog = element.current!;
+    dialog.showModal();
+    return () => {
+      // While it is open, nothing else takes the focus.
+      dialog.close();
+      focusAt(before);
+    };
   }, []);
   return (
     <dialog
       ref={element}
       class={wide ? "wide" : undefined}
       aria-labelledby={heading}
-      onClose={onClose}
+      onClose={({ currentTarget }) => currentTarget.isConnected && onClose()}
       onPointerDown={({ target }) => (pressedBeside.current = target === element.current)}
       onClick={({ target }) => {
         const isBeside = pressedBeside.current && target === element.current;

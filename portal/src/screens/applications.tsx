@@ -48,7 +48,7 @@ export function Applications() {
       notify(`${application.reference_id}: ${TITLES[to].toLowerCase()}`);
     } catch (error) {
       failure.value = error as Error;
-      pages.reload();
+      pages.refresh();
     }
   }
 

@@ -42,7 +42,7 @@ export function Keys() {
   function show({ key: value }: Schemas["CreatedApiKey"]) {
     showSecret({ title: "Your new key", value, children: "This is the only time that it is shown. Keep it where secrets are kept." });
     close();
-    pages.reload();
+    pages.refresh();
   }
 
   async function create(data: FormData) {
@@ -72,7 +72,7 @@ export function Keys() {
   const revoke = (key: Key) => async () => {
     await call("delete", "/api-keys/{api_key_id}", { path: { api_key_id: key.id } });
     close();
-    pages.reload();
+    pages.refresh();
   };
 
   const question = asking.value;

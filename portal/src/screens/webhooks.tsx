@@ -267,7 +267,7 @@ function Deliveries({ version }: { version: number }) {
     const { recovered } = await call("post", "/webhook-deliveries/recover", { body: { since } });
     recovering.value = false;
     notify(`${counted(recovered, "delivery", "deliveries")} will be sent again`);
-    pages.reload();
+    pages.refresh();
   }
 
   return (
