@@ -89,8 +89,8 @@ ready.value = !isStored();
 resume().finally(() => (ready.value = true));
 // What index.html says until then goes with it.
 document.body.replaceChildren();
-render(<Portal />, document.body);
 keepFocus();
+render(<Portal />, document.body);
 
 // What nobody else tells: a command that failed where no form shows it, such as a download.
 addEventListener("unhandledrejection", (event) => {

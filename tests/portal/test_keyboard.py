@@ -285,3 +285,10 @@ def test_arrows_take_no_column_its_field(signed_in: SignedIn, client: Organizati
     expect(page.get_by_role("combobox", name="Nation")).to_have_value("country_code")
     expect(page.get_by_role("button", name="Undo")).to_be_enabled()
     assert [column["field"] for column in client.get(f"/uploads/{draft['id']}").json()["columns"]] == [*fields[:-1], "country_code"]
+
+
+def test_who_signs_out_may_type_another_key(signed_in: SignedIn) -> None:
+    page = signed_in("usage").page
+    page.get_by_role("button", name="Sign out").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("API key")).to_be_focused()

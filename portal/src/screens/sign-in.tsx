@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { API } from "../api.ts";
 import { clerk } from "../clerk.ts";
 import { Brand } from "../parts/frame.tsx";
@@ -11,6 +11,9 @@ export function SignIn() {
   useEffect(() => {
     clerk().then((loaded) => (client.value = loaded), () => {});
   }, [refusal.value]);
+  // Also after a session has ended, when browsers no longer heed `autofocus`.
+  const field = useRef<HTMLInputElement>(null);
+  useLayoutEffect(() => field.current!.focus(), []);
   const key = useSignal("");
   const keep = useSignal(true);
   const error = useSignal<Error | undefined>(undefined);
@@ -50,7 +53,7 @@ export function SignIn() {
               autocomplete="off"
               spellcheck={false}
               required
-              autofocus
+              ref={field}
               placeholder="leap_live_…"
               value={key}
               onInput={(event) => (key.value = event.currentTarget.value)}
