@@ -28,7 +28,6 @@ export const exactTime = (time: string) => full.format(new Date(time));
 /** A day such as 2026-11-27, a month such as 2026-11. */
 export const dayOf = (date: string) => dayAlone.format(new Date(date));
 export const monthOf = (date: string) => monthAlone.format(new Date(date));
-export const seconds = (time: string) => clockWithSeconds.format(new Date(time));
 
 /** Such as 14:32, yesterday's as 26 Nov 14:32, last year's as 26 Nov 2025. */
 export function shortTime(time: string, now = new Date()): string {
@@ -36,6 +35,14 @@ export function shortTime(time: string, now = new Date()): string {
   if (then.toDateString() === now.toDateString()) return clock.format(then);
   if (then.getFullYear() === now.getFullYear()) return `${day.format(then)}, ${clock.format(then)}`;
   return dayOfYear.format(then);
+}
+
+/** Such as 14:32:05, yesterday's as 26 Nov, 14:32:05, last year's as 26 Nov 2025, 14:32:05. */
+export function seconds(time: string, now = new Date()): string {
+  const then = new Date(time);
+  const at = clockWithSeconds.format(then);
+  if (then.toDateString() === now.toDateString()) return at;
+  return `${(then.getFullYear() === now.getFullYear() ? day : dayOfYear).format(then)}, ${at}`;
 }
 
 /** Such as 45 s, 8 min 20 s, 3 h 5 min. */

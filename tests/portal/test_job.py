@@ -216,6 +216,10 @@ def test_a_batch_that_waits_for_the_next_month_asks_for_nothing(
     expect(banner).to_contain_text("The organization has made all of its lookups of this month. 3 sites wait until")
     expect(banner.get_by_role("button")).to_have_count(0)
     person.look("job-next-month")
+    page.get_by_role("link", name="deal-4").click()
+    # A time alone would be of today.
+    expect(page.get_by_role("dialog").get_by_role("list")).to_contain_text(re.compile(r"until \w+ 1\b"))
+    person.look("job-story-next-month")
 
 
 def test_a_sample_is_gone_on_with_once(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
