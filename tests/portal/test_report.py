@@ -198,6 +198,15 @@ def test_the_report_to_compare_with_is_chosen_from_the_list(signed_in: SignedIn,
     expect(page.get_by_role("heading", name="+$250")).to_be_visible()
 
 
+def test_the_list_of_reports_moves_by_itself(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = client.submit(site("deal-1"))
+    page = signed_in("reports").page
+    report = page.locator("tbody tr")
+    expect(report).to_contain_text(re.compile("In progress.*0 of 0.*[$]0"))
+    look_up(database, job, 1, pays(900, "City Power"))
+    expect(report).to_contain_text(re.compile("Ended.*1 of 1.*[$]900"))
+
+
 def test_a_report_is_renamed_and_deleted(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = client.submit(site())
     person = signed_in(f"reports/{job['report']['id']}")

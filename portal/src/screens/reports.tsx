@@ -1,9 +1,14 @@
+import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { dollars, number, percent } from "../format.ts";
+import { watch } from "../live.ts";
+import { throttled } from "../load.ts";
 import { CopyAs } from "../parts/copy.tsx";
 import { List, PAGE, usePages } from "../parts/list.tsx";
 import { Time } from "../parts/misc.tsx";
 import { go, href, query, setQuery } from "../router.ts";
+
+const POLL_SECONDS = 5;
 
 /** A report is complete for the API once its batch has ended, even if that was cancelled. */
 const TITLES: Record<Schemas["ReportStatus"], string> = { processing: "In progress", complete: "Ended", error: "No site looked up" };
@@ -13,6 +18,17 @@ export function Reports() {
   const pages = usePages(async (query, signal) => {
     const { reports: rows, ...page } = await call("get", "/incentive-reports", { query, signal });
     return { rows, ...page };
+  }, []);
+  useEffect(() => {
+    const refresh = throttled(pages.refresh, 2000);
+    const stop = watch([{ table: "incentive_reports", onChange: refresh }], () => {
+      refresh();
+      return Promise.resolve(POLL_SECONDS);
+    });
+    return () => {
+      stop();
+      refresh.cancel();
+    };
   }, []);
   const name = pages.data.value?.flatMap(({ rows }) => rows).find(({ id }) => id === compared)?.name;
   return (
