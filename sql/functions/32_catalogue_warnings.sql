@@ -24,6 +24,11 @@ begin
      union all
     select 'pays nothing', t.program_id, t.id, 'the amount is 0' from tier t where t.amount = 0
      union all
+    select 'has no typical size', t.program_id, t.id, format('%s has none for %s', c.key, t.unit)
+      from tier t
+     cross join unnest(t.category_keys) c (key)
+     where t.unit is not null and not exists (select from app.device_category_sizes z where z.category_key = c.key and z.unit = t.unit)
+     union all
     select 'pays less than 1 percent', t.program_id, t.id, format('%s is a percentage, not a fraction', f.value)
       from tier t
      cross join lateral (select least(case t.amount_type when 'percent' then nullif(t.amount, 0) end, t.cap_percent) as value) f

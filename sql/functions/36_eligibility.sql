@@ -144,7 +144,9 @@ begin
              select (r.device).category_key = any (t.category_keys) and coalesce((r.device).id = any (t.device_ids), true) as fits) f
     ), judged as (
         select c.*, coalesce(k.size, s.typical_size) as size, k.size is not null as size_known,
-               coalesce(k.cost, c.typical_cost) as cost, k.cost is not null as cost_known, q.failed, q.completed, q.conditions
+               coalesce(k.cost, c.typical_cost) as cost, k.cost is not null as cost_known, q.completed, q.conditions,
+               case when c.fits and (c.tier).unit is not null and coalesce(k.size, s.typical_size) is null
+                    then q.failed || format('Size: not told (%s), and none is typical', (c.tier).unit) else q.failed end as failed
           from candidate c
          cross join lateral app.check_requirements(c.tier, c.device, c.category, p_building_type, p_date, p_household) q
           left join app.device_category_sizes s on s.category_key = (c.device).category_key and s.unit = (c.tier).unit
@@ -236,7 +238,7 @@ begin
         v_full := v_full || ' = ' || app.dollars(p_judged.full_amount);
     end if;
 
-    return case when p_judged.failed <> '{}' then 'Not eligible; otherwise ' || v_full
+    return case when p_judged.failed <> '{}' then concat('Not eligible', '; otherwise ' || v_full)
                 when p_judged.limited_amount = 0 and p_judged.full_amount > 0 then v_full || ', not in addition to another offer'
                 else concat(v_full,
                     case when p_judged.limited_amount < p_judged.full_amount
@@ -270,7 +272,7 @@ begin
         'failed_requirements', p_judged.failed,
         'ignored_requirements', case when v_fits then array_remove(array[
             case when v_tier.amount_type = 'per_unit' and not p_judged.size_known
-                 then format('Size: taken as %s', app.quantity(p_judged.size, v_tier.unit)) end,
+                 then 'Size: taken as ' || app.quantity(p_judged.size, v_tier.unit) end,
             case when (v_tier.amount_type = 'percent' or v_tier.cap_percent is not null) and not p_judged.cost_known
                  then format('Cost: taken as %s', app.dollars(p_judged.cost)) end,
             case when not array_to_string(p_judged.failed || p_judged.completed || p_judged.conditions, ' ') ~ '\mOwner status: '

@@ -1,5 +1,5 @@
 begin;
-select plan(37);
+select plan(38);
 \ir fixtures.psql
 \ir catalogue.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
@@ -87,6 +87,10 @@ select is_empty('select pg_temp.warnings()', 'a program that is retired has no w
 select pg_temp.import();
 select api.import_catalogue('{"catalogue": "test"}' || jsonb_build_object('device_categories', pg_temp.catalogue() -> 'device_categories' #- '{1}'));
 select set_eq('select pg_temp.warnings()', array['names a retired category wy-rebates lamp'], 'a category that an offer still names, and that is retired, is a warning');
+select pg_temp.import();
+delete from app.device_category_sizes where category_key = 'test_pump';
+select is((select string_agg(concat_ws(' ', d ->> 'warning', d ->> 'explanation'), ', ') from json_array_elements(api.find_catalogue_warnings(0, 'test')) d),
+    'has no typical size test_pump has none for ton', 'an offer by a size that has no typical value is a warning');
 
 select * from finish();
 rollback;

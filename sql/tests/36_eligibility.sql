@@ -1,5 +1,5 @@
 begin;
-select plan(90);
+select plan(92);
 \ir lookups.psql
 
 -- Amounts
@@ -32,6 +32,15 @@ select results_eq($$ select device, amount, details from pg_temp.results('[9001,
     'a cap in dollars leaves the later devices what the earlier ones did not use');
 select pg_temp.import('program_tiers', 3, '{"amount": "0.3333"}');
 select is((select amount from pg_temp.results('[9004]')), 30.00::numeric, 'an amount is rounded to cents');
+select pg_temp.import();
+
+-- As a release of before could leave it.
+delete from app.device_category_sizes where category_key = 'test_pump';
+select results_eq($$ select eligible, amount, details, failed, ignored ->> 0 from pg_temp.results('[9001]') $$,
+    $$ values (false, 0.00, 'Not eligible', '["Size: not told (ton), and none is typical"]'::jsonb, 'Owner status: for a homeowner or a renter') $$,
+    'an offer by a size that nobody knows pays nothing');
+select results_eq($$ select eligible, amount from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 4}}}') $$, $$ values (true, 400.00) $$,
+    'an offer by a size that only the request tells pays by that');
 select pg_temp.import();
 
 select pg_temp.import('program_tiers', 2, '{"other_requirements": "an energy audit first"}');
