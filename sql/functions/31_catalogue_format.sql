@@ -225,9 +225,28 @@ create or replace function app.catalogue_row_errors(p_catalogue jsonb) returns t
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_name constant text := p_catalogue ->> 'catalogue';
 begin
     return query
-    with tier as materialized (
+    with recursive owned as materialized (
+        select w.file, w.key, w.catalogue
+          from (select 'device_categories', key, catalogue from app.device_categories
+                 union all select 'utilities', key, catalogue from app.utilities
+                 union all select 'programs', id, catalogue from app.programs) w (file, key, catalogue)
+         where w.catalogue <> v_name
+    ), named as materialized (
+        select f.file, r.line, array(select r.cells ->> k.name from unnest(f.key) k (name)) as key
+          from (values ('device_categories', array['key']), ('device_category_sizes', array['category_key', 'unit']), ('devices', array['id']),
+                       ('utilities', array['key']), ('utility_service_areas', array['prefix', 'utility_key']), ('programs', array['id']),
+                       ('program_utilities', array['program_id', 'utility_key']), ('program_tiers', array['program_id', 'id'])) f (file, key)
+         cross join app.catalogue_rows(p_catalogue, f.file) r
+    ), left_alone as materialized (
+        -- What stays with another catalogue: the starter catalogue takes nothing over.
+        select o.file, o.key
+          from owned o
+         where v_name = 'starter' or not exists (select from named n where n.file = o.file and n.key = array[o.key])
+    ), tier as materialized (
         select r.line, r.cells ->> 'program_id' as program_id, r.cells ->> 'amount_type' as amount_type, (r.cells ->> 'amount')::numeric as amount,
                r.cells ->> 'unit' as unit, r.cells ->> 'income_limits' is not null and r.cells ->> 'income_requirement' is null as has_only_limits,
                (r.cells ->> 'cap')::numeric as cap, (r.cells ->> 'cap_percent')::numeric as cap_percent,
@@ -235,8 +254,19 @@ begin
                app.catalogue_list(r.cells ->> 'excludes') as excludes,
                app.catalogue_date(r.cells ->> 'start_date') as start_date, app.catalogue_date(r.cells ->> 'end_date', true) as end_date
           from app.catalogue_rows(p_catalogue, 'program_tiers') r
+         where r.cells ->> 'program_id' not in (select l.key from left_alone l where l.file = 'programs')
+    ), kept as materialized (
+        -- Offers that are in the tables already, and stay.
+        select t.program_id, t.category_keys, t.unit, t.excludes
+          from app.program_tiers t
+          join app.programs p on p.id = t.program_id and p.retired_at is null
+         where p.id in (select l.key from left_alone l where l.file = 'programs')
+            or not p_catalogue ? 'program_tiers'
+               and (not p_catalogue ? 'programs' or exists (select from named n where n.file = 'programs' and n.key = array[p.id]))
     ), size as materialized (
-        select category_key, unit from app.device_category_sizes where not p_catalogue ? 'device_category_sizes'
+        select s.category_key, s.unit
+          from app.device_category_sizes s
+         where not p_catalogue ? 'device_category_sizes' or s.category_key in (select l.key from left_alone l where l.file = 'device_categories')
          union select r.cells ->> 'category_key', r.cells ->> 'unit' from app.catalogue_rows(p_catalogue, 'device_category_sizes') r
     ), device as materialized (
         select id::text, category_key from app.devices
@@ -245,22 +275,23 @@ begin
         select f.file, r.line, r.cells ->> 'country_code' as country_code, r.cells ->> 'region_code' as region_code
           from (values ('utilities'), ('programs')) f (file)
          cross join app.catalogue_rows(p_catalogue, f.file) r
-    ), owned as materialized (
-        select w.file, w.key, w.catalogue
-          from (select 'device_categories', key, catalogue from app.device_categories
-                 union all select 'utilities', key, catalogue from app.utilities
-                 union all select 'programs', id, catalogue from app.programs) w (file, key, catalogue)
-         where w.catalogue <> p_catalogue ->> 'catalogue'
+    ), exclusion as materialized (
+        select t.line, t.program_id, e.program_id as excluded_id, c.key as category_key
+          from (select f.line, f.program_id, f.category_keys, f.excludes from tier f
+                 union all select null, k.program_id, k.category_keys, k.excludes from kept k) t
+         cross join lateral unnest(t.excludes) e (program_id)
+         cross join lateral unnest(t.category_keys) c (key)
+    ), excluding (program_id, excluded_id, category_key) as (
+        -- By itself, or because it excludes one that does.
+        select x.program_id, x.excluded_id, x.category_key from exclusion x
+         union
+        select g.program_id, x.excluded_id, g.category_key
+          from excluding g
+          join exclusion x on x.program_id = g.excluded_id and x.category_key = g.category_key
     ), belonging as materialized (
         select f.file, r.line, f.name, f.refers_to, r.cells ->> f.name as key
           from (values ('device_category_sizes', 'category_key', 'device_categories'), ('utility_service_areas', 'utility_key', 'utilities'),
                        ('program_utilities', 'program_id', 'programs'), ('program_tiers', 'program_id', 'programs')) f (file, name, refers_to)
-         cross join app.catalogue_rows(p_catalogue, f.file) r
-    ), named as materialized (
-        select f.file, r.line, array(select r.cells ->> k.name from unnest(f.key) k (name)) as key
-          from (values ('device_categories', array['key']), ('device_category_sizes', array['category_key', 'unit']), ('devices', array['id']),
-                       ('utilities', array['key']), ('utility_service_areas', array['prefix', 'utility_key']), ('programs', array['id']),
-                       ('program_utilities', array['program_id', 'utility_key']), ('program_tiers', array['program_id', 'id'])) f (file, key)
          cross join app.catalogue_rows(p_catalogue, f.file) r
     )
     select n.file, max(n.line), format('%s is there twice', array_to_string(n.key, ', '))
@@ -302,21 +333,20 @@ begin
          (case when t.start_date > t.end_date then 'end_date is before start_date' end)) e (error)
      where e.error is not null
      union all
-    -- Neither would be paid.
-    select 'program_tiers', max(t.line), format('%s and %s exclude each other', t.program_id, o.program_id)
-      from (select w.line, w.program_id, w.category_keys, e.program_id as excluded_id
-              from tier w
-             cross join lateral unnest(w.excludes) e (program_id)) t
-      join (select w.program_id, w.category_keys, e.program_id as excluded_id
-              from (select i.program_id, i.category_keys, i.excludes from tier i
-                     union all
-                    select k.program_id, k.category_keys, k.excludes
-                      from app.program_tiers k
-                      join app.programs p on p.id = k.program_id and p.catalogue <> p_catalogue ->> 'catalogue') w
-             cross join lateral unnest(w.excludes) e (program_id)) o
-        on o.program_id = t.excluded_id and o.excluded_id = t.program_id and o.category_keys && t.category_keys
-     where t.program_id <> o.program_id
-     group by t.program_id, o.program_id
+    -- None of them would be paid.
+    select 'program_tiers', (select max(x.line) from exclusion x where x.program_id = g.program_id),
+           format('%s and %s exclude each other', g.program_id, string_agg(distinct g.excluded_id, ' and '))
+      from excluding g
+     where g.program_id <> g.excluded_id and g.program_id in (select x.program_id from exclusion x where x.line is not null)
+       and exists (select from excluding o
+                    where o.program_id = g.excluded_id and o.excluded_id = g.program_id and o.category_key = g.category_key)
+     group by g.program_id
+     union all
+    -- Offers that stay as they are would no longer know how large a device is.
+    select distinct 'device_category_sizes', 1, format('there must be a %s for %s, by which %s pays', s.unit, s.category_key, k.program_id)
+      from kept k
+      join app.device_category_sizes s on s.unit = k.unit and s.category_key = any (k.category_keys)
+     where v_name <> 'starter' and not exists (select from size z where z.category_key = s.category_key and z.unit = s.unit)
      union all
     select 'program_tiers', t.line, format('device_category_sizes has no %s for %s', t.unit, c.key)
       from tier t
@@ -332,13 +362,13 @@ begin
     select b.file, b.line, format('%s "%s" is of the catalogue "%s", so it needs a row in %s, too', b.name, o.key, o.catalogue, b.refers_to)
       from belonging b
       join owned o on o.file = b.refers_to and o.key = b.key
-     where p_catalogue ->> 'catalogue' <> 'starter'
+     where v_name <> 'starter'
        and not exists (select from named n where n.file = b.refers_to and n.key = array[o.key])
      union all
     select 'devices', r.line, format('id %s is a device of %s in the catalogue "%s", and ids never change their meaning', d.id, d.category_key, d.catalogue)
       from app.catalogue_rows(p_catalogue, 'devices') r
       join app.devices d on d.id = (r.cells ->> 'id')::integer
-     where p_catalogue ->> 'catalogue' not in ('starter', d.catalogue) and d.category_key <> r.cells ->> 'category_key'
+     where v_name not in ('starter', d.catalogue) and d.category_key <> r.cells ->> 'category_key'
      union all
     select 'programs', r.line, case r.cells ->> 'scope' when 'state' then 'a program of scope state has no rows in program_utilities'
                                                       else 'a program of scope utility needs a row in program_utilities' end

@@ -1,5 +1,5 @@
 begin;
-select plan(55);
+select plan(62);
 \ir catalogue.psql
 select pg_temp.import();
 
@@ -63,6 +63,32 @@ select pg_temp.refuses('program_tiers', 1, '{"excludes": "wy-rebates"}', 'exclud
 select throws_ok($$ select api.import_catalogue(jsonb_set(jsonb_set(jsonb_set(pg_temp.catalogue(), '{program_tiers,0,excludes}', '"wy-grant"'),
                                                           '{program_tiers,2,excludes}', '"wy-rebates"'), '{program_tiers,2,category_keys}', '"test_pump test_roof"')) $$, 'PT400',
     'The catalogue has 2 errors, the first in program_tiers.csv, line 2: wy-rebates and wy-grant exclude each other', 'two programs do not exclude each other');
+-- A catalogue with programs for lamps, each of which excludes the next that it names.
+create function pg_temp.excluding(p_name text, p_excludes jsonb) returns jsonb
+language sql as $$
+    select jsonb_build_object(
+               'catalogue', p_name,
+               'programs', jsonb_agg(pg_temp.catalogue() #> '{programs,1}' || jsonb_build_object('id', e.key)),
+               'program_tiers', jsonb_agg(jsonb_build_object('program_id', e.key, 'id', 'lamp', 'name', 'Lamps', 'category_keys', 'test_lamp', 'amount_type', 'flat',
+                                                             'amount', '10', 'excludes', e.value)))
+      from jsonb_each_text(p_excludes) e $$;
+select throws_ok($$ select api.import_catalogue(pg_temp.excluding('circle', '{"a": "b", "b": "c", "c": "a"}')) $$, 'PT400',
+    'The catalogue has 3 errors, the first in program_tiers.csv, line 2: a and b and c exclude each other', 'three programs do not exclude each other in a circle');
+select api.import_catalogue(pg_temp.excluding('one', '{"a": "b", "b": null}')) is not null as imported \gset
+select throws_ok($$ select api.import_catalogue(pg_temp.excluding('two', '{"c": "a", "b": "c"}')) $$, 'PT400',
+    'The catalogue has 2 errors, the first in program_tiers.csv, line 2: b and a and c exclude each other', 'programs do not exclude each other by what another catalogue has');
+select lives_ok($$ select api.import_catalogue(pg_temp.excluding('two', '{"a": null, "b": "a"}'), true) $$, 'a program that is taken over excludes what it excludes in the new catalogue');
+update app.programs set catalogue = 'starter' where catalogue = 'one';
+select api.import_catalogue(pg_temp.excluding('two', '{"a": null, "b": "a"}')) is not null as imported \gset
+select lives_ok($$ select api.import_catalogue(pg_temp.excluding('starter', '{"a": "b", "b": null}'), true) $$,
+    'what the starter catalogue has of programs that another one has taken over excludes nothing');
+select throws_ok($$ select api.import_catalogue(pg_temp.catalogue() - 'program_tiers' #- '{device_category_sizes,0}') $$, 'PT400',
+    'device_category_sizes.csv, line 1: there must be a ton for test_pump, by which wy-rebates pays', 'a typical size that an offer goes by stays');
+select throws_ok($$ select api.import_catalogue('{"catalogue": "two", "device_category_sizes": []}' || jsonb_build_object('device_categories', pg_temp.catalogue() -> 'device_categories')) $$, 'PT400',
+    'device_category_sizes.csv, line 1: there must be a ton for test_pump, by which wy-rebates pays', 'whoever takes a category over has the typical sizes that offers of others go by');
+select lives_ok($$ select api.import_catalogue(jsonb_set(pg_temp.excluding('two', '{"a": null}'), '{program_tiers,0}',
+        '{"program_id": "a", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "per_unit", "amount": "5", "unit": "ton"}') || '{"device_category_sizes": []}', true) $$,
+    'an offer may go by a typical size that another catalogue has');
 select throws_ok($$ select api.import_catalogue('[]') $$, 'PT400', 'A catalogue must be an object of files', 'a catalogue is an object');
 select throws_ok($$ select api.import_catalogue('{"boats": []}') $$, 'PT400', 'Unknown files in the catalogue: boats', 'a catalogue holds known files only');
 select throws_ok($$ select api.import_catalogue('{"devices": [1]}') $$, 'PT400', 'Each file of a catalogue must be an array of objects', 'a file of a catalogue is an array of rows');
