@@ -19,19 +19,19 @@ language plpgsql stable rows 10
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_city constant text := app.plain_name(p_city);
+    v_cities constant text[] := app.city_names(p_city);
 begin
     return query
     select p.id, p.name, 'Location: ' || case when p.cities is not null then btrim(p_city) || ', ' else '' end || r.name
       from app.programs p
       join app.regions r on r.country_code = p.country_code and r.code = p.region_code
      where p.country_code = p_utility.country_code and p.region_code = p_utility.region_code
-       and p.scope = 'state' and p.retired_at is null and (p.cities is null or v_city = any (p.cities))
+       and p.scope = 'state' and p.retired_at is null and (p.cities is null or p.cities && v_cities)
      union all
     select p.id, p.name, 'Location: customer of ' || p_utility.name
       from app.program_utilities u
       join app.programs p on p.id = u.program_id
-     where u.utility_key = p_utility.key and p.scope = 'utility' and p.retired_at is null and (p.cities is null or v_city = any (p.cities));
+     where u.utility_key = p_utility.key and p.scope = 'utility' and p.retired_at is null and (p.cities is null or p.cities && v_cities);
 end;
 $$;
 

@@ -9,6 +9,14 @@ return lower(regexp_replace(normalize(regexp_replace(replace(regexp_replace(btri
 
 comment on function app.plain_name(text) is 'A name without case, accents, spaces and punctuation: Zip/Postal Code and ZIP_POSTAL_CODE are zippostalcode.';
 
+-- The names that a city may have in app.programs: St. Paul is Saint Paul, Ft. Wayne is Fort Wayne, and Mt. Vernon is Mount Vernon.
+create or replace function app.city_names(p_city text) returns text[]
+language sql immutable
+return array[
+    app.plain_name(p_city),
+    app.plain_name(regexp_replace(regexp_replace(regexp_replace(p_city, '\mst(e?)\M', 'saint\1', 'gi'), '\mft\M', 'fort', 'gi'), '\mmt\M', 'mount', 'gi')),
+    app.plain_name(regexp_replace(regexp_replace(regexp_replace(p_city, '\msaint(e?)\M', 'st\1', 'gi'), '\mfort\M', 'ft', 'gi'), '\mmount\M', 'mt', 'gi'))];
+
 create or replace function app.with_marks(p_text text) returns text
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp

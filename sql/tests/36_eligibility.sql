@@ -1,5 +1,5 @@
 begin;
-select plan(92);
+select plan(93);
 \ir lookups.psql
 
 -- Amounts
@@ -254,6 +254,11 @@ select results_eq($$ select program, eligible, failed from pg_temp.results('[900
 select pg_temp.import('program_tiers', 1, '{"category_keys": "test_lamp test_pump", "unit": null, "amount_type": "flat"}');
 select is((select count(*)::integer from pg_temp.results('[9001]')), 1, 'a tier may be for several categories');
 select is((select count(*)::integer from pg_temp.results('[9003]')), 2, 'a device may have several tiers');
+select pg_temp.import('programs', 2, '{"cities": "Saint_Paul St._Cloud Fort_Wayne Mount_Vernon East_St._Louis Stockton"}');
+select is(array(select c from unnest(array['ST PAUL', 'St.Paul', 'Saint-Paul', 'Saint Cloud', 'Ft. Wayne', 'mt vernon', 'East Saint Louis', 'Stockton', 'Paul', 'Saintockton', 'Wayne']) c
+                 where pg_temp.lookup('[9004]', '{}', jsonb_build_object('city', c)) -> 'programs_evaluated' = '2'),
+    array['ST PAUL', 'St.Paul', 'Saint-Paul', 'Saint Cloud', 'Ft. Wayne', 'mt vernon', 'East Saint Louis', 'Stockton'],
+    'a city is found by its name with the word for saint, fort or mount written out or not');
 select api.import_catalogue(pg_temp.catalogue() || '{"programs": [], "program_utilities": [], "program_tiers": []}');
 select is(pg_temp.lookup('[9001]') -> 'programs_evaluated', '0', 'a retired program is not evaluated');
 select api.import_catalogue(pg_temp.catalogue() || '{"programs": [], "program_utilities": [], "program_tiers": [], "utilities": [], "utility_service_areas": []}');
