@@ -10,23 +10,25 @@ return coalesce(nullif(case
 
 create or replace function app.number_of_cell(p_text text) returns jsonb
 language sql immutable
-return case when p_text ~ '^[0-9]{1,15}(\.[0-9]{1,6})?$' then to_jsonb(trim_scale(p_text::numeric)) else to_jsonb(nullif(p_text, '')) end;
+return case when p_text ~ '^[0-9]{1,15}(\.[0-9]{1,6})?$' then to_jsonb(trim_scale(p_text::numeric)) else to_jsonb(p_text) end;
 
--- What cells tell of a household: $60,000 is 60000, an owner a homeowner. What is not understood stays as it is, to be refused.
+-- What cells tell of a household: $60,000 is 60000, an owner a homeowner. What is not understood stays as it is, to be refused, and so does a
+-- number that may be in another notation: 60.000 or 60.000,00.
 create or replace function app.household_of_cells(p_income text, p_size text, p_owner_status text, p_tax_filing text) returns jsonb
 language sql immutable
 return jsonb_strip_nulls(jsonb_build_object(
-    'income', app.number_of_cell(translate(app.clean_cell(p_income), '$ ,', '')),
-    'size', app.number_of_cell(app.clean_cell(p_size)),
+    'income', case when p_income ~ '^[$ ]*(?![0-9]{1,3}[.][0-9]{3}[$ ]*$)([0-9]{1,3}([, ][0-9]{3})+|[0-9]+)([.][0-9]+)?[$ ]*$'
+                   then app.number_of_cell(translate(p_income, '$ ,', '')) else to_jsonb(p_income) end,
+    'size', app.number_of_cell(p_size),
     'owner_status', case app.plain_name(p_owner_status) when 'owner' then 'homeowner' when 'homeowner' then 'homeowner' when 'tenant' then 'renter'
-                                                        when 'renter' then 'renter' else nullif(app.clean_cell(p_owner_status), '') end,
+                                                        when 'renter' then 'renter' else p_owner_status end,
     'tax_filing', case app.plain_name(p_tax_filing)
                       when 'single' then 'single'
                       when 'joint' then 'joint' when 'marriedfilingjointly' then 'joint'
                       when 'separate' then 'separate' when 'marriedfilingseparately' then 'separate'
                       when 'headofhousehold' then 'head_of_household'
                       when 'survivingspouse' then 'surviving_spouse' when 'qualifyingsurvivingspouse' then 'surviving_spouse'
-                      else nullif(app.clean_cell(p_tax_filing), '') end));
+                      else p_tax_filing end));
 
 -- An item for each row, and what was corrected in it or is wrong with the row itself, if anything. Whatever depends on one word alone, such as
 -- what stands for a state, is found out once for each word. Most files need no cleaning, which a check of 500 rows at a time tells.
@@ -59,7 +61,7 @@ declare
     v_shared       constant text    := app.field_of_shared_cells(v_given);
     v_shared_place constant integer := p_columns #>> array[v_shared, 'place'];
     v_parts        jsonb[];
-    v_has_household constant boolean := coalesce(v_income, v_size, v_owner_status, v_tax_filing) is not null;
+    v_has_household constant boolean := v_given && array['household_income', 'household_size', 'owner_status', 'tax_filing'];
     -- Each row may have words of its own.
     v_names     constant jsonb := app.device_names();
     v_countries jsonb;
@@ -121,7 +123,10 @@ begin
                'device_ids', m.devices,
                'create_application', m.application,
                'household', case when v_has_household then app.household_of_cells(
-                   m.raw ->> v_income, m.raw ->> v_size, m.raw ->> v_owner_status, m.raw ->> v_tax_filing) end))
+                   app.cell(m.raw ->> v_income, m.is_clean, false, p_defaults ->> 'household_income'),
+                   app.cell(m.raw ->> v_size, m.is_clean, false, p_defaults ->> 'household_size'),
+                   app.cell(m.raw ->> v_owner_status, m.is_clean, false, p_defaults ->> 'owner_status'),
+                   app.cell(m.raw ->> v_tax_filing, m.is_clean, false, p_defaults ->> 'tax_filing')) end))
            || case when m.raw -> v_custom_fields <> '""' then jsonb_build_object('webhook_custom_fields', m.raw -> v_custom_fields) else '{}' end,
            case when m.warnings <> '{}' or m.problems is not null then row(nullif(m.warnings, '{}'), m.problems)::app.cell_notes end
       from (select c.*,

@@ -1,5 +1,5 @@
 begin;
-select plan(20);
+select plan(23);
 
 -- What the file of a header and one row becomes, with the columns found by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -90,6 +90,18 @@ select results_eq(
     'words are known with invisible characters in them, and a placeholder is no answer to whether to apply');
 select is((select columns #> '{0,samples}' from app.file_layout('{"rows": [["Street", "City", "Deal ID"], ["1 Elm St", "Boston", "d-1"], ["Total: 1"]]}', true, '{}')), '["1 Elm St"]',
           'the samples of a column leave the footer out');
+
+-- Households
+select is((select array_agg(i.item -> 'household' -> 'income' order by i.item ->> 'reference_id')
+             from pg_temp.items('[["Deal ID", "Household Income"], ["a", "$60,000"], ["b", "60 000.50 $"], ["c", "60.000,00"], ["d", "60.000"], ["e", "60000,50"], ["f", "60000.125"]]') i),
+          array['60000', '60000.5', '"60.000,00"', '"60.000"', '"60000,50"', '60000.125']::jsonb[], 'an income that may be in another notation is not guessed');
+select is((select array_agg(i.item -> 'household') from pg_temp.items('[["Deal ID", "Household Income", "Household Size", "Owner Status", "Tax Filing"], ["a", "N/A", "-", "None", "#N/A"]]') i),
+          array['{}']::jsonb[], 'a placeholder tells nothing of a household');
+select is((select array_agg(i.item -> 'household' order by i.item ->> 'reference_id')
+             from pg_temp.items('[["Deal ID", "Household Income"], ["a", "50,000"], ["b", ""]]',
+                                '{"household_income": "40000", "household_size": "2", "owner_status": "tenant", "tax_filing": "joint"}') i),
+          array['{"income": 50000, "size": 2, "owner_status": "renter", "tax_filing": "joint"}', '{"income": 40000, "size": 2, "owner_status": "renter", "tax_filing": "joint"}']::jsonb[],
+          'what cells do not tell of a household, a default does');
 
 -- Words of devices
 insert into app.devices (id, category_key, name, catalogue)
