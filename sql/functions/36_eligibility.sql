@@ -2,7 +2,7 @@
 
 create or replace function app.dollars(p_amount numeric) returns text
 language sql immutable
-return to_char(p_amount, 'FM$999,999,999,990.009999');
+return to_char(p_amount, 'FM$999,999,999,999,999,999,999,990.009999');
 
 -- 1 ton, 1,200 square feet, 7.4 kilowatts
 create or replace function app.quantity(p_number numeric, p_unit text) returns text

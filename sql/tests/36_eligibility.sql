@@ -1,5 +1,5 @@
 begin;
-select plan(93);
+select plan(94);
 \ir lookups.psql
 
 -- Amounts
@@ -41,6 +41,11 @@ select results_eq($$ select eligible, amount, details, failed, ignored ->> 0 fro
     'an offer by a size that nobody knows pays nothing');
 select results_eq($$ select eligible, amount from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 4}}}') $$, $$ values (true, 400.00) $$,
     'an offer by a size that only the request tells pays by that');
+select pg_temp.import();
+
+select pg_temp.import('program_tiers', 1, '{"amount": "5000"}');
+select is((select details from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 1e9}}}')), '1,000,000,000 tons × $5,000.00 per ton = $5,000,000,000,000.00',
+    'an amount has its digits, however large it is');
 select pg_temp.import();
 
 select pg_temp.import('program_tiers', 2, '{"other_requirements": "an energy audit first"}');
