@@ -26,9 +26,10 @@ begin
         v_postal := substring(v_rest from '(?i)[, ]([0-9]{4,5}(?:-[0-9]{4})?|[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9])$');
         v_rest := rtrim(left(v_rest, -length(v_postal)), ' ,');
     end if;
-    v_region := substring(v_rest from '[^,]+$');
-    if app.plain_name(v_region) <> all (p_regions) then
-        v_region := substring(v_rest from '\m[A-Za-z]{2}$');
+    -- Washington DC is a state, and a city with its state.
+    v_region := case when v_field <> 'state_or_province_code' then substring(v_rest from '\m[A-Za-z]{2}$') end;
+    if coalesce(app.plain_name(v_region) <> all (p_regions), true) then
+        v_region := substring(v_rest from '[^,]+$');
     end if;
     if v_rest is null or coalesce(app.plain_name(v_region) <> all (p_regions), true) then
         return null;

@@ -1,5 +1,5 @@
 begin;
-select plan(9);
+select plan(10);
 
 create function pg_temp.parts(p_text text, variadic p_given text[]) returns text
 language sql as $$
@@ -21,6 +21,9 @@ select is(array(select pg_temp.parts(t, 'street_1', 'city', 'postal_code') from 
           array['Oakland | CA', 'New York | New York', 'Oakland | ca', '', ''], 'a cell with a city may have the state alone');
 select is(array(select pg_temp.parts(t, 'street_1', 'city', 'state_or_province_code') from unnest(array['CA 94601', 'New York, 10001', 'Oakland, CA 94601', 'CA']) t),
           array['CA | 94601', 'New York | 10001', '', ''], 'a cell with a state may have the postal code too');
+select is(array[pg_temp.parts('1 Main St, Washington DC 20500', 'street_1'), pg_temp.parts('Washington DC 20500', 'street_1', 'city'),
+                pg_temp.parts('Washington DC 20500', 'street_1', 'city', 'state_or_province_code')],
+          array['1 Main St | Washington | DC | 20500', 'Washington | DC | 20500', 'Washington DC | 20500'], 'Washington DC is a state, and a city with its state');
 select is(app.field_of_shared_cells(array['street_1', 'city', 'state_or_province_code', 'postal_code']), null, 'columns of their own are read as they are');
 select is(app.fields_in_shared_cells('[{"number": 1, "field": null}, {"number": 2, "field": "street_1"}]', '[["", "?"], ["", "1 Main St, Oakland, CA 94601"]]'),
           array['city', 'street_1', 'postal_code', 'state_or_province_code'], 'the rows tell which fields share cells');
