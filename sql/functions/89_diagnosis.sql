@@ -137,7 +137,7 @@ begin
         return next app.found('leases', 'warning', app.counted(v_health.expired_leases, 'item belongs', 'items belong') || ' to workers that have fallen silent',
                         'They return to the queue with the next maintenance. If they do not, look at the checks maintenance and transactions.');
     end if;
-    if v_waits.longest_unserved > 300 and v_health.workers > 0 and v_health.upstream_closed_until is null then
+    if v_waits.longest_unserved > 300 and v_health.workers > 0 and coalesce(v_health.upstream_unavailable_since, v_health.upstream_closed_until) is null then
         return next app.found('unserved', 'problem', format('an organization with ready items has not been served for %s seconds', round(v_waits.longest_unserved)),
                         'A transaction may hold its rows: look at the check transactions, and at the log of the workers.');
     end if;

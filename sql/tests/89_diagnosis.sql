@@ -1,5 +1,5 @@
 begin;
-select plan(16);
+select plan(18);
 \ir fixtures.psql
 -- What a check found.
 create function pg_temp.found(p_check text) returns text
@@ -20,8 +20,12 @@ delete from app.workers;
 select is(pg_temp.found('workers'), 'problem: 1 organization has work, and no worker runs', 'work without a worker is a problem');
 select pg_temp.turn_clock('2026-11-24 12:16:00+00');
 select is(pg_temp.found('lookups'), 'ok: 0 of 0 items failed in the last quarter of an hour', 'what is long past is no finding');
+select count(*) from api.heartbeat('w') \gset heard_
+update app.workers set seen_at = now();
+select is(pg_temp.found('unserved'), 'problem: an organization with ready items has not been served for 960 seconds', 'an organization that nobody serves is a problem');
 update app.upstream_state set unavailable_since = '2026-11-24 12:15+00', consecutive_failures = 12, probe_at = '-infinity';
 select is(pg_temp.found('upstream'), 'problem: the incentives API has not answered since 2026-11-24T12:15:00.000Z (12 failures in a row)', 'an outage is told with its beginning');
+select is(pg_temp.found('unserved'), null, 'in an outage no transaction is to blame for whom nobody serves');
 select matches((select advice from api.diagnose() where "check" = 'upstream'), '^The log of the workers says what they meet',
     'only a worker knows whether it meets another service or another key');
 update app.upstream_state set unavailable_since = null, paused_until = now() + interval '1 hour';
