@@ -92,6 +92,12 @@ select p.prefix || n.name, n.field, 100
 
 comment on view app.column_names is 'Names of columns, as app.plain_name leaves them, and the field that each is for; lower ranks win.';
 
+-- Columns that have a part of street_1: no field has several columns.
+create or replace function app.street_number_names() returns text[]
+language sql immutable
+return array['streetnumber', 'streetnum', 'streetno', 'streetnr', 'housenumber', 'housenum', 'houseno', 'housenr', 'addressnumber', 'addressno', 'civicnumber',
+             'civicno', 'numerocivique', 'nocivique', 'hausnummer', 'hausnr'];
+
 -- Territories are states to us, and countries to ISO 3166 and to many CRMs.
 create or replace view app.country_names as
 select n.name, c.country_code, c.region_code

@@ -304,6 +304,14 @@ begin
     if exists (select from generate_series(last_row, jsonb_array_length(v_rows) - 1) r (n) where v_rows -> r.n <> '[]') then
         notes := notes || jsonb_build_array(jsonb_build_object('code', 'footer_skipped', 'message', 'The last rows look like a footer, and were left out'));
     end if;
+    notes := notes || coalesce(
+        (select jsonb_agg(jsonb_build_object('code', 'street_number_unused',
+                                             'message', format('%s was not read: have the number and the name of the street in one column', left(c ->> 'header', 100))))
+           from jsonb_array_elements(columns) c
+          where c ->> 'field' is null and app.plain_name(c ->> 'header') = any (app.street_number_names())
+            -- An address has its number.
+            and exists (select from jsonb_array_elements(columns) s
+                         where s ->> 'field' = 'street_1' and app.plain_name(s ->> 'header') ~ '(street1?|streetname|rue|strasse)$')), '[]');
 end;
 $$;
 

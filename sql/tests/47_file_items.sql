@@ -1,5 +1,5 @@
 begin;
-select plan(23);
+select plan(24);
 
 -- What the file of a header and one row becomes, with the columns found by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -90,6 +90,13 @@ select results_eq(
     'words are known with invisible characters in them, and a placeholder is no answer to whether to apply');
 select is((select columns #> '{0,samples}' from app.file_layout('{"rows": [["Street", "City", "Deal ID"], ["1 Elm St", "Boston", "d-1"], ["Total: 1"]]}', true, '{}')), '["1 Elm St"]',
           'the samples of a column leave the footer out');
+
+select results_eq(
+    $$ select l.columns #>> '{1,field}', l.notes
+         from unnest(array['Street Name', 'Address']) h, app.file_layout(jsonb_build_object('rows', jsonb_build_array(jsonb_build_array('Deal ID', h, 'Street No.'))), true, '{}') l $$,
+    $$ values ('street_1', '[{"code": "street_number_unused", "message": "Street No. was not read: have the number and the name of the street in one column"}]'::jsonb),
+              ('street_1', '[]') $$,
+    'a column with the numbers of the houses alone is told as unused');
 
 -- Households
 select is((select array_agg(i.item -> 'household' -> 'income' order by i.item ->> 'reference_id')
