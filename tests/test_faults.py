@@ -440,6 +440,14 @@ def test_a_schedule_that_was_switched_off_is_named(cron_database_url: str) -> No
     assert "batch-lookups-maintenance" in findings["pg_cron"].finding
 
 
+def test_a_schedule_that_is_gone_is_named(cron_database_url: str) -> None:
+    with psycopg.connect(cron_database_url) as connection:
+        connection.execute("delete from cron.job where jobname = 'batch-lookups-retention'")
+        found = connection.execute("select state, finding from api.diagnose() where \"check\" = 'pg_cron'").fetchall()
+        assert found == [("problem", "gone from pg_cron: batch-lookups-retention")]
+        connection.rollback()
+
+
 def test_a_pg_cron_that_the_owner_may_not_use_is_not_said_to_run_anything(cron_database_url: str) -> None:
     found = "select state, finding from app.diagnose_maintenance() where \"check\" = 'pg_cron'"
     with psycopg.connect(cron_database_url) as connection:

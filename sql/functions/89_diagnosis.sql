@@ -59,6 +59,7 @@ declare
     v_state    app.maintenance_state;
     v_has_cron boolean     := app.has_extension('pg_cron', 'cron');
     v_count    integer;
+    v_missing  text;
     v_inactive text;
     v_failure  text;
 begin
@@ -89,10 +90,10 @@ begin
         return;
     end if;
     execute $cron$
-        select count(*), string_agg(jobname, ', ') filter (where not active)
-          from cron.job
-         where jobname like 'batch-lookups-%' and database = current_database() $cron$
-       into v_count, v_inactive;
+        select count(j.jobname), string_agg(n.name, ', ') filter (where j.jobname is null), string_agg(j.jobname, ', ') filter (where not j.active)
+          from unnest(array['batch-lookups-maintenance', 'batch-lookups-retention']) n (name)
+          full join (select * from cron.job where jobname like 'batch-lookups-%' and database = current_database()) j on j.jobname = n.name $cron$
+       into v_count, v_missing, v_inactive;
     if to_regclass('cron.job_run_details') is not null and has_table_privilege(to_regclass('cron.job_run_details')::oid, 'select') then
         execute $cron$
             select format('%s: %s', j.jobname, coalesce(d.return_message, d.status))
@@ -105,6 +106,8 @@ begin
     end if;
     if v_count = 0 then
         return next app.found('pg_cron', 'warning', 'pg_cron is here, and has no schedule of ours: workers run the maintenance', 'Run python -m pyshell migrate, which makes it.');
+    elsif v_missing is not null then
+        return next app.found('pg_cron', 'problem', format('gone from pg_cron: %s', v_missing), 'Run python -m pyshell migrate, which makes it.');
     elsif v_inactive is not null then
         return next app.found('pg_cron', 'problem', format('switched off in pg_cron: %s', v_inactive), 'select cron.alter_job(jobid, active => true) from cron.job where jobname like ''batch-lookups-%''.');
     elsif v_failure is not null then
