@@ -262,9 +262,16 @@ begin
          where p.database = current_database() and p.prepared < clock_timestamp() - interval '10 minutes'
          union all
         select format('the replication slot %s has kept %s transactions', s.slot_name, greatest(age(s.xmin), age(s.catalog_xmin))),
-               format('If its subscriber is gone: select pg_drop_replication_slot(%L).', s.slot_name)
+               case when s.active then 'Find out what holds its reader up, such as a query at a replica: pg_stat_activity there has it.'
+                    else format('If its subscriber is gone: select pg_drop_replication_slot(%L).', s.slot_name) end
           from pg_replication_slots s
-         where not s.active and greatest(age(s.xmin), age(s.catalog_xmin)) > 1000000
+         where greatest(age(s.xmin), age(s.catalog_xmin)) > 1000000
+         union all
+        -- With hot_standby_feedback, and without a slot.
+        select format('the replica %s has kept %s transactions', concat_ws(' at ', nullif(r.application_name, ''), host(r.client_addr)), age(r.backend_xmin)),
+               'End the query that takes so long there: pg_stat_activity at the replica has it.'
+          from pg_stat_replication r
+         where age(r.backend_xmin) > 1000000
     loop
         v_found := true;
         return next app.found('vacuum_horizon', 'problem', v_one.holder || ', and keeps VACUUM from removing dead rows', v_one.advice);
