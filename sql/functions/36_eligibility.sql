@@ -168,11 +168,23 @@ begin
                                        order by least(l.limited_amount, (l.tier).cap, (l.tier).shared_cap) desc, (l.tier).cap desc,
                                                 (l.tier).shared_cap desc, (l.tier).id) as rank
           from limited l
+    ), shared as (
+        -- What the caps would leave if no program excluded another: who pays nothing for a device excludes nothing.
+        select r.*, case when r.rank > 1 then 0
+                         else least(r.limited_amount, greatest(coalesce((r.tier).cap, 'infinity')
+                                                               - coalesce(sum(r.limited_amount) filter (where r.rank = 1) over earlier, 0), 0)) end as own_amount
+          from ranked r
+        window earlier as (partition by r.program_id, (r.tier).id order by r.place rows between unbounded preceding and 1 preceding)
+    ), payable as (
+        select s.*, least(s.own_amount, greatest(coalesce((s.tier).shared_cap, 'infinity') - coalesce(sum(s.own_amount) over earlier, 0), 0)) as payable_amount
+          from shared s
+        window earlier as (partition by s.program_id, (s.tier).shared_cap, s.conditions = '{}' order by s.place, (s.tier).id
+                           rows between unbounded preceding and 1 preceding)
     ), exclusion as (
         select (r.device).id as device_id, r.program_id, r.program_name, r.conditions = '{}' as certainly, e.program_id as excluded_id
-          from ranked r
+          from payable r
          cross join unnest((r.tier).excludes) e (program_id)
-         where r.rank = 1 and r.failed = '{}' and r.limited_amount > 0
+         where r.payable_amount > 0
     ), undisputed as (
         select x.*
           from exclusion x
@@ -186,11 +198,12 @@ begin
     ), chosen as (
         select r.*, case when e.certainly then r.failed || format('Other programs: not in addition to %s', e.excluding) else r.failed end as unmet,
                case when r.rank > 1 or e.certainly or e.device_id is not null and r.conditions <> '{}' then 0 else r.limited_amount end as chosen_amount
-          from ranked r
+          from payable r
           left join excluded e on e.device_id = (r.device).id and e.excluded_id = r.program_id
     ), capped as (
         select c.*, coalesce((c.tier).shared_cap, 'infinity') as shared_cap,
-               least(c.chosen_amount, greatest(coalesce((c.tier).cap, 'infinity') - coalesce(sum(c.chosen_amount) over earlier, 0), 0)) as capped_amount
+               case when c.payable_amount = 0 and (c.tier).excludes is not null then 0
+                    else least(c.chosen_amount, greatest(coalesce((c.tier).cap, 'infinity') - coalesce(sum(c.chosen_amount) over earlier, 0), 0)) end as capped_amount
           from chosen c
         window earlier as (partition by c.program_id, (c.tier).id order by c.place rows between unbounded preceding and 1 preceding)
     ), certain as (

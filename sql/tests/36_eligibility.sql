@@ -1,5 +1,5 @@
 begin;
-select plan(94);
+select plan(96);
 \ir lookups.psql
 
 -- Amounts
@@ -145,6 +145,12 @@ select results_eq($$ select (i ->> 'total_incentive_amount')::numeric, (i ->> 'c
     $$ values (0.00, 900.00) $$, 'an offer that depends on the income is not added to another one that excludes it');
 select is((select details from pg_temp.results('[9001]') where program = 'wy-rebates'),
     '2.5 tons (typical) × $100.00 per ton = $250.00, not in addition to another offer', 'a conditional offer tells that another one excludes it');
+select pg_temp.import_grant('{"cap": "900"}');
+select results_eq($$ select program, device, amount from pg_temp.results('[9001, 9002]') where amount > 0 $$, $$ values ('wy-grant', 9001, 900.00), ('wy-rebates', 9002, 250.00) $$,
+    'an offer excludes none for a device for which its cap leaves nothing');
+select pg_temp.import_grant('{"shared_cap": "900"}');
+select results_eq($$ select program, device, amount from pg_temp.results('[9001, 9002]') where amount > 0 $$, $$ values ('wy-grant', 9001, 900.00), ('wy-rebates', 9002, 250.00) $$,
+    'an offer excludes none for a device for which its shared cap leaves nothing');
 -- The grant's offer for pumps excludes the rebates, and the grant has a better one that doesn't.
 select api.import_catalogue(jsonb_insert(pg_temp.change(pg_temp.catalogue(), 'program_tiers', 4,
         '{"program_id": "wy-grant", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "900", "excludes": "wy-rebates"}'),
