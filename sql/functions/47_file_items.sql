@@ -30,6 +30,26 @@ return jsonb_strip_nulls(jsonb_build_object(
                       when 'survivingspouse' then 'surviving_spouse' when 'qualifyingsurvivingspouse' then 'surviving_spouse'
                       else p_tax_filing end));
 
+-- The member of an item that a cell with an object in JSON becomes. What is none, or not within bounds, stays as it is, to be refused.
+create or replace function app.custom_fields_of_cell(p_text text) returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_fields jsonb := to_jsonb(p_text);
+begin
+    begin
+        if length(p_text) <= 32768 and jsonb_typeof(p_text::jsonb) = 'object' then
+            perform app.check_json(p_text::jsonb);
+            v_fields := p_text::jsonb;
+        end if;
+    exception
+        when data_exception or statement_too_complex or sqlstate 'PT400' then null;
+    end;
+    return case when p_text is null then '{}' else jsonb_build_object('webhook_custom_fields', v_fields) end;
+end;
+$$;
+
 -- An item for each row, and what was corrected in it or is wrong with the row itself, if anything. Whatever depends on one word alone, such as
 -- what stands for a state, is found out once for each word. Most files need no cleaning, which a check of 500 rows at a time tells.
 -- p_lines: where each row stands in its file; null: they are counted. p_width: how many cells the header has.
@@ -127,7 +147,9 @@ begin
                    app.cell(m.raw ->> v_size, m.is_clean, false, p_defaults ->> 'household_size'),
                    app.cell(m.raw ->> v_owner_status, m.is_clean, false, p_defaults ->> 'owner_status'),
                    app.cell(m.raw ->> v_tax_filing, m.is_clean, false, p_defaults ->> 'tax_filing')) end))
-           || case when m.raw -> v_custom_fields <> '""' then jsonb_build_object('webhook_custom_fields', m.raw -> v_custom_fields) else '{}' end,
+           || case when jsonb_typeof(m.raw -> v_custom_fields) = 'object' then jsonb_build_object('webhook_custom_fields', m.raw -> v_custom_fields)
+                   when 'webhook_custom_fields' = any (v_given)
+                   then app.custom_fields_of_cell(app.cell(m.raw ->> v_custom_fields, m.is_clean, false, p_defaults ->> 'webhook_custom_fields')) else '{}' end,
            case when m.warnings <> '{}' or m.problems is not null then row(nullif(m.warnings, '{}'), m.problems)::app.cell_notes end
       from (select c.*,
                    array_remove(case when not c.is_clean or c.was_decimal then array[

@@ -1,5 +1,5 @@
 begin;
-select plan(24);
+select plan(25);
 
 -- What the file of a header and one row becomes, with the columns found by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -97,6 +97,14 @@ select results_eq(
     $$ values ('street_1', '[{"code": "street_number_unused", "message": "Street No. was not read: have the number and the name of the street in one column"}]'::jsonb),
               ('street_1', '[]') $$,
     'a column with the numbers of the houses alone is told as unused');
+
+select is((select array_agg(i.item -> 'webhook_custom_fields' order by i.item ->> 'reference_id')
+             from pg_temp.items(jsonb_build_array('["Deal ID", "Webhook Custom Fields"]'::jsonb, jsonb_build_array('a', '{"deal": {"id": 7, "at": null}}'),
+                                                  jsonb_build_array('b', '{"deal": 8}'::jsonb),
+                                                  jsonb_build_array('c', '{deal: 9}'), jsonb_build_array('d', '[10]'), jsonb_build_array('e', '{"deal": 1e400}'),
+                                                  jsonb_build_array('f', ''), jsonb_build_array('g', 'N/A')), '{"webhook_custom_fields": "{\"deal\": 0}"}') i),
+          array['{"deal": {"id": 7, "at": null}}', '{"deal": 8}', '"{deal: 9}"', '"[10]"', '"{\"deal\": 1e400}"', '{"deal": 0}', '{"deal": 0}']::jsonb[],
+          'a cell may have an object in JSON, and what is none is left to be refused');
 
 -- Households
 select is((select array_agg(i.item -> 'household' -> 'income' order by i.item ->> 'reference_id')
