@@ -180,6 +180,7 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_metrics::test_a_thousand_organizations_cost_a_scrape_little",
         "test_metrics::test_organizations_whose_month_is_spent_cost_a_scrape_little",
         "test_catalogue::test_a_lookup_in_a_large_catalogue_reads_few_rows",
+        "test_catalogue::test_the_checks_of_a_catalogue_handle_rows_in_proportion_to_its_own",
         "test_sql_users::test_statements_of_the_pages_read_items_by_an_index",
         "test_sql_users::test_waiting_without_an_organization_looks_for_it_once",
     ),
@@ -210,9 +211,13 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
     "it reads the catalogue, where Citus has tables and views of its own": ("test_catalog",),
     "it counts what one server tells a listener, which hears each node": (
         "test_notifications::test_a_connection_that_fell_silent_is_replaced",
+        "test_notifications::test_a_connection_that_falls_silent_before_it_listens_is_replaced",
         "test_notifications::test_many_subscribers_share_one_connection",
         "test_notifications::test_everybody_is_told_that_some_may_have_been_missed",
         "test_notifications::test_one_handler_that_fails_keeps_nothing_from_others",
+    ),
+    "the limit of a function for locks holds at the coordinator, and nodes do the work": (
+        "test_queue_races::test_the_maintenance_passes_over_an_organization_whose_expired_rows_somebody_holds",
     ),
     "it writes an outage into the row of one node alone": ("portal/test_job::test_an_outage_is_said_to_lose_nothing",),
     "its database is not distributed": ("test_distribution::test_a_database_without_citus_is_not_distributed",),

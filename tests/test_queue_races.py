@@ -17,6 +17,7 @@ from tests.worker_fixtures import Batches, check_invariants, fetch_value, site, 
 Start = Callable[..., Future[None]]
 
 
+REPORT = "select from public.incentive_reports where organization_id = %s and job_id = %s for update"
 FIRST_ITEM = "select from public.lookup_queue_items where organization_id = %s and position = 0 for update"
 
 
@@ -388,7 +389,8 @@ def test_leases_are_renewed_beside_one_that_somebody_holds(database_url: str, ow
     [held], [free] = claim(batches, 1), claim(batches, 1)
     clock.advance(seconds=30)
     jobs, positions, tokens = map(list, zip(held, free, strict=True))
-    with locked(database_url, "select from public.lookup_leases where lease_token = %s for update", held[2]):
+    lease = "select from public.lookup_leases where organization_id = %s and lease_token = %s for update"
+    with locked(database_url, lease, batches.organization_id, held[2]):
         renewed = owner.execute(
             "select position, expires_in from api.extend_leases(%s, %s, %s, %s)", [batches.organization_id, jobs, positions, tokens]
         )
@@ -445,7 +447,8 @@ def test_a_limit_that_is_raised_during_a_claim_is_effective_at_once(
     request = json.dumps({"items": [site("waiting")], "when_limit_reached": "wait"})
     owner.execute("select api.create_batch_lookup(%s, %s, false)", [batches.organization_id, request])
     failing = batches.create(1)
-    with locked(database_url, "select from public.batch_lookup_jobs where id = %s for update", failing):
+    job = "select from public.batch_lookup_jobs where organization_id = %s and id = %s for update"
+    with locked(database_url, job, batches.organization_id, failing):
         claiming = start("select api.claim_lookups(%s, 'worker', 1)", batches.organization_id)
         owner.execute("select api.set_monthly_lookups(%s, 10)", [batches.organization_id])
     claiming.result()
@@ -482,7 +485,7 @@ def test_a_report_that_somebody_holds_keeps_no_lease_of_another_batch_from_expir
     held, free = batches.create(1), batches.create(["free"])
     claim(batches, 2)
     clock.advance(minutes=10)
-    with locked(database_url, "select from public.incentive_reports where job_id = %s for update", held):
+    with locked(database_url, REPORT, batches.organization_id, held):
         claim(batches, 1)
         assert (batches.status(held), batches.status(free)) == ("processing", "failed")
     owner.execute("select api.run_maintenance()")
@@ -497,6 +500,6 @@ def test_an_answer_is_recorded_while_somebody_holds_the_report_of_a_duplicate(
     batches.create(1)
     claimed = claim(batches, 1)
     duplicate = batches.create(1)
-    with locked(database_url, "select from public.incentive_reports where job_id = %s for update", duplicate):
+    with locked(database_url, REPORT, batches.organization_id, duplicate):
         record_all(batches, claimed)
     assert batches.counts() == {"completed": 1, "pending": 1}

@@ -349,7 +349,7 @@ def test_stopping_records_what_was_sent_once_its_rows_are_free(
     with psycopg.connect(database_url) as other, running_sender(sender_settings):
         organization.complete(2)
         wait_until(lambda: receiver.in_flight == 2)
-        other.execute("select from app.webhook_deliveries for update")
+        other.execute("select from app.webhook_deliveries where organization_id = %s for update", [organization.id])
         receiver.hurry.set()
 
         def let_go() -> None:
