@@ -23,8 +23,8 @@ for _collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
 
 database_errors = Counter(
     f"{PREFIX}_db_errors",
-    "Errors of the database that calls met with, by what had happened: lost, busy, timeout, read_only, unavailable (no disk, memory or "
-    "connection to be had), not_migrated, ...",
+    "Errors of the database that calls met with, by what had happened: lost, busy, timeout, read_only, unavailable (no disk or "
+    "memory to be had), not_migrated, ...",
     ["kind"],
     registry=PROCESS,
 )

@@ -60,6 +60,22 @@ async def test_every_metric_that_is_named_is_served(server: str) -> None:
     assert {name for name in named if name not in served and SUFFIX.sub("", name) not in served} == set()
 
 
+async def test_what_an_alert_counts_is_served_before_it_happens(server: str) -> None:
+    """Prometheus sees no increase in a series that begins with its first events."""
+    async with httpx.AsyncClient() as client:
+        families = text_string_to_metric_families((await client.get(f"{server}/metrics")).text)
+    served = [sample for family in families for sample in family.samples]
+    watched = [
+        (name, dict(re.findall(r'(\w+)="(\w+)"', labels)))
+        for rule in RULES
+        for name, labels in re.findall(r"increase\((\w+)\{(.*?)\}", rule["expr"])
+        if "=~" not in labels
+    ]
+    assert len(watched) == 4
+    for name, labels in watched:
+        assert [sample for sample in served if sample.name == name and labels.items() <= sample.labels.items()], (name, labels)
+
+
 def test_the_dashboard_is_one_that_grafana_takes() -> None:
     panels = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])

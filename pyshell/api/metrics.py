@@ -96,10 +96,12 @@ def of_work(answer: Mapping[str, Any]) -> Iterable[Metric]:
     work: dict[str, list[Mapping[str, Any]]] = {"lookup": [], "job": [], "webhook": [], "pause": []}
     for row in answer["work"]:
         work[row["kind"]].append(row)
+    # What an alert watches is there before it happens: Prometheus sees no increase in a series that begins with its first events.
+    lookups = {("failed", "upstream_unauthorized"): 0} | {(row["outcome"], row["error_class"]): row["items"] for row in work["lookup"]}
     yield counters(
         "lookups",
         "Items by what came of a lookup: completed, failed, retried (it will be tried again), deduplicated (answered from a duplicate)",
-        {(row["outcome"], row["error_class"]): row["items"] for row in work["lookup"]},
+        lookups,
         "outcome",
         "error_class",
     )

@@ -86,6 +86,10 @@ MOVED_SHARD: Final = re.compile(r"could not find valid entry for shard \d+|relat
 """What Citus says where a plan names a shard that has just moved to another node. Such an error has the SQLSTATE of other things, no origin
 when a node passes it on, and no translation. The next plan names the new place."""
 
+# Each count is there before the first error of its kind: Prometheus sees no increase in a series that begins with it.
+for _kind in set(Kind) - {Kind.REFUSED}:
+    database_errors.labels(_kind.name.lower())
+
 WITHOUT_EFFECT: Final = frozenset({"08001", "08003", "08004", "57P01", "57P03", "57P05"})
 """Losses of a connection that certainly changed nothing: it was never made, it was idle, or the server rolled back before it closed it."""
 
