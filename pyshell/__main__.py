@@ -289,7 +289,7 @@ COMMANDS = [
                     "type": int,
                     "choices": range(1, MAX_PROCESSES + 1),
                     "metavar": "N",
-                    "help": "so many processes behind one port, whose limits count together; default: API_PROCESSES, or 1",
+                    "help": "how many processes serve the port, with limits that count together; default: API_PROCESSES, or 1",
                 },
             )
         ],
