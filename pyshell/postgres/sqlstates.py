@@ -87,8 +87,9 @@ MOVED_SHARD: Final = re.compile(r"could not find valid entry for shard \d+|relat
 when a node passes it on, and no translation. The next plan names the new place."""
 
 # Each count is there before the first error of its kind: Prometheus sees no increase in a series that begins with it.
-for _kind in set(Kind) - {Kind.REFUSED}:
-    database_errors.labels(_kind.name.lower())
+for _kind in Kind:
+    if _kind is not Kind.REFUSED:
+        database_errors.labels(_kind.name.lower())
 
 WITHOUT_EFFECT: Final = frozenset({"08001", "08003", "08004", "57P01", "57P03", "57P05"})
 """Losses of a connection that certainly changed nothing: it was never made, it was idle, or the server rolled back before it closed it."""
