@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import subprocess
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from pyshell.api import api_keys
 from pyshell.api import authentication as auth
+from pyshell.postgres import calls as db
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import PEPPER, Json, NewClient, OrganizationClient, running_server, site
@@ -180,6 +182,22 @@ def test_a_revoked_key_ends_at_once(client: OrganizationClient) -> None:
     assert with_key(client, key) == 401
     assert client.delete(f"/api-keys/{key['id']}").json() == revoked.json()
     assert client.post(f"/api-keys/{key['id']}/rotate").status_code == 409
+
+
+def test_a_key_that_is_revoked_while_it_is_looked_up_ends_at_once(client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = made(client)
+    find, revoking = db.call, [key]
+
+    async def find_and_revoke(pool: Any, function: str, sharer: object = None, /, **arguments: object) -> bytes:
+        found = await find(pool, function, sharer, **arguments)
+        if function == "authenticate_api_key" and arguments["key_hash"] == api_keys.hash_key(key["key"], PEPPER) and revoking:
+            await asyncio.to_thread(client.delete, f"/api-keys/{revoking.pop()['id']}")
+        return found
+
+    monkeypatch.setattr(db, "call", find_and_revoke)
+    assert with_key(client, key) == 200
+    assert not revoking
+    assert with_key(client, key) == 401
 
 
 def test_another_organizations_key_is_not_found(new_client: NewClient) -> None:

@@ -98,6 +98,8 @@ class Authenticator:
         self._pepper = settings.api_key_pepper
         self._previous_pepper = "" if settings.api_key_pepper_previous == api_keys.NO_PEPPER else settings.api_key_pepper_previous
         self._cache: dict[object, tuple[float, Caller]] = {}
+        # How often a credential has changed: what the database answered before that is not kept after it.
+        self._changes = 0
         # Keys that were good once go on being asked about, whoever else tries unknown ones from their address.
         self._good_keys: set[object] = set()
         self._unknown_keys = unknown_keys
@@ -150,6 +152,7 @@ class Authenticator:
 
     def forget(self, organization_id: UUID | None = None) -> None:
         """Forgets the callers of an organization (None: all), because one of its credentials has changed in the database."""
+        self._changes += 1
         for credential, (_, caller) in tuple(self._cache.items()):
             if organization_id in (None, caller.organization):
                 del self._cache[credential]
@@ -159,6 +162,7 @@ class Authenticator:
         now = time.monotonic()
         expires_at, caller = self._cache.get(credential, (0.0, None))
         if caller is None or expires_at < now:
+            changes = self._changes
             identity = json.loads(await db.call(self._pool, function, **arguments))
             caller = Caller(
                 UUID(identity["organization_id"]),
@@ -169,7 +173,8 @@ class Authenticator:
             )
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
-            self._cache[credential] = (now + CACHE_SECONDS, caller)
+            if changes == self._changes:
+                self._cache[credential] = (now + CACHE_SECONDS, caller)
         return caller
 
     async def _bearer(self, authorization: str, headers: Headers) -> Caller:
