@@ -11,7 +11,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 
@@ -206,8 +206,9 @@ def retry_after(value: str, date: str | None = None) -> float | None:
 
 
 def http_date(text: str) -> float | None:
-    """Seconds since 1970 of a date as HTTP writes it; None when it is none."""
+    """Seconds since 1970 of a date as HTTP writes it, without a zone (RFC 9110, 5.6.7) also in UTC; None when it is none."""
     try:
-        return parsedate_to_datetime(text).timestamp()
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

@@ -630,3 +630,14 @@ def test_retry_after_as_a_date_counts_from_the_servers_clock() -> None:
     assert retry_after(until, date) == 30
     assert retry_after(date, until) == 0
     assert retry_after(formatdate(time.time() + 30, usegmt=True)) == pytest.approx(30, abs=2)
+
+
+@pytest.mark.parametrize("until", ["Sun Nov  6 08:49:37 1994", "Sun, 06 Nov 1994 08:49:37 -0000", "Sunday, 06-Nov-94 08:49:37 GMT"])
+def test_retry_after_is_no_date_of_the_time_zone_of_the_worker(monkeypatch: pytest.MonkeyPatch, until: str) -> None:
+    monkeypatch.setenv("TZ", "America/Los_Angeles")
+    time.tzset()
+    try:
+        assert retry_after(until, "Sun, 06 Nov 1994 08:49:07 GMT") == 30
+    finally:
+        monkeypatch.undo()
+        time.tzset()
