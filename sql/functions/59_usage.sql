@@ -81,7 +81,8 @@ begin
 end;
 $$;
 
--- Takes back the count of items that a worker has released unsent: it claimed them today or yesterday.
+-- Takes back the count of items that a worker has released unsent: it claimed them today or yesterday. One that has slept for longer than that
+-- leaves them counted, by day and in the limit of their job alike.
 create or replace function app.uncount_lookups(p_organization_id uuid, p_items public.lookup_queue_items[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -112,7 +113,7 @@ begin
             exit when v_left = 0;
         end loop;
         update app.job_budgets
-           set lookups = greatest(lookups - v_job.items, 0)
+           set lookups = greatest(lookups - (v_job.items - v_left), 0)
          where organization_id = p_organization_id and job_id = v_job.job_id;
     end loop;
     update app.usage_days d

@@ -1,5 +1,5 @@
 begin;
-select plan(12);
+select plan(13);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -49,6 +49,13 @@ select api.release_lookups(:'org', array[:'job_id'::uuid], array[:position], arr
 select results_eq(
     format('select d.lookups, d.jobs, u.lookups from app.usage_days d join public.lookup_usage u using (organization_id, day) where u.job_id = %L order by d.day', :'job'),
     $$ values (3::bigint, 1, 0), (0, 0, 0) $$, 'what was claimed before midnight and given back after it does not count, either');
+
+-- Given back by a machine that slept over a weekend
+select api.create_batch_lookup(:'org', pg_temp.items(2), p_options => '{"max_lookups": 9}') ->> 'job_id' as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'w', 10) \gset old_
+select pg_temp.turn_clock('2026-11-25 08:00:00+00');
+select api.release_lookups(:'org', :'old_jobs', :'old_positions', :'old_tokens') as released \gset
+select is_empty('select * from api.check_invariants()', 'what is given back days later leaves the limit of its batch and its usage the same');
 
 select * from finish();
 rollback;
