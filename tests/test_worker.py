@@ -328,6 +328,9 @@ def test_a_worker_that_stops_does_not_wait_for_ever(
         wait_until(lambda: upstream.in_flight == 20)
     assert batches.counts() == {"pending": 30}
     assert leases(owner) == 0
+    # What was sent may have to be paid for, whether its answer was waited for or not.
+    assert fetch_value(owner, "select sum(lookups) from public.lookup_usage") == 20
+    check_invariants(owner)
 
 
 def test_an_idle_worker_hears_of_a_new_batch_at_once(

@@ -42,7 +42,8 @@ EXHAUSTED: Final = """
     select job_id, position, attempts, error_code
       from api.exhausted_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s)"""
 RELEASE_LOST: Final = "select api.release_lost_claims(p_organization_id => %s, p_worker => %s, p_lease_tokens => %s)"
-RELEASE: Final = "select api.release_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s)"
+RELEASE: Final = """
+    select api.release_lookups(p_organization_id => %s, p_job_ids => %s, p_positions => %s, p_lease_tokens => %s, p_were_sent => %s)"""
 
 NO_SAMPLE: Final = [None] * len(Sample._fields)
 
@@ -51,7 +52,7 @@ NO_SAMPLE: Final = [None] * len(Sample._fields)
 class Lease:
     """A claimed item. `slot` and `expires_at` are times of the event loop's clock; without a slot it may start at any time.
 
-    `traceparent` is the trace context that its lookup goes on with, as W3C Trace Context has it.
+    `traceparent` is the trace context that its lookup goes on with, as W3C Trace Context has it. `was_sent`: its lookup has started.
     """
 
     organization_id: bytes
@@ -63,6 +64,7 @@ class Lease:
     expires_at: float
     retry_count: int = 0
     traceparent: str | None = None
+    was_sent: bool = False
 
     def __str__(self) -> str:
         return f"item {self.position} of job {UUID(bytes=self.job_id)}, organization {UUID(bytes=self.organization_id)}"
@@ -192,10 +194,10 @@ async def exhausted_lookups(connection: Connection, organization_id: bytes, leas
         return [(job_id, position, attempts, reason.decode()) for job_id, position, attempts, reason in await cursor.fetchall()]
 
 
-async def release_lookups(connection: Connection, organization_id: bytes, leases: Sequence[Lease]) -> None:
-    """Release items of one organization that were never looked up."""
+async def release_lookups(connection: Connection, organization_id: bytes, leases: Sequence[Lease], were_sent: bool) -> None:
+    """Release items of one organization whose lookups will not come to an end; those that were sent still count."""
     async with binary_cursor(connection) as cursor:
-        await cursor.execute(RELEASE, identify(organization_id, leases))
+        await cursor.execute(RELEASE, [*identify(organization_id, leases), were_sent])
 
 
 async def release_lost_claims(connection: Connection, worker: str, organization_id: bytes, tokens: Iterable[bytes]) -> int:

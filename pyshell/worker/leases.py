@@ -51,7 +51,7 @@ class LeaseKeeper:
         self._held.discard(lease)
 
     def release(self, lease: Lease) -> None:
-        """Return an item that was not looked up, soon."""
+        """Return an item whose lookup has not started, or was cut short, soon."""
         self._held.discard(lease)
         self._released.append(lease)
         self._wakeup.set()
@@ -84,9 +84,11 @@ class LeaseKeeper:
         self._wakeup.clear()
 
         async def return_some(organization_id: bytes, leases: list[Lease]) -> None:
-            await self._session.run(release_lookups, organization_id, leases)
-            returned = set(leases)
-            self._released = [lease for lease in self._released if lease not in returned]
+            for were_sent in (False, True):
+                some = {lease for lease in leases if lease.was_sent is were_sent}
+                if some:
+                    await self._session.run(release_lookups, organization_id, list(some), were_sent)
+                    self._released = [lease for lease in self._released if lease not in some]
 
         return await self._for_each_organization(self._released, return_some)
 

@@ -70,6 +70,7 @@ class WorkerPool:
         started = self._loop.time()
         self._meter.start(self._schedule.running)
         self._outcomes.expect()
+        lease.was_sent = True
         try:
             answer = await look_up(self._upstream, lease, self._timeout, self._max_response_bytes)
         except BaseException:

@@ -160,7 +160,9 @@ $$;
 
 comment on function api.extend_leases(uuid, uuid[], integer[], uuid[]) is 'Renews the leases of lookups that run, given as parallel arrays, and returns the items that are still held under them, with the seconds until their lease expires. A lease that another transaction holds is not waited for and keeps its time: renew it again soon.';
 
-create or replace function api.release_lookups(p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[]) returns integer
+create or replace function api.release_lookups(
+    p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[], p_were_sent boolean default false
+) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
@@ -189,13 +191,15 @@ begin
         end loop;
     end loop;
     perform app.end_leases(p_organization_id, v_leases, v_released);
-    perform app.uncount_lookups(p_organization_id, v_released);
+    if p_were_sent is not true then
+        perform app.uncount_lookups(p_organization_id, v_released);
+    end if;
     perform app.publish_item_changes(p_organization_id, v_released, v_now);
     return cardinality(v_released);
 end;
 $$;
 
-comment on function api.release_lookups(uuid, uuid[], integer[], uuid[]) is 'Releases items that were claimed and never looked up, as parallel arrays; no retry is counted. Returns how many were still held. 55P03 (lock_not_available): another transaction holds a row of them; try again later.';
+comment on function api.release_lookups(uuid, uuid[], integer[], uuid[], boolean) is 'Releases items that were claimed and whose lookups will not come to an end, as parallel arrays; no retry is counted. Their lookups do not count either, unless they were sent (p_were_sent). Returns how many were still held. 55P03 (lock_not_available): another transaction holds a row of them; try again later.';
 
 create or replace function api.release_lost_claims(p_organization_id uuid, p_worker text, p_lease_tokens uuid[]) returns integer
 language plpgsql volatile security definer

@@ -1,5 +1,5 @@
 begin;
-select plan(13);
+select plan(14);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -56,6 +56,13 @@ select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(le
 select pg_temp.turn_clock('2026-11-25 08:00:00+00');
 select api.release_lookups(:'org', :'old_jobs', :'old_positions', :'old_tokens') as released \gset
 select is_empty('select * from api.check_invariants()', 'what is given back days later leaves the limit of its batch and its usage the same');
+
+-- Given back by a worker that stops while they are under way
+select pg_temp.submit(:'org', 3) as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens
+  from api.claim_lookups(:'org', 'w', 10) where job_id = :'job' \gset
+select api.release_lookups(:'org', :'jobs', :'positions', :'tokens', p_were_sent => true) as released \gset
+select is(array[:released, pg_temp.used(:'job')], array[3, 3]::bigint[], 'an item that was given back after its lookup was sent counts');
 
 select * from finish();
 rollback;
