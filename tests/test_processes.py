@@ -483,6 +483,30 @@ def test_a_process_that_cannot_be_started_is_tried_again_and_the_others_go_on(mo
     assert parent._due[1] > now
 
 
+def test_a_process_is_replaced_whatever_signals_were_ignored_before() -> None:
+    program = """
+import os, signal
+from pyshell.api.processes.parent import Parent
+ended = []
+def serve(number):
+    if ended:
+        os.kill(os.getppid(), signal.SIGTERM)
+    else:
+        os._exit(7)
+raise SystemExit(Parent(1, serve, ended.append, []).run())
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert "ended with status 7; another takes its place" in run.stderr
+    assert run.returncode == 0
+
+
 async def test_metrics_are_told_though_the_disk_is_full(tmp_path: Path) -> None:
     exchange = Exchange(1, tmp_path / "gone")
     told = Metric("things", "Things", "gauge")

@@ -52,6 +52,8 @@ class Parent:
         """Returns when all have ended after a signal, with the status to exit with."""
         # Signals wait until they are asked for: none comes between two lines.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        # Whoever started this process may have let it ignore this signal. Then nobody could learn how a process has ended, nor that it has.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             while self._running or self._stops_at is None:
                 self._start_due()
