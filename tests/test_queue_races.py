@@ -478,6 +478,32 @@ def test_the_maintenance_passes_over_an_organization_whose_expired_rows_somebody
     assert fetch_value(owner, left) == 0
 
 
+def test_the_maintenance_does_not_wait_for_an_organization_that_is_being_deleted(
+    database_url: str, owner: Connection, clock: Clock, start: Start
+) -> None:
+    update_settings(owner, lookups_per_second=None)
+    deleted, other = Batches(owner), Batches(owner)
+    work = "select sum(items) from app.work_totals where kind = 'lookup'"
+    for number in (1, 2):
+        for batches in (deleted, other):
+            batches.create(1)
+            record_all(batches, claim(batches, 1))
+        clock.advance(minutes=2)
+        if number == 1:
+            owner.execute("select api.run_maintenance()")
+    waiting = other.create(1)
+    claim(other, 1)
+    clock.advance(minutes=10)
+    with locked(database_url, "select api.delete_organization(%s)", deleted.organization_id):
+        start("select api.run_maintenance()").result(timeout=10)
+        assert other.counts() == {"completed": 2, "pending": 1}
+        assert fetch_value(owner, work) == 2
+    owner.execute("select api.run_maintenance()")
+    assert fetch_value(owner, work) == 4
+    assert other.status(waiting) == "processing"
+    check_invariants(owner)
+
+
 def test_a_report_that_somebody_holds_keeps_no_lease_of_another_batch_from_expiring(
     database_url: str, owner: Connection, batches: Batches, clock: Clock
 ) -> None:

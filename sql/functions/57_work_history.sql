@@ -239,6 +239,18 @@ begin
 end;
 $$;
 
+-- Of run_maintenance: the same, unless somebody holds a total, as who deletes an organization does to the commit. The next run does it then.
+create or replace function app.try_to_complete_work_minutes(p_before timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set lock_timeout = '20ms'
+as $$
+begin
+    perform app.complete_work_minutes(p_before);
+exception
+    when lock_not_available then null;
+end;
+$$;
+
 -- Deletes the minutes of an organization that are older than 30 days, up to p_limit.
 create or replace function app.prune_work_minutes(p_organization_id uuid, p_now timestamptz, p_limit integer default 5000) returns integer
 language plpgsql volatile

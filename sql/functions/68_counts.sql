@@ -120,9 +120,18 @@ begin
                  union all
                 select u.kind, u.status, 0 from unnest('{jobs,reports}'::text[], '{completed,complete}'::text[]) u (kind, status)) n;
     else
-        for v_change in delete from app.ended_changes where organization_id = p_organization_id returning * loop
+        -- Those that nobody holds, as who deletes the organization does to the commit.
+        for v_change in
+            delete from app.ended_changes
+             where organization_id = p_organization_id
+               and id in (select id from app.ended_changes where organization_id = p_organization_id for update skip locked)
+         returning *
+        loop
             v_changes := v_changes || v_change;
         end loop;
+        if v_changes = '{}' then
+            return;
+        end if;
         select array_agg(u.kind), array_agg(u.status), array_agg(c.change)
           into v_kinds, v_statuses, v_numbers
           from unnest(v_changes) c

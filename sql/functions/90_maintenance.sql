@@ -97,7 +97,7 @@ begin
         perform app.prune_work_minutes(v_organization_id, v_now);
     end loop;
     -- A minute later, nobody counts in it any more: a flush takes 30 seconds at most.
-    perform app.complete_work_minutes(date_trunc('minute', v_now - interval '1 minute', 'UTC'));
+    perform app.try_to_complete_work_minutes(date_trunc('minute', v_now - interval '1 minute', 'UTC'));
     v_pruned := app.prune_expired();
     perform app.prune_cron_history();
     perform app.count_violations(v_now);
