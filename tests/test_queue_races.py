@@ -218,6 +218,24 @@ def test_a_failure_that_is_recorded_twice_at_the_same_time_counts_once(
     check_invariants(owner)
 
 
+def test_an_item_that_is_released_twice_at_the_same_time_is_uncounted_once(
+    database_url: str, owner: Connection, batches: Batches, start: Start
+) -> None:
+    """A worker that lost its connection releases again what may be released just now."""
+    update_settings(owner, lookups_per_second=None)
+    let_everything_wait(owner)
+    batches.create(3)
+    claimed = claim(batches, 3)[:2]
+    release = "select api.release_lookups(%s, %s, %s, %s)"
+    arguments = (batches.organization_id, *map(list, zip(*claimed, strict=True)))
+    with locked(database_url, release, *arguments):
+        again = start(release, *arguments)
+        assert not again.done()
+    again.result()
+    assert fetch_value(owner, "select sum(lookups) from public.lookup_usage") == 1
+    check_invariants(owner)
+
+
 def test_a_late_answer_and_the_answer_it_was_replaced_by_do_not_wait_in_a_circle(
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
 ) -> None:

@@ -172,6 +172,9 @@ declare
     v_leases    public.lookup_leases[]      := app.hold_leases(p_organization_id, p_job_ids, p_lease_tokens);
     v_lease     public.lookup_leases;
     v_positions integer[];
+    v_held      record;
+    -- By the distance from the first position.
+    v_versions  xid[];
     v_item      public.lookup_queue_items;
     v_released  public.lookup_queue_items[] := '{}';
 begin
@@ -179,12 +182,24 @@ begin
         v_positions := array(select c.position
                                from unnest(p_job_ids, p_positions, p_lease_tokens) c (job_id, position, lease_token)
                               where c.job_id = v_lease.job_id and c.lease_token = v_lease.lease_token and c.position <@ v_lease.positions);
+        -- If the same is released twice at the same time, the second one finds newer versions.
+        v_versions := '{}';
+        for v_held in
+            select i.position, i.xmin as version
+              from public.lookup_leases l
+              join public.lookup_queue_items i on i.organization_id = p_organization_id and i.job_id = l.job_id
+             where l.organization_id = p_organization_id and l.job_id = v_lease.job_id and l.lease_token = v_lease.lease_token
+               and i.job_id = v_lease.job_id and i.position >= lower(v_lease.positions) and i.position < upper(v_lease.positions)
+               and i.position = any (v_positions) and i.position <@ l.positions
+        loop
+            v_versions[v_held.position - lower(v_lease.positions) + 1] := v_held.version;
+        end loop;
         for v_item in
             update public.lookup_queue_items i
                set retry_at = v_now
              where i.organization_id = p_organization_id and i.job_id = v_lease.job_id
                and i.position >= lower(v_lease.positions) and i.position < upper(v_lease.positions) and i.position = any (v_positions)
-               and i.status = 'pending'
+               and i.status = 'pending' and i.xmin = v_versions[i.position - lower(v_lease.positions) + 1]
          returning i.*
         loop
             v_released := v_released || v_item;
