@@ -522,6 +522,25 @@ def test_the_maintenance_does_not_wait_for_an_organization_that_is_being_deleted
     check_invariants(owner)
 
 
+def test_a_delivery_that_is_claimed_while_its_organization_is_deleted_stops_no_maintenance(
+    database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
+) -> None:
+    update_settings(owner, lookups_per_second=None)
+    owner.execute("""select api.set_webhook_config(%s, '{"url": "https://example.com/"}')""", [batches.organization_id])
+    batches.create(1)
+    record_all(batches, claim(batches, 1))
+    take = """
+        update app.webhook_deliveries
+           set status = 'sending', next_attempt_at = null, lease_token = gen_random_uuid(), lease_expires_at = app.clock()
+         where organization_id = %s and job_id is null"""
+    owner.execute("update app.webhook_deliveries set job_id = null, data = '[]', item_ids = null, positions = null")
+    with locked(database_url, take, batches.organization_id):
+        deleting = start("select api.delete_organization(%s)", batches.organization_id)
+    deleting.result()
+    clock.advance(minutes=5)
+    owner.execute("select api.run_maintenance()")
+
+
 def test_a_report_that_somebody_holds_keeps_no_lease_of_another_batch_from_expiring(
     database_url: str, owner: Connection, batches: Batches, clock: Clock
 ) -> None:

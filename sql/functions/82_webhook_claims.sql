@@ -263,7 +263,11 @@ begin
     perform app.end_turn('webhooks', v_after);
     v_organization_ids := array(select unnest(v_organization_ids)
                                  union
-                                select organization_id from app.webhook_deliveries where status = 'sending' and lease_expires_at < p_now
+                                -- One that was claimed while its organization was deleted may be left.
+                                select d.organization_id
+                                  from app.webhook_deliveries d
+                                 where d.status = 'sending' and d.lease_expires_at < p_now
+                                   and d.organization_id in (select o.id from app.organizations o)
                                  order by 1);
     foreach v_organization_id in array v_organization_ids loop
         perform app.expire_webhook_leases(v_organization_id, p_now);
