@@ -539,6 +539,9 @@ def test_a_delivery_that_is_claimed_while_its_organization_is_deleted_stops_no_m
     deleting.result()
     clock.advance(minutes=5)
     owner.execute("select api.run_maintenance()")
+    again = "select api.delete_organization(%s)"
+    assert fetch_value(owner, again, batches.organization_id)["deleted"]
+    assert fetch_value(owner, "select count(*) from app.webhook_deliveries") == 0
 
 
 def test_a_report_that_somebody_holds_keeps_no_lease_of_another_batch_from_expiring(

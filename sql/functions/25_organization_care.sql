@@ -74,7 +74,8 @@ return array['public.lookup_upload_rows', 'public.lookup_uploads', 'app.column_m
              'app.webhook_wakeups', 'app.queued_jobs', 'app.queue_wakeups', 'app.organization_queue_state', 'app.work_minutes',
              'app.report_shares', 'app.ended_changes', 'app.ended_totals', 'app.deleted_rows', 'app.recent_writes', 'app.api_key_uses', 'app.api_keys'];
 
--- Rows of an organization in the tables above, p_limit at most. Answers how many it deleted.
+-- Rows of an organization in the tables above, p_limit at most. Answers how many it deleted; p_limit, too, if one is left, which somebody has
+-- changed meanwhile.
 create or replace function app.delete_rows_of_organization(p_organization_id uuid, p_limit integer) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -83,6 +84,7 @@ declare
     v_table   text;
     v_count   integer;
     v_deleted integer := 0;
+    v_is_left boolean;
 begin
     foreach v_table in array app.tables_of_organizations() loop
         execute format('delete from %s where organization_id = $1 and ctid = any (array(select ctid from %1$s where organization_id = $1 limit $2))',
@@ -91,6 +93,10 @@ begin
         get diagnostics v_count = row_count;
         v_deleted := v_deleted + v_count;
         exit when v_deleted >= p_limit;
+        execute format('select exists (select from %s where organization_id = $1)', v_table::regclass) into v_is_left using p_organization_id;
+        if v_is_left then
+            return p_limit;
+        end if;
     end loop;
     return v_deleted;
 end;
