@@ -99,6 +99,15 @@ addEventListener("unhandledrejection", (event) => {
   notify(`${event.reason.message} ${event.reason.hint}`);
 });
 
+// The browser would open a file in place of the page that is dropped where nothing takes it.
+for (const name of ["dragover", "drop"] as const) {
+  addEventListener(name, (event) => {
+    if (event.defaultPrevented || !event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = "none";
+  });
+}
+
 if (DEVELOPMENT) {
   // The page names its files by their hashes: another page is another build.
   const page = () => fetch(location.pathname).then((response) => response.text());

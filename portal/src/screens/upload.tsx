@@ -39,8 +39,8 @@ export function Upload() {
   const again = useRef<(() => void) | undefined>(undefined);
 
   async function upload(file: Sent) {
-    if (busy.peek()) return;
     const { name } = file;
+    if (busy.peek()) return notify(`${busy.peek()} is still going up: ${name} was not taken.`);
     busy.value = name;
     announce(`Uploading ${name}`);
     error.value = undefined;
@@ -65,6 +65,7 @@ export function Upload() {
     const parts = file.name.toLowerCase().split(".");
     // The API tells by its content what a file is that has another name.
     const type = TYPES[parts.at(-1)!] ?? TYPES[parts.at(-2)!] ?? "text/csv";
+    if (files!.length > 1 && !busy.peek()) notify(`One file at a time: ${file.name} goes up, and no other one.`);
     upload({ content: file, name: file.name, type, keys: new Map() });
   }
   // Before the page is painted: what is seen is ready.

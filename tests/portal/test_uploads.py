@@ -1,0 +1,67 @@
+"""How a file comes in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, Route, expect
+
+from tests.http_fixtures import OrganizationClient
+from tests.portal.conftest import SignedIn
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    paths = [tmp_path / name for name in ("north.csv", "south.csv")]
+    for path in paths:
+        path.write_text("Deal ID,Street\nd-1,1 Elm St\n")
+    return [str(path) for path in paths]
+
+
+def drop(page: Page, target: Locator, files: list[str]) -> None:
+    """Drops files as a person does, with what the browser makes of them where the page makes nothing."""
+    box = target.bounding_box()
+    assert box is not None
+    browser = page.context.new_cdp_session(page)
+    data = {"items": [], "files": files, "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        browser.send("Input.dispatchDragEvent", {"type": kind, "x": box["x"] + 5, "y": box["y"] + 5, "data": data})
+    browser.detach()
+
+
+# Whether the browser does with it what it does by itself: it opens a file in place of the page.
+DROP = """(text) => {
+    const dataTransfer = new DataTransfer()
+    if (text) dataTransfer.setData("text/plain", text)
+    else dataTransfer.items.add(new File(["Deal ID"], "north.csv"))
+    const event = (type) => new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true })
+    return ["dragover", "drop"].map((type) => document.querySelector("h1").dispatchEvent(event(type)))
+}"""
+
+
+@pytest.mark.parametrize("screen", ["upload", "usage"])
+def test_a_file_that_is_dropped_beside_its_place_leaves_the_page_as_it_is(
+    signed_in: SignedIn, client: OrganizationClient, screen: str
+) -> None:
+    page = signed_in(screen).page
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    assert page.evaluate(DROP, "") == [False, False]
+    assert page.evaluate(DROP, "text") == [True, True]
+    assert client.get("/uploads").json()["total"] == 0
+
+
+def test_of_several_files_the_page_says_which_one_goes_up(signed_in: SignedIn, client: OrganizationClient, files: list[str]) -> None:
+    page = signed_in("upload").page
+    held: list[Route] = []
+    page.route(re.compile(r"/uploads\?name"), lambda route: held.append(route))
+    note = page.get_by_role("status").last
+    with page.expect_request(re.compile(r"/uploads\?name")):
+        drop(page, page.locator(".drop"), files)
+    expect(note).to_have_text("One file at a time: north.csv goes up, and no other one.")
+    drop(page, page.locator(".drop"), files[1:])
+    expect(note).to_have_text("north.csv is still going up: south.csv was not taken.")
+    held[0].continue_()
+    expect(page.get_by_role("heading", name="north.csv")).to_be_visible()
+    assert client.get("/uploads").json()["total"] == 1
