@@ -681,6 +681,25 @@ def test_undo_shows_on_a_phone_what_the_cell_was(signed_in: SignedIn, client: Or
     expect(cell).to_have_value("9A012")
 
 
+def test_a_phone_says_what_rows_it_does_not_show(signed_in: SignedIn, client: OrganizationClient) -> None:
+    lines = "".join(f"deal-{n},{n} N Spring St,Los Angeles,CA,90012,Hut,1,Kim\n" for n in range(501))
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + lines, headers={"content-type": "text/csv"}).json()
+    page = signed_in("usage").page
+    page.set_viewport_size(PHONE)
+    page.goto(f"{page.url.partition('#')[0]}#/uploads/{draft['id']}?step=check")
+    cards = page.get_by_role("region", name=re.compile("^Row "))
+    more = page.get_by_role("button", name="Show more")
+    for shown in range(25, 501, 25):
+        expect(cards).to_have_count(shown)
+        if shown < 500:
+            more.click()
+    expect(more).to_have_count(0)
+    expect(page.get_by_text("These are the first 500. Search, or choose a kind of problem, to see the others.")).to_be_visible()
+    page.get_by_role("searchbox", name="Search cells").fill("deal-500")
+    expect(cards).to_have_count(1)
+    expect(page.get_by_text("These are the first")).to_have_count(0)
+
+
 def test_a_long_word_stays_within_the_window(signed_in: SignedIn, client: OrganizationClient) -> None:
     row = f"deal-1,1 N Spring St,Los Angeles,CA,90012,{'Zweifamilienhaus' * 8},1,Kim\n"
     draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()

@@ -1,7 +1,7 @@
 // The rows of a draft where there is no room for a grid: a card each, with the cells that have problems.
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { type Draft, type Filter, messageOf, type Row, sharedColumn, textOf } from "../draft.ts";
+import { type Draft, type Filter, messageOf, MOST_ROWS, type Row, sharedColumn, textOf } from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { useShown } from "../parts/form.tsx";
@@ -22,8 +22,10 @@ export function Cards({ draft, filter }: { draft: Draft; filter: Filter }) {
     <>
       <p class="soft">{counted(data.total, "row")}</p>
       {data.rows.map((row) => <Card key={row.position} draft={draft} row={row} />)}
-      {data.rows.length < data.total && most.value < 500 && (
-        <button type="button" class="more" onClick={() => (most.value = Math.min(500, most.value + PAGE))}>Show more</button>
+      {data.rows.length < data.total && (
+        most.value < MOST_ROWS
+          ? <button type="button" class="more" onClick={() => (most.value = Math.min(MOST_ROWS, most.value + PAGE))}>Show more</button>
+          : <p class="soft">These are the first {number(data.rows.length)}. Search, or choose a kind of problem, to see the others.</p>
       )}
     </>
   );
