@@ -27,6 +27,7 @@ def test_keys_are_made_shown_once_rotated_and_revoked(signed_in: SignedIn, clien
     expect(key).to_have_text(re.compile(r"leap_live_\w{49}"))
     page.keyboard.press("Escape")
     expect(key).to_have_count(0)
+    expect(page.get_by_role("button", name="New key")).to_be_focused()
     [made] = [key for key in client.get("/api-keys").json()["api_keys"] if key["name"] == "CRM"]
     assert made["allowed_networks"] == ["203.0.113.0/24"]
     assert "reports:read" not in made["scopes"]
@@ -36,6 +37,7 @@ def test_keys_are_made_shown_once_rotated_and_revoked(signed_in: SignedIn, clien
     page.get_by_role("button", name="Make the new key").click()
     expect(key).to_have_text(re.compile(r"leap_live_\w{49}"))
     page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Rotate CRM").last).to_be_focused()
     person.look("keys")
     for left in (1, 0):
         page.get_by_role("button", name="Revoke CRM").first.click()

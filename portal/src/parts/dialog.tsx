@@ -1,7 +1,7 @@
 import type { ComponentChildren } from "preact";
 import { useId, useLayoutEffect, useRef } from "preact/hooks";
 import { Note } from "./announce.tsx";
-import { focusAt, wayTo } from "./focus.ts";
+import { focusAt, type Way, wayTo } from "./focus.ts";
 
 interface Properties {
   title: string;
@@ -11,6 +11,9 @@ interface Properties {
   actions?: ComponentChildren;
   wide?: boolean;
 }
+
+/** Where the focus was before each dialog: one that takes the place of another leads back there, too. */
+const ways = new WeakMap<Element, Way>();
 
 /**
  * A modal dialog, there for as long as it is rendered. Escape and its own button close it, and a click beside it where nothing can be lost
@@ -22,12 +25,14 @@ export function Dialog({ title, onClose, children, actions, wide }: Properties) 
   const pressedBeside = useRef(false);
   useLayoutEffect(() => {
     const before = wayTo(document.activeElement);
+    const below = document.activeElement?.closest("dialog");
     const dialog = element.current!;
+    ways.set(dialog, before);
     dialog.showModal();
     return () => {
       // While it is open, nothing else takes the focus.
       dialog.close();
-      focusAt(before);
+      focusAt(below && !below.isConnected ? ways.get(below)! : before);
     };
   }, []);
   return (

@@ -1,7 +1,7 @@
 // The focus is never lost: where what had it goes away, its neighbour takes it.
 
 /** An element and those around it in its part of the page, each with its place among its neighbours. */
-type Way = { element: Element; around: Element; place: number }[];
+export type Way = { element: Element; around: Element; place: number }[];
 
 const FOCUSABLE = "a[href], button:enabled, input:enabled, select:enabled, textarea:enabled, summary, [tabindex='0']";
 
