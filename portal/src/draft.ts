@@ -64,6 +64,17 @@ export interface Sent {
 /** The files of drafts that another sheet could be read from, by their ids, until the page is left. */
 const kept = new Map<string, Sent>();
 
+/** Tells the page that it has made a draft, or dropped one. */
+const DRAFTS = "drafts";
+
+/** Runs when there may be other drafts, until the function that it answers is called. Nobody tells what others do: a look at the page asks. */
+export function onDrafts(run: () => void): () => void {
+  for (const name of [DRAFTS, "focus"]) addEventListener(name, run);
+  return () => {
+    for (const name of [DRAFTS, "focus"]) removeEventListener(name, run);
+  };
+}
+
 /** Makes a draft of a file, and answers its id. */
 export async function upload(file: Sent, sheet = ""): Promise<string> {
   const key = file.keys.get(sheet) ?? newKey();
@@ -76,6 +87,7 @@ export async function upload(file: Sent, sheet = ""): Promise<string> {
   const made: Upload = await whole(response.json());
   file.keys.delete(sheet);
   if (sheetsOf(made)) kept.set(made.id, file);
+  dispatchEvent(new Event(DRAFTS));
   return made.id;
 }
 
@@ -88,6 +100,7 @@ export async function drop(id: string) {
   await call("delete", "/uploads/{upload_id}", { path: { upload_id: id } });
   kept.delete(id);
   drafts.delete(id);
+  dispatchEvent(new Event(DRAFTS));
 }
 
 /** The sheet that was read and those there are, of a workbook that has several with rows. */

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import expect
+import pytest
+from playwright.sync_api import Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up, site
@@ -150,6 +151,36 @@ def test_drafts_are_in_the_list(signed_in: SignedIn, client: OrganizationClient)
     client.delete(page.url.partition("#")[2].partition("?")[0])
     page.goto(f"{person.server}/portal#/batches?status=drafts")
     expect(page.get_by_text("No drafts.")).to_be_visible()
+
+
+@pytest.mark.parametrize("address", ["upload", "batches?status=drafts"])
+def test_a_list_of_drafts_follows_what_is_done_elsewhere(signed_in: SignedIn, client: OrganizationClient, address: str) -> None:
+    rows = "reference_id,street_1,city\ndeal-1,200 N Spring St,Los Angeles\n"
+
+    def send(name: str) -> None:
+        client.post("/uploads", params={"name": name}, content=rows, headers={"content-type": "text/csv"})
+
+    send("First")
+    page = signed_in(address).page
+    drafts = page.get_by_role("link", name=re.compile("^(First|Second|third.csv)$"))
+    expect(drafts).to_have_text(["First"])
+    send("Second")
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(drafts).to_have_text(["Second", "First"])
+
+    # Also of what this page has sent up, which was not awaited.
+    page.evaluate("location.hash = '#/upload'")
+    expect(page.get_by_role("heading", name="New upload")).to_be_visible()
+    held: list[Route] = []
+    page.route(re.compile(r"/uploads\?name"), lambda route: held.append(route))
+    with page.expect_request(re.compile(r"/uploads\?name")):
+        page.locator("input[type=file]").set_input_files({"name": "third.csv", "mimeType": "text/csv", "buffer": rows.encode()})
+    page.evaluate("location.hash = '#/batches?status=drafts'")
+    expect(page.get_by_role("link", name="Drafts 2")).to_be_visible()
+    expect(drafts).to_have_text(["Second", "First"])
+    held[0].continue_()
+    expect(drafts).to_have_text(["third.csv", "Second", "First"])
+    expect(page.get_by_role("link", name="Drafts 3")).to_be_visible()
 
 
 def test_every_draft_is_in_the_list(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:

@@ -1,6 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, Failure, type Schemas } from "../api.ts";
+import { onDrafts } from "../draft.ts";
 import { counted, dollars, number, percent, shortDollars } from "../format.ts";
 import { type JobRow, type ReportRow, watch } from "../live.ts";
 import { throttled, useLoad } from "../load.ts";
@@ -97,8 +98,10 @@ export function Batches() {
       pages.refresh();
       return POLL_SECONDS;
     });
+    const stopCounting = onDrafts(counts.reload);
     return () => {
       stop();
+      stopCounting();
       reload.cancel();
       refresh.cancel();
       clearTimeout(later);

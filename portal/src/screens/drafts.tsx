@@ -1,5 +1,7 @@
 // Drafts that wait to be repaired or started.
+import { useEffect } from "preact/hooks";
 import { call } from "../api.ts";
+import { onDrafts } from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { List, usePages } from "../parts/list.tsx";
 import { Time } from "../parts/misc.tsx";
@@ -11,6 +13,7 @@ export function Drafts({ empty }: { empty?: string }) {
     const { uploads: rows, total, next_cursor } = await call("get", "/uploads", { query: { status: "draft", ...page }, signal });
     return { rows, total, next_cursor };
   }, []);
+  useEffect(() => onDrafts(pages.refresh), []);
   if (!empty && !pages.data.value?.[0]?.rows.length) return null;
   return (
     <section aria-labelledby="drafts">
