@@ -8,8 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import WebSocketRoute, expect
 
 from pyshell.api.routes import portal
+from tests.http_fixtures import OrganizationClient
+from tests.portal.conftest import Person
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'none'; "
@@ -34,6 +37,45 @@ def test_a_first_visit_loads_little_and_may_keep_it(server: str) -> None:
         loaded += int(response.headers["content-length"])
         assert httpx.get(f"{server}/{name}", headers={"accept-encoding": "identity"}).text == response.text
     assert loaded <= MOST_KILOBYTES * 1024
+
+
+@pytest.mark.parametrize("sign", ["look", "connection"])
+def test_a_page_that_is_open_when_another_build_comes_says_so(
+    person: Person, client: OrganizationClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str
+) -> None:
+    page = person.page
+    sockets: list[WebSocketRoute] = []
+
+    def connect(socket: WebSocketRoute) -> None:
+        socket.connect_to_server()
+        sockets.append(socket)
+
+    page.route_web_socket(re.compile("/realtime/"), connect)
+    person.sign_in(client.api_key, "batches")
+    live = page.get_by_text("Live", exact=True)
+    expect(live).to_be_visible()
+    note = page.get_by_text("The portal has a newer version.")
+
+    def change() -> None:
+        with page.expect_response(f"{person.server}/portal"):
+            if sign == "look":
+                page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+            else:
+                sockets[-1].close()
+
+    change()
+    expect(live).to_be_visible()
+    expect(note).to_have_count(0)
+    for file in portal.DIST.iterdir():
+        if re.search("^(main|style|index)", file.name) and file.suffix != ".gz":
+            (tmp_path / file.name.replace("main-", "main-2")).write_text(file.read_text().replace("portal/main-", "portal/main-2"))
+    monkeypatch.setattr(portal, "DIST", tmp_path)
+    change()
+    expect(note).to_be_visible()
+    person.look("newer")
+    page.get_by_role("button", name="Reload the page").click()
+    expect(note).to_have_count(0)
+    expect(page.get_by_role("heading", name="Batches", exact=True)).to_be_visible()
 
 
 @pytest.mark.parametrize("file", ["index.html", ".built", "main.js", "..%2findex.html", "%00", "x.js.gz", "a" * 300 + ".js"])

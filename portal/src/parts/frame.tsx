@@ -11,6 +11,7 @@ import { can, isOperator, session, signOut, switchOrganization } from "../sessio
 import { announce, Announcements, notify } from "./announce.tsx";
 import { Dialog } from "./dialog.tsx";
 import { openAtArrow, walk } from "./menu.tsx";
+import { Newer } from "./newer.tsx";
 import { SecretDialog } from "./secret.tsx";
 
 export interface Place {
@@ -73,7 +74,10 @@ export function Frame({ children }: { children: ComponentChildren }) {
           <button type="button" class="quiet" onClick={() => signOut()}>Sign out</button>
         </div>
       </header>
-      <main id="main" tabIndex={-1}>{children}</main>
+      <main id="main" tabIndex={-1}>
+        <Newer />
+        {children}
+      </main>
       <Announcements />
       <SecretDialog />
       {helpShown.value && <Help />}
