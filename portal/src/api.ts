@@ -39,6 +39,8 @@ export interface Options<P extends keyof paths, M extends Methods> {
   body?: Body<P, M>;
   /** A file, instead of `body`. */
   file?: File | Blob;
+  /** Instead of the session's. */
+  as?: Credential;
   signal?: AbortSignal;
 }
 
@@ -117,7 +119,7 @@ export async function send<M extends Methods, P extends PathsOf<M>>(method: M, p
   }
   const repeatable = method === "get" || headers.has("idempotency-key");
   for (let attempt = 1;; attempt++) {
-    const failure = await once(url, method, headers, body, options.signal);
+    const failure = await once(url, method, headers, body, options.as ?? credential.peek(), options.signal);
     if (failure instanceof Response) return failure;
     const most = failure.isInProgress ? ATTEMPTS_IN_PROGRESS : ATTEMPTS;
     if (!repeatable || !failure.isPassing || failure.code === "no_answer" || attempt >= most) throw failure;
@@ -130,9 +132,9 @@ async function once(
   method: string,
   headers: Headers,
   body: BodyInit | undefined,
+  used: Credential | null,
   signal?: AbortSignal,
 ): Promise<Response | Failure & { retryAfter?: number }> {
-  const used = credential.peek();
   const patience = new AbortController();
   const timer = body instanceof Blob ? undefined : setTimeout(() => patience.abort(), PATIENCE);
   const either = AbortSignal.any(signal ? [signal, patience.signal] : [patience.signal]);

@@ -1,5 +1,5 @@
 // Who is signed in, and what they may do.
-import { computed, signal } from "@preact/signals";
+import { batch, computed, signal } from "@preact/signals";
 import { call, type Credential, credential, Failure, type Schemas, type Scope, whenRefused } from "./api.ts";
 import { clerk, organizations } from "./clerk.ts";
 import { keep, recall } from "./keep.ts";
@@ -25,22 +25,31 @@ export function can(scope: Scope): boolean {
   return session.value?.scopes.has(scope) ?? false;
 }
 
+/** What somebody is signed in with, or about to be. */
+let latest: Credential | null = null;
+
 /** Signs in with a credential, which is kept for the tab if `keeps`. Throws Failure, and is then not signed in. */
 export async function signIn(used: Credential, keeps: boolean) {
-  credential.value = used;
+  latest = used;
+  const enter = (next: Session | null) =>
+    batch(() => {
+      credential.value = next && used;
+      session.value = next;
+    });
   try {
-    const { organization, caller, scopes } = await call("get", "/me");
-    if (credential.peek() !== used) return;
-    session.value = { organization, keyId: caller.type === "api_key" ? caller.id : null, scopes: new Set(scopes) };
+    // The screen that is shown goes on with its own until then: what is done there is of that organization.
+    const { organization, caller, scopes } = await call("get", "/me", { as: used });
+    if (latest !== used) return;
+    enter({ organization, keyId: caller.type === "api_key" ? caller.id : null, scopes: new Set(scopes) });
   } catch (error) {
-    if (credential.peek() !== used) return;
+    if (latest !== used) return;
     // The answer to an operator, whose credential is good but of no organization.
     if (!(error instanceof Failure) || error.code !== "organization_missing") {
-      credential.value = null;
-      session.value = null;
+      latest = null;
+      enter(null);
       throw used.kind === "internal" && error instanceof Failure && error.status === 401 ? unknownKey(error) : error;
     }
-    session.value = { organization: null, keyId: null, scopes: new Set() };
+    enter({ organization: null, keyId: null, scopes: new Set() });
   }
   refusal.value = "";
   if (keeps && used.kind !== "session") keep("sessionStorage", STORED, JSON.stringify(used));
@@ -72,7 +81,7 @@ export async function resume() {
     if (stored && (!(error instanceof Failure) || error.status === 401)) return signOut(error instanceof Error ? error.message : "");
     // A service that is away for a moment is no reason to forget the key.
     const why = refusal.value = stored ? `${(error as Error).message} Your key is kept in this tab.` : (error as Error).message;
-    const again = () => !session.peek() && !credential.peek() && refusal.peek() === why && resume();
+    const again = () => !session.peek() && !latest && refusal.peek() === why && resume();
     if (error instanceof Failure && error.isPassing) setTimeout(again, RETRY_SECONDS * 1000);
   }
 }
@@ -98,6 +107,7 @@ export async function switchOrganization(id: string) {
 export function signOut(why = "") {
   if (credential.peek()?.kind === "session" && !why) clerk().then((client) => client?.signOut());
   keep("sessionStorage", STORED, null);
+  latest = null;
   credential.value = null;
   session.value = null;
   refusal.value = why;

@@ -177,6 +177,23 @@ def test_an_organization_that_cannot_be_switched_to_is_not_shown_as_switched_to(
     expect(choice).to_have_value("org_south")
 
 
+def test_what_is_done_before_the_switch_is_of_the_organization_that_is_shown(page: Page, clerk_server: str, account: Account) -> None:
+    Person(page, clerk_server).open("upload")
+    choice = page.get_by_role("combobox", name="Organization")
+    expect(choice).to_have_value("org_north")
+    held: list[Route] = []
+    page.route(re.compile("/me$"), lambda route: held.append(route))
+    with page.expect_request(re.compile("/me$")):
+        choice.select_option("south")
+    with page.expect_response(re.compile(r"/uploads\?name")) as answer:
+        page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": b"Deal ID\n1\n"})
+    assert answer.value.status == 201
+    expect(page.get_by_role("heading", name="sites.csv")).to_be_visible()
+    held[0].continue_()
+    expect(choice).to_have_value("org_south")
+    expect(page.get_by_role("alert")).to_contain_text("Upload not found")
+
+
 def test_a_tab_stays_with_its_organization_when_another_tab_switches(page: Page, clerk_server: str, account: Account) -> None:
     Person(page, clerk_server).open("batches")
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
