@@ -14,7 +14,7 @@ interface Client {
   organization: Organization | null | undefined;
   setActive(active: { organization: string }): Promise<void>;
   redirectToSignIn(options: { signInForceRedirectUrl: string }): Promise<unknown>;
-  signOut(): Promise<void>;
+  signOut(options: { redirectUrl: string }): Promise<void>;
 }
 
 let loading: Promise<Client | null> | undefined;

@@ -1,6 +1,6 @@
 // Who is signed in, and what they may do.
 import { batch, computed, signal } from "@preact/signals";
-import { call, type Credential, credential, Failure, type Schemas, type Scope, whenRefused } from "./api.ts";
+import { API, call, type Credential, credential, Failure, type Schemas, type Scope, whenRefused } from "./api.ts";
 import { clerk, organizations } from "./clerk.ts";
 import { keep, recall } from "./keep.ts";
 import { RETRY_SECONDS } from "./load.ts";
@@ -104,8 +104,13 @@ export async function switchOrganization(id: string) {
   await resume();
 }
 
+/** Ends the session that the browser has with Clerk, whose client then loads the page anew. */
+export async function signOutOfClerk() {
+  await (await clerk())?.signOut({ redirectUrl: new URL("portal", API).href });
+}
+
 export function signOut(why = "") {
-  if (credential.peek()?.kind === "session" && !why) clerk().then((client) => client?.signOut());
+  if (credential.peek()?.kind === "session" && !why) signOutOfClerk();
   keep("sessionStorage", STORED, null);
   latest = null;
   credential.value = null;

@@ -38,7 +38,10 @@ window.Clerk = (() => {
     async redirectToSignIn({signInForceRedirectUrl}) {
       location.href = "https://accounts.example.com/?redirect_url=" + encodeURIComponent(signInForceRedirectUrl);
     },
-    signOut: () => api("sign-out", "POST"),
+    async signOut({redirectUrl}) {
+      await api("sign-out", "POST");
+      location.href = redirectUrl;
+    },
   };
   return clerk;
 })();
@@ -63,6 +66,7 @@ class Account:
 
     signed_in: bool = True
     is_away: bool = False
+    has_organizations: bool = True
     asked: list[str] = field(default_factory=list)
     """What Clerk was asked for, in this order."""
 
@@ -83,13 +87,15 @@ def account(page: Page, clerk_server: str) -> Account:
         headers = {"access-control-allow-origin": clerk_server, "access-control-allow-credentials": "true"}
         body: dict[str, Any] = {}
         if place == "/v1/client":
-            user = {"organizationMemberships": [{"organization": organization} for organization in organizations]}
+            memberships = [{"organization": organization} for organization in organizations if account.has_organizations]
+            user = {"organizationMemberships": memberships}
             body = {"user": user, "session": {}, "organization": None} if account.signed_in else {}
         elif place == "/v1/sign-out":
             account.signed_in = False
         elif place.startswith("/v1/tokens/"):
             name = place.rpartition("_")[2]
-            body = {"jwt": instance.token(o={"id": f"org_portal{name}", "slg": name, "rol": "member"}, v=2, sts="active", azp=clerk_server)}
+            claims: dict[str, Any] = {"o": {"id": f"org_portal{name}", "slg": name, "rol": "member"}} if account.has_organizations else {}
+            body = {"jwt": instance.token(**claims, v=2, sts="active", azp=clerk_server)}
         route.fulfill(status=200, headers=headers, content_type="application/json", body=json.dumps(body))
 
     page.route(f"{ISSUER}/**", answer)
@@ -194,6 +200,20 @@ def test_what_is_done_before_the_switch_is_of_the_organization_that_is_shown(pag
     expect(page.get_by_role("alert")).to_contain_text("Upload not found")
 
 
+def test_a_user_of_no_organization_may_leave_clerk(page: Page, clerk_server: str, account: Account) -> None:
+    account.has_organizations = False
+    person = Person(page, clerk_server)
+    person.open("batches")
+    expect(page.get_by_role("alert")).to_contain_text("organization")
+    person.look("sign-in-without-organization")
+    leave = page.get_by_role("button", name="Sign out of Clerk")
+    leave.click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.get_by_role("button", name="Sign in with Clerk")).to_be_visible()
+    expect(leave).to_have_count(0)
+    assert not account.signed_in
+
+
 def test_a_tab_stays_with_its_organization_when_another_tab_switches(page: Page, clerk_server: str, account: Account) -> None:
     Person(page, clerk_server).open("batches")
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
@@ -253,6 +273,8 @@ def test_clerks_own_client_takes_up_a_session(page: Page, http_settings: Setting
 
         def answer(route: Route) -> None:
             headers = {"access-control-allow-origin": url, "access-control-allow-credentials": "true"}
+            if "_method=DELETE" in route.request.url:
+                bodies["/v1/client"] = {"response": client | {"sessions": [], "last_active_session_id": None}, "client": None}
             body = bodies.get(urlsplit(route.request.url).path, {"response": session, "client": client})
             route.fulfill(status=200, headers=headers, content_type="application/json", body=json.dumps(body))
 
@@ -261,6 +283,11 @@ def test_clerks_own_client_takes_up_a_session(page: Page, http_settings: Setting
         page.goto(f"{url}/portal")
         expect(page.get_by_role("heading", name="Batches", exact=True)).to_be_visible(timeout=20_000)
         expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        # Before the portal's prefix, there may be somebody else.
+        page.route(f"{url}/", lambda route: route.fulfill(status=404, body="Nothing here"))
+        with page.expect_navigation():
+            page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("button", name="Sign in with Clerk")).to_be_visible()
 
 
 def test_clerk_is_let_in_only_where_it_is_configured(server: str, clerk_server: str) -> None:

@@ -4,7 +4,7 @@ import { API } from "../api.ts";
 import { clerk } from "../clerk.ts";
 import { Brand } from "../parts/frame.tsx";
 import { Problem } from "../parts/misc.tsx";
-import { credentialOf, isStored, refusal, resume, signIn } from "../session.ts";
+import { credentialOf, isStored, refusal, resume, signIn, signOutOfClerk } from "../session.ts";
 
 export function SignIn() {
   const client = useSignal<Awaited<ReturnType<typeof clerk>>>(null);
@@ -74,6 +74,9 @@ export function SignIn() {
           >
             Sign in with Clerk
           </button>
+        )}
+        {refusal.value && client.value?.session && (
+          <button type="button" class="card with-clerk" onClick={signOutOfClerk}>Sign out of Clerk</button>
         )}
         <details>
           <summary>Where do I get a key?</summary>
