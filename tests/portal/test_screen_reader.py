@@ -116,6 +116,14 @@ def test_what_colours_tell_is_told_where_colours_are_forced(signed_in: SignedIn,
     assert legend == done
     assert tab != other
 
+    rows = "reference_id,building_type\ndeal-1,Hut\n"
+    draft = client.post("/uploads", content=rows, headers={"content-type": "text/csv"}).json()
+    page.goto(f"{page.url.partition('#')[0]}#/uploads/{draft['id']}?step=check&problem=unknown_building_type&field=building_type")
+    expect(page.locator(".groups .problem[aria-current]")).to_contain_text("not a building type")
+    others = [".groups a:not([aria-current])", ".groups .problem[aria-current]"]
+    group, chosen = page.evaluate(backgrounds, others)
+    assert chosen == tab != group
+
 
 def test_every_screen_has_a_title(signed_in: SignedIn) -> None:
     person = signed_in("")
