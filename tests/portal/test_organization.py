@@ -153,6 +153,24 @@ def test_all_places_have_room(signed_in: SignedIn, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_titles_are_whole_and_boxes_stand_beside_their_words_in_a_narrow_window(signed_in: SignedIn) -> None:
+    page = signed_in("batches").page
+    page.set_viewport_size({"width": 320, "height": 640})
+    lines = "heading => { const text = document.createRange(); text.selectNodeContents(heading); return text.getClientRects().length }"
+    assert page.get_by_role("heading", name="Batches", exact=True).evaluate(lines) == 1
+    page.evaluate("location.hash = '#/webhooks'")
+    boxes = page.get_by_role("checkbox")
+    expect(boxes.first).to_be_visible()
+    beside = """boxes => boxes.filter(box => {
+        const text = document.createRange()
+        text.selectNode(box.nextSibling)
+        const [line] = text.getClientRects()
+        const {right, bottom} = box.getBoundingClientRect()
+        return line.left >= right && line.top < bottom
+    }).length"""
+    assert boxes.evaluate_all(beside) == boxes.count() > 5
+
+
 def test_it_comes_once_the_service_is_back(person: Person, client: OrganizationClient) -> None:
     page = person.page
     page.clock.install()
