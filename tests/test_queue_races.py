@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -531,10 +532,10 @@ def test_a_delivery_that_is_claimed_while_its_organization_is_deleted_stops_no_m
     record_all(batches, claim(batches, 1))
     take = """
         update app.webhook_deliveries
-           set status = 'sending', next_attempt_at = null, lease_token = gen_random_uuid(), lease_expires_at = app.clock()
+           set status = 'sending', next_attempt_at = null, lease_token = %s, lease_expires_at = %s
          where organization_id = %s and job_id is null"""
     owner.execute("update app.webhook_deliveries set job_id = null, data = '[]', item_ids = null, positions = null")
-    with locked(database_url, take, batches.organization_id):
+    with locked(database_url, take, uuid4(), fetch_value(owner, "select app.clock()"), batches.organization_id):
         deleting = start("select api.delete_organization(%s)", batches.organization_id)
     deleting.result()
     clock.advance(minutes=5)
