@@ -96,6 +96,16 @@ def test_workers_serve_all_organizations(
     assert [record.getMessage() for record in caplog.records if record.name.startswith("pyshell.worker")] == []
 
 
+def test_an_organization_is_not_alone_while_another_node_is_answered(installation: Installation, upstream: FakeUpstream) -> None:
+    [failing], [other] = list(installation.organizations(at_each=1).values())[:2]
+    with running_worker(installation.settings):
+        assert other.wait(other.create(1)) == "completed"
+    assert fetch_value(installation.owner, "select count(*) from public.lookup_leases") == 0
+    assert fetch_value(installation.owner, "select app.is_served_alone(%s)", failing.organization_id) is False
+    installation.owner.execute("delete from app.work_minutes")
+    assert fetch_value(installation.owner, "select app.is_served_alone(%s)", failing.organization_id) is True
+
+
 def noting(commands: list[str]) -> Callable[[Diagnostic], None]:
     return lambda notice: commands.append(notice.message_primary or "")
 

@@ -201,13 +201,23 @@ begin
 end;
 $$;
 
--- Whether no other organization has lookups in flight.
+-- Whether no other organization has lookups in flight; at a node of several, nor has been answered in this minute (in the last ten seconds, as
+-- it begins), because what other nodes are answered ends no count of failures here.
 create or replace function app.is_served_alone(p_organization_id uuid) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_since timestamptz := date_trunc('minute', app.clock() - interval '10 seconds', 'UTC');
 begin
-    return not exists (select 1 from public.lookup_leases where organization_id <> p_organization_id);
+    if exists (select 1 from public.lookup_leases where organization_id <> p_organization_id) then
+        return false;
+    end if;
+    return not (app.spans_nodes()
+                and exists (select 1
+                              from app.work_minutes
+                             where organization_id <> p_organization_id and minute >= v_since and recorder <> 0
+                               and kind = 'lookup' and outcome = 'completed'));
 end;
 $$;
 
