@@ -155,7 +155,7 @@ def test_a_worker_that_stops_gives_back_what_it_has_once_its_rows_are_free(
     with ThreadPoolExecutor() as threads, psycopg.connect(database_url) as holding, running_worker(worker_settings):
         batches.create(30)
         wait_until(lambda: upstream.in_flight == 20)
-        holding.execute("select from public.lookup_queue_items for update")
+        holding.execute("select from public.lookup_queue_items where organization_id = %s for update", [batches.organization_id])
 
         def let_go() -> None:
             wait_until(lambda: caplog.text.count("will try again") >= 3)
