@@ -384,6 +384,18 @@ def test_a_collector_that_does_not_answer_holds_up_no_end(monkeypatch: pytest.Mo
         wait_until(lambda: collector.in_flight == 0)
 
 
+@pytest.mark.parametrize("headers", ["x-team: a-key-of-the-team==", "x-team=a-part,a-key-of-the-team", "x-team a-key-of-the-team"])
+def test_headers_that_the_sdk_cannot_read_are_not_quoted_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, headers: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", headers)
+    with traces.sent_by("a test"):
+        [line] = [logs.Formatter().format(record) for record in caplog.records if "Header format invalid" in record.getMessage()]
+    assert line.endswith("***")
+    assert "a-key-of-the-team" not in line
+
+
 def test_without_opentelemetry_there_is_a_warning_and_no_trace() -> None:
     program = """
 import logging, sys

@@ -75,7 +75,8 @@ def hide_headers(environment: Mapping[str, str]) -> None:
     for name in ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"):
         for pair in environment.get(name, "").split(","):
             value = pair.partition("=")[2].strip()
-            logs.hide(value, unquote(value))
+            # The whole as well: the SDK quotes what it cannot read, such as a name with a colon after it, or a value from a comma on.
+            logs.hide(value, unquote(value), pair.strip())
 
 
 def is_recorded(traceparent: str) -> bool:
