@@ -147,3 +147,14 @@ def test_a_deleted_job_is_gone(client: OrganizationClient, database: Connection,
     report = client.get(f"/incentive-reports/{job['report']['id']}")
     assert report.status_code == (404 if include_report else 200)
     assert include_report or report.json()["total_sites"] == 2
+
+
+def test_the_report_goes_with_its_job_only_for_those_who_may_delete_reports(
+    client: OrganizationClient, database: Connection, job: Json
+) -> None:
+    end(database, job)
+    keeper = {"x-api-key": client.post("/api-keys", json={"scopes": ["jobs:write"]}).json()["key"]}
+    refused = client.delete(path(job), params={"include_report": True}, headers=keeper)
+    assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
+    assert client.get(path(job)).status_code == client.get(f"/incentive-reports/{job['report']['id']}").status_code == 200
+    assert client.delete(path(job), headers=keeper).status_code == 200

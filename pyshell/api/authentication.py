@@ -244,6 +244,10 @@ def unauthorized(code: str, message: str, hint: str | None = None) -> ApiError:
     return ApiError(401, code, message, hint=hint, headers={"WWW-Authenticate": "Bearer"})
 
 
+def insufficient_scope(scope: str) -> ApiError:
+    return ApiError(403, "insufficient_scope", f"This credential lacks the scope {scope}")
+
+
 def client_address(connection: HTTPConnection) -> str | None:
     """The IP address of the caller: of the connection, or as a trusted proxy forwarded it."""
     try:
@@ -291,7 +295,7 @@ def secured(scope: str, endpoint: Endpoint) -> Endpoint:
         count_request(request, caller)
         # A signature is for one lookup, and no route but that of lookups takes it.
         if scope not in caller.scopes and (scope != ANY_SCOPE or caller.signature is not None):
-            raise ApiError(403, "insufficient_scope", f"This credential lacks the scope {scope}")
+            raise insufficient_scope(scope)
         request.scope["user"] = caller
         logs.caller.set(caller.log_fields())
         return await (endpoint(request) if caller.signature is None else signed(request, caller.signature, endpoint))

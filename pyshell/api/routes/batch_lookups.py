@@ -11,6 +11,7 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pyshell.api.authentication import insufficient_scope
 from pyshell.api.errors import ApiError
 from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.routes.consistency import reader
@@ -189,13 +190,17 @@ async def get_batch_lookup_item(request: Request) -> Response:
 
 
 async def delete_batch_lookup(request: Request) -> Response:
+    include_report = boolean_param(request, "include_report")
+    # By itself, a report is deleted by that scope alone.
+    if include_report and "reports:write" not in request.user.scopes:
+        raise insufficient_scope("reports:write")
     return json_response(
         await call(
             request.app.state.pool,
             "delete_batch_lookup",
             organization_id=request.user.organization_id,
             job_id=job_id(request),
-            include_report=boolean_param(request, "include_report"),
+            include_report=include_report,
         )
     )
 
