@@ -194,6 +194,20 @@ def look_up(database: Connection, job: Json, count: int, answer: Json | str | No
     )
 
 
+def lines_until_the_end(client: httpx.Client, url: str, ends: Callable[[], object], **headers: str) -> int:
+    """How many lines of a file come before the connection is cut off. What allows to read it ends after the first."""
+    count = 0
+    with client.stream("GET", url, headers=headers) as response:
+        try:
+            for _ in response.iter_lines():
+                count += 1
+                if count == 1:
+                    ends()
+        except httpx.RemoteProtocolError:
+            return count
+    raise AssertionError(f"all {count} lines came")
+
+
 def check_against_openapi(response: httpx.Response) -> None:
     """Fails unless openapi.json has the answer's route, status, headers and body."""
     method = response.request.method.lower()

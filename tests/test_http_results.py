@@ -19,7 +19,7 @@ import pytest
 from pyshell.local.machine import free_port
 from pyshell.settings import ROOT
 from tests.conftest import Connection
-from tests.http_fixtures import PEPPER, Json, OrganizationClient, address, is_ready, look_up, site
+from tests.http_fixtures import PEPPER, Json, OrganizationClient, address, is_ready, lines_until_the_end, look_up, site
 from tests.timed import wait_until
 from tests.worker_fixtures import end_with_parent
 
@@ -57,6 +57,15 @@ def test_large_results_come_in_pages_and_pieces_of_a_bounded_size(client: Organi
     assert references == [f"deal-{number:03}" for number in range(200)]
     lines = client.get(f"/batch-lookups/{created['job_id']}/results?format=ndjson").text.splitlines()
     assert [json.loads(line)["reference_id"] for line in lines] == references
+
+
+def test_a_file_ends_with_the_key_that_reads_it(client: OrganizationClient, database: Connection) -> None:
+    created = client.submit(*(site(f"deal-{number:03}") for number in range(300)))
+    look_up(database, created, 300, {"text": "x" * 100_000})
+    key = client.post("/api-keys", json={"scopes": ["jobs:read"]}).json()
+    url = f"/batch-lookups/{created['job_id']}/results?format=ndjson"
+    headers = {"x-api-key": key["key"]}
+    assert 0 < lines_until_the_end(client, url, lambda: client.delete(f"/api-keys/{key['id']}"), **headers) < 300
 
 
 def test_items_are_found_by_a_text_page_by_page(client: OrganizationClient, database: Connection) -> None:

@@ -7,6 +7,7 @@ import io
 import itertools
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ from pyshell import logs
 from pyshell.api import api_keys
 from pyshell.api.routes import shares
 from tests.conftest import Connection
-from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, check_against_openapi, look_up, site
+from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, check_against_openapi, lines_until_the_end, look_up, site
 from tests.test_http_reports import answer
 
 FILES = ("", "/csv", "/xlsx")
@@ -124,6 +125,23 @@ def test_a_link_outlives_the_job(client: OrganizationClient, report: str, strang
     link = shared(client, report)
     client.delete(f"/batch-lookups/{client.get(report).json()['job_id']}")
     assert stranger.get(link["url"]).status_code == 200
+
+
+def test_a_file_ends_with_the_link_that_leads_to_it(client: OrganizationClient, database: Connection, stranger: httpx.Client) -> None:
+    created = client.submit(site())
+    look_up(database, created, 1, answer(5))
+    report = created["report"]["id"]
+    # Of the most that there may be, and with texts so long that nobody has read it all when the link ends.
+    database.execute(
+        """insert into public.incentive_report_sites
+           select (jsonb_populate_record(s, jsonb_build_object('position', n, 'item_id', gen_random_uuid(), 'reference_id', r.long))).*
+             from public.incentive_report_sites s, generate_series(1, 9999) n, repeat('x', 5000) r (long)
+            where s.report_id = %s""",
+        [report],
+    )
+    link = shared(client, f"/incentive-reports/{report}")
+    revoke = partial(client.delete, f"/incentive-reports/{report}/share/{link['id']}")
+    assert 0 < lines_until_the_end(stranger, f"/shared-reports/{link['token']}/csv", revoke) < 10_000
 
 
 @pytest.mark.parametrize("body", [{"expires_in_days": 0}, {"expires_in_days": 366}, {"expires_in_days": "7"}, {"days": 7}, []])

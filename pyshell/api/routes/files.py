@@ -13,6 +13,7 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from pyshell.api.authentication import authenticate
 from pyshell.api.large_answers import bounded
 from pyshell.api.media_types import WORKBOOK
 from pyshell.api.pieces import in_pieces
@@ -26,15 +27,31 @@ PIECE = 500
 Piece = tuple[bytes | None, bytes | None]
 # From the position after which to read and a number of rows: their lines, and the position of the last one, None when there are no more.
 ReadPiece = Callable[[int, int], Awaitable[Piece]]
+# Raises ApiError or DatabaseError once whoever reads may no longer do so.
+Check = Callable[[], Awaitable[object]]
 
 
 async def file_response(
-    request: Request, organization_id: UUID, name: str, media_type: str, read_piece: ReadPiece, **headers: str
+    request: Request, organization_id: UUID, name: str, media_type: str, read_piece: ReadPiece, check: Check | None = None, **headers: str
 ) -> Response:
-    """A file to download, as one of the large answers of the organization. Of a workbook, lines are JSON arrays, header first."""
+    """A file to download, as one of the large answers of the organization. Of a workbook, lines are JSON arrays, header first.
+
+    However slowly it is read, no piece is sent after the end of its API key, or after `check` has failed. A session token lasts a minute,
+    and may end meanwhile.
+    """
+    if check is None and "x-api-key" in request.headers:
+        check = partial(authenticate, request)
+    if check is not None:
+        read_piece = partial(read_while_allowed, read_piece, check)
     headers |= {"Content-Type": media_type, "Content-Disposition": f'attachment; filename="{name}"'}
     stream = stream_workbook if media_type == WORKBOOK else stream_file
     return await bounded(request, organization_id, partial(stream, request, read_piece, headers))
+
+
+async def read_while_allowed(read_piece: ReadPiece, check: Check, after: int, limit: int) -> Piece:
+    if after >= 0:
+        await check()
+    return await read_piece(after, limit)
 
 
 async def stream_file(request: Request, read_piece: ReadPiece, headers: Mapping[str, str]) -> Response:

@@ -18,7 +18,7 @@ from pyshell.api.large_answers import bounded
 from pyshell.api.media_types import WORKBOOK
 from pyshell.api.reports.page import report_page
 from pyshell.api.routes.consistency import reader
-from pyshell.api.routes.files import Piece, file_response
+from pyshell.api.routes.files import Check, Piece, file_response
 from pyshell.api.routes.parameters import (
     boolean_param,
     created_params,
@@ -101,7 +101,7 @@ async def get_incentive_report_page(request: Request) -> Response:
     return await report_html(request, report_of(request))
 
 
-async def report_file(request: Request, report: Report, file_format: str) -> Response:
+async def report_file(request: Request, report: Report, file_format: str, check: Check | None = None) -> Response:
     """The sites of the report that pass the filters of the request, as CSV or as a workbook."""
     filters = _site_filters(request)
     source = reader(request)
@@ -120,7 +120,7 @@ async def report_file(request: Request, report: Report, file_format: str) -> Res
         return lines, last_position
 
     name = f"incentive-report-{report.report_id}.{file_format}"
-    return await file_response(request, report.organization_id, name, MEDIA_TYPES[file_format], read_piece)
+    return await file_response(request, report.organization_id, name, MEDIA_TYPES[file_format], read_piece, check)
 
 
 async def report_html(request: Request, report: Report) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from uuid import UUID
 
 from starlette.requests import Request
@@ -63,21 +64,31 @@ async def get_shared_report_page(request: Request) -> Response:
 
 
 async def get_shared_report_csv(request: Request) -> Response:
-    return await report_file(request, await shared_report(request), "csv")
+    return await report_file(request, await shared_report(request), "csv", partial(linked_report, request))
 
 
 async def get_shared_report_xlsx(request: Request) -> Response:
-    return await report_file(request, await shared_report(request), "xlsx")
+    return await report_file(request, await shared_report(request), "xlsx", partial(linked_report, request))
 
 
 async def shared_report(request: Request) -> Report:
-    """The report that the link leads to. Raises ApiError: 404 unknown, expired or revoked, which no answer tells apart; 429 too many."""
+    """The report that the link leads to. Raises ApiError as `linked_report` does, and 429 too many."""
     limiter: RequestLimiter = request.app.state.request_limiter
     token, address = request.path_params["token"], client_address(request)
     headers, too_many = limiter.count(("shared reports", address), REQUESTS_PER_MINUTE)
     request.state.headers = headers | SHARED_HEADERS
     if too_many:
         raise too_many
+    report = await linked_report(request)
+    _, too_many = limiter.count(("shared report", hash_token(token)), REQUESTS_PER_MINUTE_OF_A_LINK)
+    if too_many:
+        raise too_many
+    return report
+
+
+async def linked_report(request: Request) -> Report:
+    """The report that the link leads to now. Raises ApiError: 404 unknown, expired or revoked, which no answer tells apart."""
+    token, address = request.path_params["token"], client_address(request)
     found = None
     if api_keys.is_well_formed(token, (api_keys.SHARE,)):
         answer = await call(request.app.state.pool, "open_shared_report", ("shared reports", address), token_hash=hash_token(token))
@@ -86,9 +97,6 @@ async def shared_report(request: Request) -> Report:
         raise ApiError(
             404, "shared_report_not_found", "This link leads to no report, or no longer", hint="Ask whoever gave it to you for a new one."
         )
-    _, too_many = limiter.count(("shared report", hash_token(token)), REQUESTS_PER_MINUTE_OF_A_LINK)
-    if too_many:
-        raise too_many
     return Report(UUID(found["organization_id"]), UUID(found["report_id"]))
 
 
