@@ -67,6 +67,35 @@ def test_one_file_installs_everything_without_a_superuser(cluster: PrivatePostgr
             owner.execute("delete from public.batch_lookup_jobs")
 
 
+def test_what_a_project_grants_on_all_that_is_new_is_not_granted_on_ours(project_url: str, new_database: Databases) -> None:
+    defaults = """
+        select defaclobjtype, privilege
+          from pg_default_acl, unnest(defaclacl::text[]) privilege
+         where defaclnamespace = 0
+         order by 1, 2"""
+    privileges = """
+        select role, array_agg(p.oid::regprocedure::text order by p.oid::regprocedure::text)
+          from unnest(array['anon', 'authenticated', 'public']) role
+          join pg_proc p on p.pronamespace in ('app'::regnamespace, 'api'::regnamespace) and has_function_privilege(role, p.oid, 'execute')
+         group by role
+         union all
+        select role || ' ' || privilege, array_agg(c.oid::regclass::text order by c.oid::regclass::text)
+          from unnest(array['anon', 'authenticated', 'public']) role, unnest(array['select', 'insert', 'update']) privilege, pg_class c
+         where c.relkind in ('r', 'v') and c.relnamespace in ('app'::regnamespace, 'api'::regnamespace)
+           and has_table_privilege(role, c.oid, privilege)
+         group by role, privilege
+         order by 1"""
+    with psycopg.connect(project_url, autocommit=True) as owner:
+        owner.execute("alter default privileges grant execute on functions to anon, authenticated")
+        owner.execute("alter default privileges grant select on tables to public")
+        owner.execute("alter default privileges grant all on tables to authenticated with grant option")
+        before = owner.execute(defaults).fetchall()
+    migrations.migrate(project_url)
+    with psycopg.connect(project_url) as owner, psycopg.connect(new_database()) as usual:
+        assert owner.execute(privileges).fetchall() == usual.execute(privileges).fetchall()
+        assert owner.execute(defaults).fetchall() == before
+
+
 def test_the_file_can_be_run_again_and_the_command_can_take_over(cluster: PrivatePostgres, project_url: str) -> None:
     text = supabase_sql.installation()
     for _ in range(2):

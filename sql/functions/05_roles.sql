@@ -92,6 +92,27 @@ $$;
 alter default privileges in schema app, api revoke all on functions from anon, authenticated;
 alter default privileges in schema app, api revoke all on tables from anon, authenticated;
 alter default privileges in schema app, api revoke all on sequences from anon, authenticated;
+-- Those for all schemas are the operator's: only what the chapters make is to have none of them, and chapter 95 gives them back.
+do $$
+declare
+    v_words text[];
+    v_back  text := '';
+begin
+    for v_words in
+        select array[a.privilege_type, case d.defaclobjtype when 'f' then 'functions' else 'tables' end, coalesce(quote_ident(r.rolname), 'public'),
+                     case when a.is_grantable then ' with grant option' else '' end]
+          from pg_default_acl d
+         cross join aclexplode(d.defaclacl) a
+          left join pg_roles r on r.oid = a.grantee
+         where d.defaclrole = current_user::regrole and d.defaclnamespace = 0 and d.defaclobjtype in ('f', 'r')
+           and (a.grantee = 0 or r.rolname in ('anon', 'authenticated'))
+    loop
+        execute format('alter default privileges revoke %s on %s from %s', v_words[1], v_words[2], v_words[3]);
+        v_back := v_back || format('alter default privileges grant %s on %s to %s%s;', v_words[1], v_words[2], v_words[3], v_words[4]);
+    end loop;
+    perform set_config('batch_lookups.default_privileges', v_back, true);
+end;
+$$;
 
 grant usage on schema app, api to batch_lookups_shell, authenticated, service_role;
 grant usage on schema api to batch_lookups_readonly;

@@ -116,3 +116,10 @@ begin
     end loop;
 end;
 $$;
+
+-- The default privileges that chapter 05 took away.
+do $$
+begin
+    execute current_setting('batch_lookups.default_privileges');
+end;
+$$;
