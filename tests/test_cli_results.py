@@ -348,6 +348,20 @@ def test_a_terminal_gets_a_bar_and_ctrl_c_detaches(cli: Cli, service: Service) -
     assert again.exit_code() == 0
 
 
+def test_events_go_to_standard_output_whatever_is_on_the_terminal(cli: Cli) -> None:
+    job = submit(cli, 2)
+    terminal = Terminal(cli, "watch", job, "--ndjson")
+    terminal.read_until(lambda output: '"processed_items":2' in output.replace(" ", ""))
+    assert terminal.exit_code() == 0
+    assert "━" not in terminal.output
+    program = "import os, sys; os.dup2(os.open('events', os.O_CREAT | os.O_WRONLY), 1); from batch_lookups.cli.main import main; main()"
+    cli.command = [sys.executable, "-c", program]
+    with_bar = Terminal(cli, "watch", job, "--ndjson")
+    with_bar.read_until(lambda output: "2 of 2 done" in output and "\x1b[?25h" in output)
+    assert with_bar.exit_code() == 0, with_bar.output
+    assert json.loads((cli.folder / "events").read_text().splitlines()[-1])["processed_items"] == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("acquired", range(1, 5))
 def test_a_signal_ends_the_command_wherever_it_meets_the_http_client(cli: Cli, number: signal.Signals, acquired: int) -> None:

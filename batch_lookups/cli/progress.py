@@ -20,9 +20,11 @@ Show = Callable[["Job"], None]
 
 
 @contextmanager
-def shown() -> Iterator[Show]:
-    """Gives what shows a job, as often as it is called."""
-    if is_terminal():
+def shown(*, beside_data: bool = False) -> Iterator[Show]:
+    """Gives what shows a job, as often as it is called. `beside_data`: nothing is shown, as the terminal is for data."""
+    if beside_data:
+        yield lambda job: None
+    elif is_terminal():
         with _bar() as show:
             yield show
     else:
@@ -35,7 +37,8 @@ def _bar() -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     console, bar, text = Console(stderr=True), BarColumn(), TextColumn("{task.percentage:>3.0f}% {task.description}", markup=False)
-    with Progress(text, console=console, auto_refresh=False) as progress:
+    # Standard output is left as it is: what goes there is data, for whoever reads it.
+    with Progress(text, console=console, auto_refresh=False, redirect_stdout=False) as progress:
         task = progress.add_task("waiting", total=None)
 
         def show(job: Job) -> None:

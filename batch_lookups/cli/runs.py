@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -184,7 +185,7 @@ def finish(session: Session, job_id: str, output: Path | None, report: Path | No
 
 def follow_job(session: Session, job_id: str, command: str) -> Job:
     """The job once it has ended, or waits to be continued; `command` is what goes on after Ctrl-C."""
-    with detaching(command), progress.shown() as show:
+    with detaching(command), progress.shown(beside_data=session.output == "ndjson" and sys.stdout.isatty()) as show:
         for job in session.client.watch(job_id):
             show(job)
             if session.output == "ndjson":

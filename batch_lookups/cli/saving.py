@@ -7,7 +7,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -134,7 +134,7 @@ def _follow(client: Client, job_id: str, file: BinaryIO, results_format: Results
     from batch_lookups.client import has_ended
     from batch_lookups.records import Reader
 
-    with progress.shown() if not file.isatty() else nullcontext(lambda job: None) as show:
+    with progress.shown(beside_data=file.isatty()) as show:
         for job in client.watch(job_id):
             show(job)
             with closing(client.results(job_id, results_format, after=count - 1 if count else None)) as records:
