@@ -349,8 +349,11 @@ def has_ended(job: Job) -> bool:
 
 def _address(url: str) -> httpx.URL:
     try:
-        return httpx.URL(url)
-    except httpx.InvalidURL as error:
+        address = httpx.URL(url)
+        # As it is done when it is looked up, where the error would be none of httpx.
+        address.raw_host.decode().encode("idna")
+        return address
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise InvalidArgumentError(f"The address of the service is no URL: {error}") from error
 
 

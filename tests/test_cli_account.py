@@ -92,6 +92,27 @@ def test_a_file_that_cannot_be_read_is_named(stranger: Cli) -> None:
     assert (done.returncode, done.stderr) == (1, f"error: {stranger.folder}/.config/batch-lookups/credentials.json: Not a directory\n")
 
 
+def test_a_key_may_come_in_any_encoding(stranger: Cli, service: Service) -> None:
+    key = service.new_key()
+    marked = stranger.run("login", service.url, stdin=f"\ufeff{key}\r\n".encode())
+    assert marked.returncode == 0, marked.stderr
+    unreadable = stranger.run("login", service.url, stdin=f"{key}\n".encode("utf-16"))
+    assert (unreadable.returncode, unreadable.stderr.splitlines()[0].startswith("error: This is no API key")) == (4, True)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(cli: Cli) -> None:
+    program = "import pwd; pwd.getpwuid = {}.__getitem__; from batch_lookups.cli.main import main; main(['list'])"
+    environment = {name: value for name, value in cli.environment.items() if name != "HOME"}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+
+    assert run().returncode == 0
+    del environment["BATCH_LOOKUPS_URL"]
+    done = run()
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: This user has no home directory")
+
+
 def test_login_gives_up_soon_where_nothing_answers(stranger: Cli) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     started = time.monotonic()
@@ -163,6 +184,8 @@ def test_doctor_tells_the_scopes_of_a_key(cli: Cli, service: Service) -> None:
         ({"BATCH_LOOKUPS_URL": "http://two words"}, 1, "FAIL  address: "),
         ({"BATCH_LOOKUPS_URL": "http://127.0.0.1:99999"}, 1, "FAIL  address: "),
         ({"BATCH_LOOKUPS_URL": "http://[::1:8000"}, 1, "FAIL  address: "),
+        ({"BATCH_LOOKUPS_URL": "http://lookups..example.com"}, 1, "FAIL  address: "),
+        ({"BATCH_LOOKUPS_URL": f"http://{'a' * 64}.example.com"}, 1, "FAIL  address: "),
         ({"HTTP_PROXY": "http://user:password@127.0.0.1:1"}, 7, "http://127.0.0.1:1"),
         ({"BATCH_LOOKUPS_URL": "http://user:password@127.0.0.1:1"}, 7, "The service at http://127.0.0.1:1 cannot be reached"),
     ],

@@ -237,6 +237,8 @@ def test_an_address_that_is_no_url_is_told() -> None:
     for make in (Client, AsyncClient):
         with pytest.raises(InvalidArgumentError, match="no URL"):
             make("http://[::1", "key")
+        with pytest.raises(InvalidArgumentError, match="no URL"):
+            make("http://lookups..example.com", "key")
 
 
 def test_a_key_asked_for_without_any_scope_or_network_is_not_one_with_all_of_them() -> None:

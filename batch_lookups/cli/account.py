@@ -65,7 +65,10 @@ def login(session: Session, url: str | None) -> None:
         url = click.prompt("Address", default=known, err=True) if terminal else known
     url = settings.read_url(url)
     warn_of_clear_text(url)
-    api_key = settings.read_key(click.prompt("API key", hide_input=True, err=True) if terminal else sys.stdin.readline())
+    # A file with the key may be in any encoding; one with a mark before it is in UTF-8.
+    api_key = settings.read_key(
+        click.prompt("API key", hide_input=True, err=True) if terminal else sys.stdin.buffer.readline().decode("utf-8-sig", "replace")
+    )
     if not api_key:
         raise Ended(exits.AUTHENTICATION, "No key was given", "Type it when asked, or give it on standard input.")
     with session.client_of(url, api_key, retry_seconds=LOGIN_SECONDS) as client:

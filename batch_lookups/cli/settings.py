@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from batch_lookups.cli.exits import AUTHENTICATION, Ended
+from batch_lookups.cli.exits import AUTHENTICATION, ERROR, Ended
 
 URL, API_KEY, RETRY_SECONDS = "BATCH_LOOKUPS_URL", "BATCH_LOOKUPS_API_KEY", "BATCH_LOOKUPS_RETRY_SECONDS"
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -32,7 +32,12 @@ class Credentials(NamedTuple):
 def file() -> Path:
     """$XDG_CONFIG_HOME/batch-lookups/credentials.json."""
     configured = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(configured) if configured else Path.home() / ".config") / "batch-lookups" / "credentials.json"
+    try:
+        folder = Path(configured) if configured else Path.home() / ".config"
+    except RuntimeError as error:
+        # As in a container with any number for a user.
+        raise Ended(ERROR, "This user has no home directory", f"Set HOME, or {URL} and {API_KEY}.") from error
+    return folder / "batch-lookups" / "credentials.json"
 
 
 def stored() -> dict[str, str]:
@@ -106,7 +111,8 @@ def without_password(url: str) -> str:
 
 
 def is_host(text: str) -> bool:
-    return re.fullmatch(r"[\w.:-]+", text) is not None
+    # Longer parts, or empty ones, as of two dots, are not even looked up.
+    return re.fullmatch(r"[\w.:-]+", text) is not None and all(0 < len(part) < 64 for part in text.removesuffix(".").split("."))
 
 
 def read_key(text: str) -> str:
