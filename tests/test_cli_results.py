@@ -169,6 +169,12 @@ def test_a_file_that_cannot_be_written_whole_leaves_nothing_behind(tmp_path: Pat
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("results.csv", "before")]
 
 
+@pytest.mark.parametrize("name", [f"{'x' * 251}.csv", f"{'日' * 83}.csv"])
+def test_a_file_may_have_the_longest_name_there_is(tmp_path: Path, name: str) -> None:
+    saving.save(tmp_path / name, [b"whole"])
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "whole")]
+
+
 def test_a_command_that_is_ended_leaves_no_half_of_a_file(tmp_path: Path) -> None:
     program = f"""
 import os, signal

@@ -116,6 +116,8 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
     Whatever interrupts it, the same command goes on where it was: with the same job, to the same file. Ctrl-C detaches; the job goes on.
     """
     output = saving.none_if_dash(output)
+    if report is not None:
+        saving.require_two_places(output, saving.none_if_dash(report))
     for path in (output, saving.none_if_dash(report)):
         # In its place, the same command would find another file, and submit that.
         if path is not None and file != "-" and path.is_file() and path.samefile(file):
@@ -164,6 +166,8 @@ def watch(session: Session, job: str, output: Path | None, report: Path | None) 
         return exits.of_job(ended)
     if session.output != "text":
         raise click.UsageError("--json and --ndjson print the job; leave out -o and --report, or them.")
+    if output is not None and report is not None:
+        saving.require_two_places(saving.none_if_dash(output), saving.none_if_dash(report))
     return finish(session, job, saving.none_if_dash(output), report, save_results=output is not None)
 
 

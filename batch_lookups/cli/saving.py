@@ -42,6 +42,9 @@ class OutputFile(click.Path):
             return path
         if self._endings and path.suffix.lower() not in ("", *self._endings):
             self.fail(f"{path.name} must end with {', '.join(self._endings[:-1])} or {self._endings[-1]}.", param, ctx)
+        # No name at all, as of a variable that is not set, is the folder where one is.
+        if path.is_dir():
+            self.fail("The name of the file is empty.", param, ctx)
         folder = path.resolve().parent
         if not folder.is_dir():
             self.fail(f"The folder {folder} does not exist.", param, ctx)
@@ -53,6 +56,13 @@ class OutputFile(click.Path):
 RESULTS = OutputFile(".csv", ".xlsx", ".ndjson", ".jsonl")
 PAGE = OutputFile(".html", ".htm")
 REPORT = OutputFile(".html", ".htm", ".csv", ".xlsx", ".json")
+
+
+def require_two_places(output: Path | None, report: Path | None) -> None:
+    """Ends where the report would go where the results go, over them or behind them; None: standard output."""
+    one = output is report if output is None or report is None else output.resolve() == report.resolve() and not is_special(output)
+    if one:
+        raise click.UsageError("The results and the report would go to the same place; save them to two.")
 
 
 def none_if_dash(path: Path | None) -> Path | None:
@@ -75,8 +85,8 @@ def save(path: Path | None, pieces: Iterable[bytes]) -> None:
             target.writelines(pieces)
         return
     path = path.resolve()
-    # Of this process alone: two that watch the same job save it at the same moment.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Of this process alone: two that watch the same job save it at the same moment. No longer than a name may be.
+    part = path.with_name(f".{path.name[:50]}.{os.getpid()}.part")
     try:
         with naming(path), part.open("wb") as file:
             # Whoever may read what is there now may read what takes its place, and nobody else.
