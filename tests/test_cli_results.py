@@ -416,6 +416,10 @@ def test_colours_are_left_out_where_they_are_not_wanted(cli: Cli) -> None:
     plain.read_until(lambda output: "sites.csv" in output)
     assert plain.exit_code() == 0
     assert "\x1b[" not in plain.output
+    dumb = Terminal(cli, "list", TERM="dumb")
+    dumb.read_until(lambda output: "sites.csv" in output)
+    assert dumb.exit_code() == 0
+    assert "\x1b[" not in dumb.output
 
 
 def test_login_asks_for_the_key_without_showing_it(cli: Cli, service: Service) -> None:

@@ -88,7 +88,7 @@ def batch_lookups(context: click.Context) -> None:
     Data goes to standard output, everything else to standard error. BATCH_LOOKUPS_URL and BATCH_LOOKUPS_API_KEY go before what `login`
     stored; without either, the address is http://127.0.0.1:8000. NO_COLOR is obeyed.
     """
-    if os.environ.get("NO_COLOR"):
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         context.color = False
     context.call_on_close(context.ensure_object(Session).close)
 
