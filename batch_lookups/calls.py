@@ -45,7 +45,10 @@ XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """A request, and how to read its answer, of the `media_type`. `repeatable`: it may be carried out twice without harm."""
+    """A request, and how to read its answer, of the `media_type`. `repeatable`: it may be carried out twice without harm.
+
+    `gone`: the code of the error that a repetition gets where the first attempt was carried out and its answer lost, and that answer.
+    """
 
     method: str
     path: str
@@ -56,6 +59,7 @@ class Call(Generic[T]):
     content: bytes | None = None
     repeatable: bool | None = None
     media_type: str = JSON
+    gone: tuple[str, T] | None = None
 
     @property
     def may_repeat(self) -> bool:
@@ -225,7 +229,12 @@ def get_usage(
 
 def delete_job(job_id: str, *, include_report: bool = False) -> Call[dict[str, Any]]:
     """Deletes an ended job with its items; its report too, if asked."""
-    return Call("DELETE", path_of("batch-lookups", job_id), params={"include_report": "true" if include_report else None})
+    return Call(
+        "DELETE",
+        path_of("batch-lookups", job_id),
+        params={"include_report": "true" if include_report else None},
+        gone=("job_not_found", {"message": "Job deleted successfully", "job_id": job_id}),
+    )
 
 
 def retry_job(job_id: str, *, error_code: str | None = None, idempotency_key: str | None = None) -> Call[CreatedBatch]:
@@ -293,7 +302,8 @@ def list_report_shares(report_id: str) -> Call[ReportShareList]:
 
 def revoke_report_share(report_id: str, share_id: str) -> Call[dict[str, Any]]:
     """Ends a link to a report, at once."""
-    return Call("DELETE", path_of("incentive-reports", report_id, "share", share_id))
+    path = path_of("incentive-reports", report_id, "share", share_id)
+    return Call("DELETE", path, gone=("share_not_found", {"message": "Link revoked successfully", "id": share_id}))
 
 
 def list_devices(*, category: str | None = None) -> Call[DeviceList]:
@@ -352,7 +362,7 @@ def set_webhook_config(changes: Mapping[str, Any]) -> Call[WebhookConfig]:
 
 def delete_webhook_config() -> Call[dict[str, Any]]:
     """Ends webhooks; what is pending is not sent."""
-    return Call("DELETE", "/webhook-config")
+    return Call("DELETE", "/webhook-config", gone=("webhook_config_not_found", {"message": "Webhook config deleted"}))
 
 
 def send_test_webhook() -> Call[dict[str, Any]]:

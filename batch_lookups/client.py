@@ -14,7 +14,7 @@ from batch_lookups import __version__, bodies, calls
 from batch_lookups.errors import InvalidArgumentError, UnavailableError
 from batch_lookups.paging import pages
 from batch_lookups.records import RecordSplitter, ResultsFormat
-from batch_lookups.retrying import RETRY_SECONDS, Attempts, OnRetry, describe, require_ours
+from batch_lookups.retrying import RETRY_SECONDS, Attempts, OnRetry, describe, error_of, require_ours
 from batch_lookups.types import Item, Job
 
 P = ParamSpec("P")
@@ -132,6 +132,8 @@ class Client(_Methods):
             else:
                 if response.is_success or response.status_code == 304:
                     return read(response, call)
+                if call.gone and attempts.maybe_done and error_of(response).code == call.gone[0]:
+                    return call.gone[1]
                 retry = attempts.after_response(response)
             self._on_retry(retry)
             time.sleep(retry.delay)
@@ -225,6 +227,8 @@ class AsyncClient(_Methods):
             else:
                 if response.is_success or response.status_code == 304:
                     return read(response, call)
+                if call.gone and attempts.maybe_done and error_of(response).code == call.gone[0]:
+                    return call.gone[1]
                 retry = attempts.after_response(response)
             self._on_retry(retry)
             await asyncio.sleep(retry.delay)

@@ -33,6 +33,8 @@ OnRetry = Callable[[Retry], None]
 class Attempts:
     """The attempts at one request, for so many seconds from the end of the first. `repeatable`: it may be carried out twice without harm.
 
+    `maybe_done`: one of them may have been carried out, and its answer lost.
+
     The first does not count: that nobody answers is noticed late, and a new connection may be all that it takes.
     """
 
@@ -40,11 +42,13 @@ class Attempts:
         self._seconds = seconds
         self._ends_at: float | None = None
         self._repeatable = repeatable
+        self.maybe_done = False
         self._count = 0
 
     def after_error(self, error: httpx.RequestError) -> Retry:
         """How to go on after a connection was lost or not made. Raises UnavailableError: no more."""
         reason = describe(error)
+        self.maybe_done |= not isinstance(error, _NOT_SENT)
         if not self._repeatable and not isinstance(error, _NOT_SENT):
             raise UnavailableError(f"{reason}; the request may have been carried out", maybe_done=True) from error
         if not isinstance(error, httpx.NetworkError | httpx.TimeoutException | httpx.RemoteProtocolError):
@@ -61,6 +65,7 @@ class Attempts:
         # A request with the same idempotency key is under way: of this command, before it was killed.
         waits = response.status_code in (429, 503) or error.code == "request_in_progress" or response.status_code in _GATEWAY
         unknown = response.status_code in _GATEWAY or error.code == "outcome_unknown"
+        self.maybe_done |= unknown
         if not waits or (unknown and not self._repeatable):
             raise error
         delay = self._next_delay(response.headers.get("retry-after"))

@@ -207,6 +207,43 @@ def test_only_what_cannot_happen_twice_is_sent_again(
         assert len(script.requests) == 1
 
 
+def gone(code: str) -> httpx.Response:
+    return httpx.Response(404, json={"error": "There is none", "code": code})
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [lambda: httpx.ReadError("lost"), lambda: httpx.Response(502), lambda: httpx.Response(503, json={"code": "outcome_unknown"})],
+)
+async def test_what_a_lost_answer_may_have_deleted_is_gone_as_it_should_be(
+    naps: list[float], monkeypatch: pytest.MonkeyPatch, trouble: Callable[[], httpx.Response | httpx.TransportError]
+) -> None:
+    monkeypatch.setattr(retrying, "FIRST_DELAY", 0)
+    deleted = {"message": "Job deleted successfully", "job_id": JOB}
+    assert client_of(Script(trouble(), BUSY, gone("job_not_found"))).delete_job(JOB) == deleted
+    assert client_of(Script(trouble(), gone("share_not_found"))).revoke_report_share(JOB, "1")["id"] == "1"
+    assert client_of(Script(trouble(), gone("webhook_config_not_found"))).delete_webhook_config()["message"] == "Webhook config deleted"
+    script = Script(trouble(), gone("job_not_found"))
+    async with AsyncClient("http://service", "key", transport=httpx.MockTransport(script)) as client:
+        assert await client.delete_job(JOB) == deleted
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [gone("job_not_found")],
+        [BUSY, gone("job_not_found")],
+        [httpx.ConnectError("refused"), gone("job_not_found")],
+        [httpx.ReadError("lost"), gone("route_not_found")],
+        [httpx.ReadError("lost"), httpx.Response(404)],
+    ],
+)
+def test_what_nothing_can_have_deleted_was_never_there(naps: list[float], answers: list[httpx.Response | httpx.TransportError]) -> None:
+    with pytest.raises(ApiError) as refused:
+        client_of(Script(*answers)).delete_job(JOB)
+    assert refused.value.status == 404
+
+
 @pytest.mark.parametrize("job_id", ["", ".", "..", f"{JOB}/items", "../api-keys"])
 def test_an_id_that_leads_elsewhere_is_not_sent(job_id: str) -> None:
     script = Script()
