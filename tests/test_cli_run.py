@@ -122,6 +122,13 @@ def test_a_file_that_cannot_be_saved_is_refused_before_anything_is_submitted(cli
     assert cli.run("list", "--json").stdout == "[]\n"
 
 
+def test_the_file_that_standard_input_reads_is_not_written_over(cli: Cli) -> None:
+    sites = cli.sites("sites.csv", 1).read_bytes()
+    refused = run_in_bash(cli, '"$@" < sites.csv', "run", "-", "-o", "sites.csv")
+    assert (refused.returncode, b"sites.csv is the file of the sites" in refused.stderr) == (2, True), refused.stderr
+    assert (cli.folder / "sites.csv").read_bytes() == sites
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,9 +119,10 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
     output = saving.none_if_dash(output)
     if report is not None:
         saving.require_two_places(output, saving.none_if_dash(report))
+    source = os.fstat(sys.stdin.fileno()) if file == "-" else Path(file).stat()
     for path in (output, saving.none_if_dash(report)):
         # In its place, the same command would find another file, and submit that.
-        if path is not None and file != "-" and path.is_file() and path.samefile(file):
+        if path is not None and path.is_file() and os.path.samestat(path.stat(), source):
             raise click.UsageError(f"{path} is the file of the sites; save to another one.")
     try:
         upload = Upload(file, **options)
