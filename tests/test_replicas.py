@@ -29,7 +29,7 @@ from pyshell.settings import Settings
 from tests.conftest import Connection, MakeCluster, running_copy
 from tests.http_fixtures import OPENAPI, PEPPER, UNKNOWN_ID, OrganizationClient, look_up, running_server, site
 from tests.operations_fixtures import fires, needs_promtool
-from tests.standby import promote, running_standby
+from tests.standby import promote, running_standby, wait_for_replay
 from tests.tcp_proxy import running_proxy
 from tests.timed import PATIENCE, wait_until
 
@@ -395,7 +395,7 @@ def test_doctor_tells_whether_the_replica_is_read(own_pair: Pair) -> None:
 def test_a_read_that_the_replica_cancels_is_answered_by_the_primary(pair: Pair, sqlstate: str) -> None:
     client = pair.client()
     client.submit()
-    with interrupted_at_standby(pair.database, "list_batch_lookups", sqlstate, "true"):
+    with interrupted_at_standby(pair, "list_batch_lookups", sqlstate, "true"):
         wait_until(lambda: "replica-lag" in eventual(client, "/incentive-reports").headers)
         response = eventual(client)
         assert (response.json()["total"], "replica-lag" in response.headers) == (1, False)
@@ -405,7 +405,7 @@ def test_a_file_that_the_replica_breaks_off_goes_on_at_the_primary(pair: Pair) -
     client = pair.client()
     job = client.submit(*(site(f"site-{number:03}") for number in range(150)))
     path = f"/batch-lookups/{job['job_id']}/results"
-    with interrupted_at_standby(pair.database, "get_batch_lookup_results", "57P01", "p_after >= 0"):
+    with interrupted_at_standby(pair, "get_batch_lookup_results", "57P01", "p_after >= 0"):
         wait_until(lambda: "replica-lag" in eventual(client, path, format="ndjson").headers)
         before = reads()
         response = eventual(client, path, format="ndjson")
@@ -415,18 +415,19 @@ def test_a_file_that_the_replica_breaks_off_goes_on_at_the_primary(pair: Pair) -
 
 
 @contextmanager
-def interrupted_at_standby(database: Connection, function: str, sqlstate: str, condition: str) -> Iterator[None]:
+def interrupted_at_standby(pair: Pair, function: str, sqlstate: str, condition: str) -> Iterator[None]:
     """Lets a function fail as recovery makes it fail, at a standby and where the condition holds."""
-    [definition] = database.execute(
+    [definition] = pair.database.execute(
         "select pg_get_functiondef(oid) from pg_proc where pronamespace = 'api'::regnamespace and proname = %s", [function]
     ).fetchone() or [""]
     interruption = f"begin\n    if pg_is_in_recovery() and {condition} then raise sqlstate '{sqlstate}'; end if;\n"
     assert "\nbegin\n" in definition
-    database.execute(definition.replace("begin\n", interruption, 1).encode())
+    pair.database.execute(definition.replace("begin\n", interruption, 1).encode())
+    wait_for_replay(pair.primary, pair.standby)
     try:
         yield
     finally:
-        database.execute(definition.encode())
+        pair.database.execute(definition.encode())
 
 
 def test_an_etag_of_the_replica_is_one_of_what_it_showed(pair: Pair) -> None:
