@@ -77,6 +77,11 @@ $$;
 comment on function api.claim_webhooks(uuid, text, integer) is
 'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets, with the trace context of the job, if it has one. Fewer if no more are due, none while the receiver has asked for a pause or the config is disabled. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
 
+-- How long a sender has a delivery for itself.
+create or replace function app.webhook_lease() returns interval
+language sql immutable
+return interval '60 seconds';
+
 -- Two statements with an array of ids between them: in a join, a planner without statistics of this organization would compare every id
 -- with all of its rows.
 create or replace function app.lease_webhooks(p_organization_id uuid, p_sender text, p_limit integer, p_now timestamptz)
@@ -86,7 +91,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_token      uuid        := gen_random_uuid();
-    v_expires_at timestamptz := p_now + interval '60 seconds';
+    v_expires_at timestamptz := p_now + app.webhook_lease();
     v_due        uuid[];
     v_delivery   app.webhook_deliveries;
     v_deliveries app.webhook_deliveries[] := '{}';

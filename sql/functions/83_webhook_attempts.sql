@@ -21,7 +21,7 @@ declare
     -- Claimed before the config changed: what came of them says nothing of the receiver that it names now.
     v_former     uuid[]      := array(select d.id from app.webhook_deliveries d
                                        where d.organization_id = p_organization_id and d.id = any (p_delivery_ids)
-                                         and d.lease_expires_at - interval '60 seconds'
+                                         and d.lease_expires_at - app.webhook_lease()
                                              < (select c.updated_at from app.webhook_configs c where c.organization_id = p_organization_id));
     v_outcomes   app.webhook_outcome[];
     v_deliveries app.webhook_deliveries[];

@@ -207,7 +207,7 @@ begin
     insert into app.webhook_deliveries as d
            (organization_id, id, event, status, data, lease_token, lease_expires_at, leased_by, created_at)
     values (p_organization_id, app.uuid_v7(v_now), 'webhook.test', 'sending', jsonb_build_object('message', 'A test of the webhook config'),
-            gen_random_uuid(), v_now + interval '60 seconds', p_sender, v_now)
+            gen_random_uuid(), v_now + app.webhook_lease(), p_sender, v_now)
     returning d.* into v_delivery;
     return query select * from app.webhook_requests(v_config, array[v_delivery], v_now);
 end;
