@@ -77,8 +77,9 @@ def test_each_of_two_changes_of_the_settings_is_noted_as_its_own(owner: Connecti
     assert changes == [({"max_retries": {"from": 3, "to": 7}},), ({"max_in_flight": {"from": 50, "to": 70}},)]
 
 
-def make_key(owner: Connection, organization_id: object, secret: str) -> object:
-    return fetch_value(owner, "select api.create_api_key(%s, sha256(%s), 'leap_live_', 'cret') ->> 'id'", organization_id, secret.encode())
+def make_key(owner: Connection, organization_id: object, secret: str, maker: object = None) -> object:
+    create = "select api.create_api_key(%s, sha256(%s), 'leap_live_', 'cret', p_created_by => %s) ->> 'id'"
+    return fetch_value(owner, create, organization_id, secret.encode(), maker)
 
 
 REVOKE = "select api.revoke_api_key(%(id)s, %(key)s::uuid, p_include_created => true)"
@@ -112,18 +113,23 @@ def test_a_key_that_rotates_what_it_made_and_its_revocation_do_not_wait_in_a_cir
     owner: Connection, organization_id: object, during: During
 ) -> None:
     key = make_key(owner, organization_id, "maker")
-    made = fetch_value(
-        owner, "select api.create_api_key(%s, sha256('x'), 'leap_live_', 'made', p_created_by => %s) ->> 'id'", organization_id, key
-    )
+    made = make_key(owner, organization_id, "x", key)
     during(MAKE["rotate"], REVOKE, id=organization_id, key=key, other=made)
     assert owner.execute("select revoked_at is null, count(*) from app.api_keys group by 1").fetchall() == [(False, 3)]
+
+
+ADD_DELIVERY = "select app.add_webhook(%s, 'batch.completed', null, '{}', app.clock())"
+
+
+def make_delivery(owner: Connection, organization_id: object) -> None:
+    owner.execute('select api.set_webhook_config(%s, \'{"url": "https://example.com/"}\')', [organization_id])
+    owner.execute(ADD_DELIVERY.encode(), [organization_id])
 
 
 def test_a_delivery_that_is_released_while_the_ready_list_is_settled_is_due_at_once(
     database_url: str, owner: Connection, organization_id: object
 ) -> None:
-    owner.execute('select api.set_webhook_config(%s, \'{"url": "https://example.com/"}\')', [organization_id])
-    owner.execute("select app.add_webhook(%s, 'batch.completed', null, '{}', app.clock())", [organization_id])
+    make_delivery(owner, organization_id)
     assert fetch_value(owner, "select count(*) from api.claim_webhooks(%s, 'sender', 10)", organization_id) == 1
     with psycopg.connect(database_url) as settling:
         settling.execute("select app.settle_webhooks(%s)", [organization_id])
@@ -135,9 +141,7 @@ def test_a_key_that_is_made_by_a_made_one_while_its_maker_is_revoked_is_revoked_
     owner: Connection, organization_id: object, during: During
 ) -> None:
     key = make_key(owner, organization_id, "maker")
-    made = fetch_value(
-        owner, "select api.create_api_key(%s, sha256('x'), 'leap_live_', 'made', p_created_by => %s) ->> 'id'", organization_id, key
-    )
+    made = make_key(owner, organization_id, "x", key)
     during(MAKE["create"].replace("%(key)s", "%(made)s"), REVOKE, id=organization_id, key=key, made=made)
     assert owner.execute("select revoked_at is null, count(*) from app.api_keys group by 1").fetchall() == [(False, 3)]
 
@@ -145,8 +149,7 @@ def test_a_key_that_is_made_by_a_made_one_while_its_maker_is_revoked_is_revoked_
 def test_deliveries_of_a_claim_that_runs_on_without_its_sender_are_released(
     database_url: str, owner: Connection, organization_id: object
 ) -> None:
-    owner.execute('select api.set_webhook_config(%s, \'{"url": "https://example.com/"}\')', [organization_id])
-    owner.execute("select app.add_webhook(%s, 'batch.completed', null, '{}', app.clock())", [organization_id])
+    make_delivery(owner, organization_id)
     release = "select api.release_lost_webhooks(%s, 'sender', '{}')"
     with psycopg.connect(database_url) as claiming:
         claiming.execute("select from api.claim_webhooks(%s, 'sender', 10)", [organization_id])
@@ -158,12 +161,10 @@ def test_deliveries_of_a_claim_that_runs_on_without_its_sender_are_released(
 def test_a_delivery_that_is_sent_or_made_while_the_config_is_deleted_waits_for_no_other_receiver(
     database_url: str, owner: Connection, organization_id: object
 ) -> None:
-    owner.execute('select api.set_webhook_config(%s, \'{"url": "https://example.com/"}\')', [organization_id])
-    add = "select app.add_webhook(%s, 'batch.completed', null, '{}', app.clock())"
-    owner.execute(add.encode(), [organization_id])
+    make_delivery(owner, organization_id)
     [(sent, token)] = owner.execute("select delivery_id, lease_token from api.claim_webhooks(%s, 'sender', 10)", [organization_id])
     with psycopg.connect(database_url) as flushing:
-        flushing.execute(add.encode(), [organization_id])
+        flushing.execute(ADD_DELIVERY.encode(), [organization_id])
         owner.execute("select api.delete_webhook_config(%s)", [organization_id])
     owner.execute("select api.record_webhooks(%s, %s, %s, '{500}', '{null}', '{1}', '{}', '{null}')", [organization_id, [sent], [token]])
     assert owner.execute("select from api.claim_webhooks(%s, 'sender', 10)", [organization_id]).fetchall() == []
