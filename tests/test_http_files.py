@@ -22,6 +22,7 @@ from tests.http_fixtures import Json, OrganizationClient, address, site
 
 HEADER = "Deal ID,Street Address,City,State,ZIP,Building Type,Device IDs\n"
 ROW = "deal-001,200 N Spring St,Los Angeles,CA,90012,Residential,1;2\n"
+DESCRIPTION = json.loads((Path(__file__).parents[1] / "openapi.json").read_text())
 SITES = Path(__file__).parents[1] / "examples" / "sites.csv"
 
 
@@ -155,6 +156,24 @@ def test_columns_and_defaults_can_be_given(client: OrganizationClient) -> None:
     wrong = ("[]", "{", '{"reference_id": true}', '{"reference_id": 6}', '{"reference_id": "No"}', "[" * 5000)
     for columns in (*wrong, '{"reference_id": 99999999999999999999}', r'{"reference_id": "\ud800"}', r'{"\ud800": 1}'):
         assert refused(upload(client, text, **(options | {"columns": columns})))["code"] == "invalid_columns"
+
+
+def test_the_parts_of_a_street_are_joined_and_come_back(client: OrganizationClient) -> None:
+    header = "Deal ID,street_number,Dir,street_1,Type,City,State,ZIP,Building Type,Devices\n"
+    columns = '{"street_predirectional": "Dir", "street_suffix": "Type"}'
+    batch = created(upload(client, header + "abc,200,N,Spring,St,Los Angeles,CA,90012,House,1\n", columns=columns))
+    [item] = client.get(f"/batch-lookups/{batch['job_id']}/items").json()["items"]
+    assert item["address"]["street_1"] == "200 N Spring St"
+    results = list(csv.reader(client.get(f"/batch-lookups/{batch['job_id']}/results?format=csv").text.splitlines()))
+    assert [row[:5] for row in results] == [header.split(",")[:5], ["abc", "200", "N", "Spring", "St"]]
+
+
+def test_the_description_lists_the_fields_of_files(client: OrganizationClient) -> None:
+    hint = refused(upload(client, HEADER + ROW, columns='{"colour": 1}'))["hint"]
+    fields = hint.removeprefix("The fields are ").removesuffix(".").split(", ")
+    for path in ("/batch-lookups", "/uploads"):
+        parameters = {p["name"]: p["description"] for p in DESCRIPTION["paths"][path]["post"]["parameters"] if "name" in p}
+        assert set(re.findall(r"`(\w+)`", parameters["columns"].partition("Fields: ")[2])) == set(fields)
 
 
 def test_rows_without_an_id_are_numbered_by_their_lines(client: OrganizationClient) -> None:

@@ -27,6 +27,16 @@ export const TITLES = {
   country_code: "Country",
   building_type: "Building type",
   device_ids: "Devices",
+  street_number: "House number",
+  street_predirectional: "Direction before the street",
+  street_suffix: "Street type",
+  street_postdirectional: "Direction after the street",
+  household_income: "Household income",
+  household_size: "Household size",
+  owner_status: "Owner or renter",
+  tax_filing: "Tax filing status",
+  create_application: "Create an application",
+  webhook_custom_fields: "Custom fields for the webhook",
 } as const;
 
 /** Results that are not older are used again, unless it is unchecked. */

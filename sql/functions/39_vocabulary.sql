@@ -52,6 +52,13 @@ select n.name, f.field, n.rank::integer
         ('street_2', array['street2', 'streetaddress2', 'addressline2', 'address2', 'streetline2', 'unit', 'unitnumber', 'unitapt', 'aptunit',
                            'apartment', 'apartmentsuite', 'apartmentsuiteetc', 'aptsuite', 'aptsuiteunit', 'apt', 'suite', 'adresse2',
                            'ligneadresse2', 'lignedadresse2', 'appartement', 'adresszusatz']),
+        -- The parts of a street line, as USPS Publication 28 names them.
+        ('street_number', array['streetnumber', 'streetnum', 'streetno', 'streetnr', 'housenumber', 'housenum', 'houseno', 'housenr', 'addressnumber',
+                                'addressno', 'civicnumber', 'civicno', 'numerocivique', 'nocivique', 'hausnummer', 'hausnr']),
+        ('street_predirectional', array['streetpredirectional', 'predirectional', 'streetpredirection', 'predirection', 'streetpredir', 'predir', 'streetdirection',
+                                        'streetdir', 'streetprefix']),
+        ('street_suffix', array['streetsuffix', 'streettype', 'streetsfx']),
+        ('street_postdirectional', array['streetpostdirectional', 'postdirectional', 'streetpostdirection', 'postdirection', 'streetpostdir', 'postdir']),
         ('city', array['city', 'town', 'citytown', 'towncity', 'municipality', 'locality', 'ville', 'ort', 'stadt', 'citystate', 'citystatezip', 'citystatezipcode']),
         ('state_or_province_code', array['stateorprovincecode', 'stateorprovince', 'stateprovince', 'provincestate', 'stateprovincecode',
                                          'stateprovincetextonly', 'stateregion', 'statecode', 'provincecode', 'state', 'province',
@@ -91,12 +98,6 @@ select p.prefix || n.name, n.field, 100
  where p.prefix || n.name not in ('addressstreet1', 'buildingunit');
 
 comment on view app.column_names is 'Names of columns, as app.plain_name leaves them, and the field that each is for; lower ranks win.';
-
--- Columns that have a part of street_1: no field has several columns.
-create or replace function app.street_number_names() returns text[]
-language sql immutable
-return array['streetnumber', 'streetnum', 'streetno', 'streetnr', 'housenumber', 'housenum', 'houseno', 'housenr', 'addressnumber', 'addressno', 'civicnumber',
-             'civicno', 'numerocivique', 'nocivique', 'hausnummer', 'hausnr'];
 
 -- Territories are states to us, and countries to ISO 3166 and to many CRMs.
 create or replace view app.country_names as

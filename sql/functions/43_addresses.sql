@@ -52,6 +52,20 @@ $$;
 
 comment on function app.parts_of_address(text, text[], text[]) is 'What a cell with several parts of an address says, as {field: text}; null: it is not clear.';
 
+-- What the street says itself is not said twice, and one that begins with the number (12, 12A or 12-14, but not 12th) is left alone.
+create or replace function app.joined_street(p_number text, p_predirectional text, p_street text, p_suffix text, p_postdirectional text) returns text
+language sql immutable
+return (select case when starts_with(lower(p_street), lower(p_number)) and substr(p_street, length(p_number) + 1) !~* '^([0-9]|[a-z]{2})' then p_street
+                    when p_street is not null
+                    then concat_ws(' ', p_number,
+                                   case when lower(p_predirectional) is distinct from w.words[1] then p_predirectional end,
+                                   p_street,
+                                   case when (lower(p_suffix) = any (w.words[2:])) is not true then p_suffix end,
+                                   case when lower(p_postdirectional) is distinct from w.words[cardinality(w.words)] then p_postdirectional end) end
+          from regexp_split_to_array(lower(translate(p_street, '.,', '')), '\s+') w (words));
+
+comment on function app.joined_street(text, text, text, text, text) is 'The street line of an address whose parts have columns of their own: 12, N, Main, St gives 12 N Main St. null: the street has no name.';
+
 create or replace function app.known_regions() returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,9 +1,14 @@
 -- Chapter 43, files: recognizes the columns and cleans the cells of a spreadsheet. Files, drafts and SQL tables follow the same rules.
 
+-- Columns that have parts of street_1, in the order in which they stand around it.
+create or replace function app.street_part_fields() returns text[]
+language sql immutable
+return array['street_number', 'street_predirectional', 'street_suffix', 'street_postdirectional'];
+
 create or replace function app.file_fields() returns text[]
 language sql immutable
 return array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code', 'building_type', 'device_ids',
-             'create_application', 'webhook_custom_fields', 'household_income', 'household_size', 'owner_status', 'tax_filing'];
+             'create_application', 'webhook_custom_fields', 'household_income', 'household_size', 'owner_status', 'tax_filing'] || app.street_part_fields();
 
 -- The header is the row, of the first 25, with the most columns that we recognize or the request names.
 create or replace function app.find_header(p_rows jsonb, p_columns jsonb) returns integer

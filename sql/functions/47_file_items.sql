@@ -73,6 +73,10 @@ declare
     v_device_ids         integer := p_columns #>> '{device_ids,place}';
     v_create_application integer := p_columns #>> '{create_application,place}';
     v_custom_fields      integer := p_columns #>> '{webhook_custom_fields,place}';
+    v_street_number      integer := p_columns #>> '{street_number,place}';
+    v_predirectional     integer := p_columns #>> '{street_predirectional,place}';
+    v_suffix             integer := p_columns #>> '{street_suffix,place}';
+    v_postdirectional    integer := p_columns #>> '{street_postdirectional,place}';
     v_income             integer := p_columns #>> '{household_income,place}';
     v_size               integer := p_columns #>> '{household_size,place}';
     v_owner_status       integer := p_columns #>> '{owner_status,place}';
@@ -81,6 +85,7 @@ declare
     v_shared       constant text    := app.field_of_shared_cells(v_given);
     v_shared_place constant integer := p_columns #>> array[v_shared, 'place'];
     v_parts        jsonb[];
+    v_has_street_parts constant boolean := v_given && app.street_part_fields();
     v_has_household constant boolean := v_given && array['household_income', 'household_size', 'owner_status', 'tax_filing'];
     -- Each row may have words of its own.
     v_names     constant jsonb := app.device_names();
@@ -138,7 +143,13 @@ begin
     select jsonb_strip_nulls(jsonb_build_object(
                'reference_id', m.reference_id,
                'address', jsonb_object(array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'],
-                                       array[m.street_1, m.street_2, m.city, m.region_code, m.postal_code, m.country_code]),
+                                       array[case when v_has_street_parts then app.joined_street(
+                                                 regexp_replace(app.cell(m.raw ->> v_street_number, m.is_clean, false, p_defaults ->> 'street_number'), '[.,]0+$', ''),
+                                                 app.cell(m.raw ->> v_predirectional, m.is_clean, false, p_defaults ->> 'street_predirectional'),
+                                                 m.street_1,
+                                                 app.cell(m.raw ->> v_suffix, m.is_clean, false, p_defaults ->> 'street_suffix'),
+                                                 app.cell(m.raw ->> v_postdirectional, m.is_clean, false, p_defaults ->> 'street_postdirectional'))
+                                             else m.street_1 end, m.street_2, m.city, m.region_code, m.postal_code, m.country_code]),
                'building_type', m.type_code,
                'device_ids', m.devices,
                'create_application', m.application,
@@ -326,14 +337,6 @@ begin
     if exists (select from generate_series(last_row, jsonb_array_length(v_rows) - 1) r (n) where v_rows -> r.n <> '[]') then
         notes := notes || jsonb_build_array(jsonb_build_object('code', 'footer_skipped', 'message', 'The last rows look like a footer, and were left out'));
     end if;
-    notes := notes || coalesce(
-        (select jsonb_agg(jsonb_build_object('code', 'street_number_unused',
-                                             'message', format('%s was not read: have the number and the name of the street in one column', left(c ->> 'header', 100))))
-           from jsonb_array_elements(columns) c
-          where c ->> 'field' is null and app.plain_name(c ->> 'header') = any (app.street_number_names())
-            -- An address has its number.
-            and exists (select from jsonb_array_elements(columns) s
-                         where s ->> 'field' = 'street_1' and app.plain_name(s ->> 'header') ~ '(street1?|streetname|rue|strasse)$')), '[]');
 end;
 $$;
 

@@ -39,7 +39,7 @@ create or replace function app.has_own_columns(p_columns jsonb) returns boolean
 language sql immutable
 return jsonb_path_exists(p_columns, '$[*] ? (@.header != "" && (@.field == null || @.header != @.field
                                                                    || @.field == "create_application" || @.field == "webhook_custom_fields"
-                                                                   || @.field like_regex "^(household_|owner_status|tax_filing)"))');
+                                                                   || @.field like_regex "^(household_|owner_status|tax_filing|street_[a-z])"))');
 
 -- The members of the metadata of all items, in the order in which they come.
 create or replace function app.metadata_names(p_sources jsonb[]) returns text[]

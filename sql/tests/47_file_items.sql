@@ -1,5 +1,5 @@
 begin;
-select plan(25);
+select plan(27);
 
 -- What the file of a header and one row becomes, with the columns found by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -92,11 +92,22 @@ select is((select columns #> '{0,samples}' from app.file_layout('{"rows": [["Str
           'the samples of a column leave the footer out');
 
 select results_eq(
-    $$ select l.columns #>> '{1,field}', l.notes
-         from unnest(array['Street Name', 'Address']) h, app.file_layout(jsonb_build_object('rows', jsonb_build_array(jsonb_build_array('Deal ID', h, 'Street No.'))), true, '{}') l $$,
-    $$ values ('street_1', '[{"code": "street_number_unused", "message": "Street No. was not read: have the number and the name of the street in one column"}]'::jsonb),
-              ('street_1', '[]') $$,
-    'a column with the numbers of the houses alone is told as unused');
+    $$ select item #>> '{address,street_1}', messages from pg_temp.items('[["Deal ID", "House No.", "Pre Dir", "Street Name", "Street Type", "Post Dir"],
+           ["1", "12", "N", "Main", "St", "NW"], ["2", "12.0", "", "Main St", "", ""], ["3", "", "", "12 Main St", "", ""], ["4", "12", "N", "12 N Main St", "St", ""],
+           ["5", "12", "n.a.", "Elm ", "N/A", ""], ["6", "12", "N", "", "St", "NW"]]') $$,
+    $$ values ('12 N Main St NW', '{}'::text[]), ('12 Main St', '{}'), ('12 Main St', '{}'), ('12 N Main St', '{}'), ('12 Elm', '{}'), (null, '{}') $$,
+    'the parts of a street that have columns of their own are joined');
+select is((select item #>> '{address,street_1}' from pg_temp.items('[["Deal ID", "Street No", "Address"], ["1", 12, "Main St"]]')), '12 Main St',
+          'a house number goes before the address that lacks one');
+select results_eq(
+    $$ select app.joined_street(number, predirectional, street, suffix, postdirectional)
+         from (values (1, '12', 'N', '12 N Main St', 'St', 'W'), (2, '12', 'N', '12A Main', 'St', null), (3, '12', null, '12-14 Main St', 'St', null),
+                      (4, '12', null, '12th', 'Ave', null), (5, '12', null, '125 Main St', null, null), (6, '12', 'N', 'N Main St. NW', 'St', 'NW'),
+                      (7, '9', null, 'St Charles', 'St', null), (8, null, 'N', 'Main', null, null), (9, '12', 'N', null, 'St', null), (10, '1(2', null, 'Main', '*', null))
+              v (n, number, predirectional, street, suffix, postdirectional) order by n $$,
+    $$ values ('12 N Main St'), ('12A Main'), ('12-14 Main St'), ('12 12th Ave'), ('12 125 Main St'), ('12 N Main St. NW'), ('9 St Charles St'), ('N Main'), (null),
+              ('1(2 Main *') $$,
+    'a street that begins with its number is left alone, and what it says itself is not said twice');
 
 select is((select array_agg(i.item -> 'webhook_custom_fields' order by i.item ->> 'reference_id')
              from pg_temp.items(jsonb_build_array('["Deal ID", "Webhook Custom Fields"]'::jsonb, jsonb_build_array('a', '{"deal": {"id": 7, "at": null}}'),

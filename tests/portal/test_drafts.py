@@ -13,6 +13,7 @@ from playwright.sync_api import Dialog, Locator, Page, Request, Route, expect
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up
 from tests.portal.conftest import DESKTOP, PAINTED, PHONE, Person, SignedIn
+from tests.worker_fixtures import fetch_value
 
 # The browser copies when the test says so, once.
 HOLD_COPY = """() => {
@@ -156,7 +157,7 @@ def three_sheets() -> bytes:
     return content.getvalue()
 
 
-def test_another_sheet_of_a_workbook_is_chosen(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_another_sheet_of_a_workbook_is_chosen(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     person = signed_in("upload")
     page = person.page
     upload(page, three_sheets())
@@ -182,6 +183,9 @@ def test_another_sheet_of_a_workbook_is_chosen(signed_in: SignedIn, client: Orga
     person.look("draft-sheets")
     [kept] = client.get("/uploads").json()["uploads"]
     assert kept["total_rows"] == 3
+
+    fields = fetch_value(database, "select app.file_fields()")
+    assert {option.get_attribute("value") for option in page.get_by_label("Owner").locator("option").all()} == {"", *fields}
 
     # What was changed is not lost without a word.
     page.get_by_label("Owner").select_option("street_2")

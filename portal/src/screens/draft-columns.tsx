@@ -84,7 +84,6 @@ export function Columns({ draft }: { draft: Draft }) {
                       {used.has(field) && field !== column.field ? " (instead)" : ""}
                     </option>
                   ))}
-                  {column.field && !(column.field in TITLES) && <option value={column.field}>{titleOf(column.field)}</option>}
                 </select>
               </td>
               <td class="soft samples" data-label="First values">{column.samples?.join(" · ")}</td>
