@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -51,8 +52,9 @@ class Attempts:
         self.maybe_done |= not isinstance(error, _NOT_SENT)
         if not self._repeatable and not isinstance(error, _NOT_SENT):
             raise UnavailableError(f"{reason}; the request may have been carried out", maybe_done=True) from error
-        if not isinstance(error, httpx.NetworkError | httpx.TimeoutException | httpx.RemoteProtocolError):
-            # A proxy that refuses, an address that is none, an answer that cannot be decoded: time changes nothing.
+        if not isinstance(error, httpx.NetworkError | httpx.TimeoutException | httpx.RemoteProtocolError) or _fails_at_tls(error):
+            # A proxy that refuses, an address that is none, an answer that cannot be decoded, a certificate that is not trusted: time
+            # changes nothing.
             raise UnavailableError(reason) from error
         delay = self._next_delay(None)
         if delay is None:
@@ -75,7 +77,7 @@ class Attempts:
 
     def _next_delay(self, retry_after: str | None) -> float | None:
         """Seconds to wait: at least what the service says, else longer each time. Chance spreads clients that wait. None: time is up."""
-        delay: float = min(FIRST_DELAY * 2**self._count, LONGEST_DELAY) * random.uniform(0.7, 1.3)
+        delay: float = min(FIRST_DELAY * 2.0 ** min(self._count, 10), LONGEST_DELAY) * random.uniform(0.7, 1.3)
         if retry_after is not None and retry_after.isdecimal():
             delay = max(float(retry_after) + random.random(), delay)
         self._count += 1
@@ -83,6 +85,13 @@ class Attempts:
         if self._ends_at is None:
             self._ends_at = now + self._seconds
         return delay if now + delay < self._ends_at else None
+
+
+def _fails_at_tls(error: BaseException | None) -> bool:
+    """Whether the two sides cannot agree; a connection that was lost amid their talk raises an error of another type."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return type(error) in (ssl.SSLError, ssl.SSLCertVerificationError)
 
 
 def error_of(response: httpx.Response) -> ApiError:

@@ -15,7 +15,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,6 +30,7 @@ from batch_lookups.records import Reader, RecordSplitter, ResultsFormat, whole_r
 from batch_lookups.retrying import Retry
 from batch_lookups.webhooks import SecretError, sign, why_not_genuine
 from pyshell.settings import ROOT
+from tests.certificates import authority
 from tests.cli_fixtures import Cli, Service
 from tests.tcp_proxy import running_proxy
 from tests.timed import set_monotonic
@@ -87,7 +88,7 @@ def test_clients_that_are_refused_at_once_do_not_come_back_at_once(naps: list[fl
 @pytest.mark.parametrize("retry_after", [{}, {"retry-after": "Sat, 28 Nov 2026 12:00:00 GMT"}])
 def test_a_service_that_stays_busy_is_asked_ever_more_seldom_but_not_too_seldom(naps: list[float], retry_after: dict[str, str]) -> None:
     busy = httpx.Response(503, headers=retry_after, json={"error": "The service is busy", "code": "busy"})
-    client_of(Script(*[busy] * 8, httpx.Response(200, json={"id": JOB}))).get_job(JOB)
+    client_of(Script(*[busy] * 1100, httpx.Response(200, json={"id": JOB}))).get_job(JOB)
     assert naps[0] <= 0.65
     assert all(7 <= nap <= 13 for nap in naps[5:])
 
@@ -114,6 +115,16 @@ def test_what_time_does_not_change_is_told_at_once(naps: list[float], trouble: h
         with pytest.raises(UnavailableError) as raised:
             call(client_of(script))
         assert (raised.value.maybe_done, len(script.requests), naps) == (False, 1, [])
+
+
+@pytest.mark.parametrize(("tls", "reason"), [(True, "CERTIFICATE_VERIFY_FAILED"), (False, "WRONG_VERSION_NUMBER")])
+def test_a_server_whose_tls_is_not_accepted_is_told_at_once(naps: list[float], tmp_path: Path, tls: bool, reason: str) -> None:
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    if tls:
+        server.socket = authority("localhost", tmp_path).server.wrap_socket(server.socket, server_side=True, suppress_ragged_eofs=True)
+    with serving(server), pytest.raises(UnavailableError, match=reason):
+        Client(f"https://localhost:{server.server_port}", "key").get_job(JOB)
+    assert naps == []
 
 
 def test_where_a_redirect_leads_is_told_without_what_may_be_a_secret() -> None:
