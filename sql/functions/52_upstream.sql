@@ -292,7 +292,10 @@ begin
            probe_at                = v_upstream.probe_at;
     perform app.count_pauses(p_organization_id, v_before, v_upstream, p_now);
     if app.is_news(v_before, v_upstream) then
-        perform app.tell_nodes(nullif(v_upstream.paused_until, '-infinity'), v_upstream.unavailable_since, v_upstream.probe_at);
+        perform app.tell_nodes(nullif(v_upstream.paused_until, '-infinity'),
+                               case when v_before.unavailable_since is not null then coalesce(v_upstream.unavailable_since, '-infinity')
+                                    else v_upstream.unavailable_since end,
+                               v_upstream.probe_at);
     end if;
     -- Wakes all workers when it opens or closes.
     if v_was_open <> (app.closed_until(v_upstream, p_now) <= p_now) then
@@ -325,7 +328,7 @@ as $$
 begin
     update app.upstream_state
        set paused_until = '-infinity', consecutive_failures = 0, unavailable_since = null, probe_at = '-infinity';
-    perform app.tell_nodes('-infinity', null, null);
+    perform app.tell_nodes('-infinity', '-infinity', null);
     perform app.audit(app.installation_id(), 'lookups.resumed');
     perform pg_notify('batch_lookups_ready', '');
 end;

@@ -233,16 +233,16 @@ begin
 end;
 $$;
 
--- What another node tells: a pause until p_paused_until (null: none; -infinity: there is none any more), and an outage since
--- p_unavailable_since (null: it is over).
+-- What another node tells: a pause until p_paused_until, and an outage since p_unavailable_since; null: it knows of none, -infinity: it is over.
 create or replace function app.hear_of_upstream(p_paused_until timestamptz, p_unavailable_since timestamptz, p_probe_at timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
 as $$
 declare
-    v_now    timestamptz := app.clock();
-    v_before app.upstream;
-    v_after  app.upstream;
+    v_now     timestamptz := app.clock();
+    v_is_over boolean     := coalesce(p_unavailable_since = '-infinity', false);
+    v_before  app.upstream;
+    v_after   app.upstream;
 begin
     begin
         select * into v_before from app.upstream_state for update;
@@ -252,9 +252,9 @@ begin
     end;
     update app.upstream_state
        set paused_until         = case when p_paused_until = '-infinity' then p_paused_until else greatest(paused_until, p_paused_until) end,
-           unavailable_since    = case when p_unavailable_since is not null then coalesce(unavailable_since, p_unavailable_since) end,
-           probe_at             = case when p_unavailable_since is not null then greatest(probe_at, p_probe_at) else '-infinity' end,
-           consecutive_failures = case when p_unavailable_since is not null then consecutive_failures else 0 end;
+           unavailable_since    = case when v_is_over then null else coalesce(unavailable_since, p_unavailable_since) end,
+           probe_at             = case when v_is_over then '-infinity' when p_unavailable_since is not null then greatest(probe_at, p_probe_at) else probe_at end,
+           consecutive_failures = case when v_is_over then 0 else consecutive_failures end;
     select * into v_after from app.upstream_state;
     if (app.closed_until(v_before, v_now) > v_now) <> (app.closed_until(v_after, v_now) > v_now) then
         perform pg_notify('batch_lookups_ready', '');

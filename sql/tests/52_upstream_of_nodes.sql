@@ -1,5 +1,5 @@
 begin;
-select plan(28);
+select plan(30);
 \ir fixtures.psql
 select pg_temp.turn_clock('2030-01-01T00:00:00Z');
 select api.update_settings('{"lookups_per_second": 20}') as settings \gset
@@ -55,8 +55,13 @@ select app.hear_of_upstream('-infinity', app.clock(), app.clock() + interval '1 
 select results_eq(
     $$ select round(paused_for::numeric, 3), stopped from api.heartbeat('w') $$, $$ values (1.000, true) $$,
     'an outage of another node is one here, with its first probe');
-select app.hear_of_upstream(null, null, null);
+select app.hear_of_upstream(app.clock() - interval '1 second', null, null);
+select is((select stopped from api.heartbeat('w')), true, 'an outage is not over because another node, which has not heard of it, tells of a pause');
+select app.hear_of_upstream(null, '-infinity', null);
 select is((select stopped from api.heartbeat('w')), false, 'an outage is over here when it is at another node');
+update app.upstream_state set consecutive_failures = 3;
+select app.hear_of_upstream(app.clock() - interval '1 second', null, null);
+select is((select consecutive_failures from app.upstream_state), 3, 'a pause of another node does not end the count of failures');
 select bag_eq(
     $$ select v.news, app.is_news(u, v.upstream)
          from app.upstream_state s
