@@ -133,6 +133,17 @@ class TestCsv:
         assert detect_delimiter("Deal ID;Street, with number;City\nd-1;12 Elm St, Unit 4;Boston\n") == ";"
         assert detect_delimiter("My sites; all of them\n" + HEADER + ROW) == ","
 
+    def test_commas_in_the_cells_do_not_outnumber_the_delimiters_of_the_header(self) -> None:
+        row = "d-{};1 Main St, Apt 4, Oakland, CA 94601, USA;House\n"
+        assert detect_delimiter("Deal ID;Full Address;Type\n" + "".join(map(row.format, range(9)))) == ";"
+        # A few rows lack their last cells, and each has a comma.
+        ragged = "d-{}\tBoston, MA\t02134\tHouse\n"
+        assert detect_delimiter("ID\tCity, State\tZIP\tType\n" + "".join(map(ragged.format, range(9))) + "d-9\tBoston, MA\n") == "\t"
+
+    def test_a_space_may_follow_the_delimiter(self) -> None:
+        table = read_csv('Deal ID, Street, City\nd-1, "12 Elm St, Unit 4", "Boston"\nd-2, 13 Elm St, "Saint ""X"""\n')
+        assert cells_of(table) == [["Deal ID", "Street", "City"], ["d-1", "12 Elm St, Unit 4", "Boston"], ["d-2", "13 Elm St", 'Saint "X"']]
+
     def test_quotation_marks_within_a_cell_are_text(self) -> None:
         rows = cells_of(read_csv(HEADER + ROW.replace("200", '2"00') + ROW.replace("200", '2"00')))
         assert [row[1] for row in rows[1:]] == ['2"00 N Spring St'] * 2

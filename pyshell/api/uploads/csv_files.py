@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter
 from itertools import islice
-from typing import Self
+from operator import attrgetter
+from typing import NamedTuple, Self
 
 from pyshell.api.errors import ApiError
 from pyshell.api.uploads.tables import MAX_RECORD_LENGTH, Table, empty_file
@@ -53,7 +53,8 @@ def read_csv(text: str) -> Table:
     delimiter = separator[1] if separator else detect_delimiter(text)
     table = Table()
     lines = RecordLines(text, first_line)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    # People who write CSV by hand put a space after a comma.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
     line = first_line
     try:
         for cells in reader:
@@ -67,20 +68,39 @@ def read_csv(text: str) -> Table:
     return table
 
 
+class Fit(NamedTuple):
+    """How a delimiter cuts the first rows: the cells beyond the first of those that it cuts alike, their number, and which is the first."""
+
+    cells: int
+    rows: int
+    first_row: int
+    delimiter: str
+
+
 def detect_delimiter(text: str) -> str:
-    """The delimiter that splits most of the first rows into the same number of cells, and into most cells."""
-    sample = text[:100_000]
+    """The delimiter that cuts most of the first rows into the same number of cells, and into most cells.
 
-    def fitness(delimiter: str) -> int:
-        widths: Counter[int] = Counter()
-        try:
-            for cells in islice(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter), SAMPLE_ROWS):
-                widths[len(cells)] += 1
-        except csv.Error:
-            return 0
-        return max(((width - 1) * count for width, count in widths.items()), default=0)
+    One that begins with an earlier row, and cuts more rows alike, goes before it. An address in one cell may have more commas than its row
+    has semicolons, as in `d-001;1 Main St, Apt 4, Oakland, CA 94601;House`, but the header above has none.
+    """
+    fits = [fit(text[:100_000], delimiter) for delimiter in DELIMITERS]
+    best = max(fits, key=attrgetter("cells"))
+    earlier = [other for other in fits if other.cells > 0 and other.first_row < best.first_row and other.rows > best.rows]
+    return max(earlier, key=attrgetter("cells"), default=best).delimiter
 
-    return max(DELIMITERS, key=fitness)
+
+def fit(sample: str, delimiter: str) -> Fit:
+    rows_of: dict[int, list[int]] = {}
+    try:
+        rows = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, skipinitialspace=True)
+        for number, cells in enumerate(islice(rows, SAMPLE_ROWS)):
+            rows_of.setdefault(len(cells), []).append(number)
+    except csv.Error:
+        return Fit(0, 0, 0, delimiter)
+    return max(
+        (Fit((width - 1) * len(numbers), len(numbers), numbers[0], delimiter) for width, numbers in rows_of.items()),
+        default=Fit(0, 0, 0, delimiter),
+    )
 
 
 def reason(error: csv.Error) -> str:
