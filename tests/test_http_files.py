@@ -323,6 +323,38 @@ def test_an_excel_workbook_is_a_batch(client: OrganizationClient) -> None:
     )
 
 
+def test_a_workbook_tells_what_a_person_sees_otherwise(client: OrganizationClient) -> None:
+    header = HEADER.strip().split(",")
+    rows = [[row, "12 Elm St", "Boston", "MA", 2134, "Single Family", 1] for row in (41, 42, 43)]
+    book = openpyxl.load_workbook(io.BytesIO(workbook([header, *rows])))
+    sheet = book.worksheets[0]
+    for row in (2, 3, 4):
+        sheet[f"A{row}"].number_format, sheet[f"E{row}"].number_format = "000000", "00000"
+    sheet.row_dimensions[3].hidden = True
+
+    def saved() -> bytes:
+        file = io.BytesIO()
+        book.save(file)
+        return file.getvalue()
+
+    batch = created(upload(client, saved(), "application/octet-stream"))
+    items = client.get(f"/batch-lookups/{batch['job_id']}/items").json()["items"]
+    assert [item["reference_id"] for item in items] == ["000041", "000042", "000043"]
+    assert {item["address"]["postal_code"] for item in items} == {"02134"}
+    assert [note["code"] for note in batch["notes"]] == ["hidden_rows_read"]
+    sheet["B2"], sheet["C4"] = '=CONCATENATE(12," Elm St")', "#REF!"
+    body = refused(upload(client, saved(), "application/octet-stream"))
+    assert [(item["line"], item["error"]) for item in body["invalid_items"]] == [
+        (2, "Missing required fields: address.street_1"),
+        (4, "Missing required fields: address.city"),
+    ]
+    assert body["hint"].startswith("1 cell has a formula without its result (B2), read as #N/A: open the workbook")
+    draft = client.post("/uploads", content=saved(), headers={"content-type": "application/octet-stream"}).json()
+    assert [note["code"] for note in draft["notes"]] == ["formulas_without_results", "hidden_rows_read"]
+    [row, *_] = client.get(f"/uploads/{draft['id']}/rows").json()["rows"]
+    assert row["cells"][1] == "#N/A"
+
+
 def test_a_file_may_come_in_a_form_and_compressed(client: OrganizationClient) -> None:
     files = {"file": ("sites.csv", (HEADER + ROW).encode(), "text/csv")}
     assert created(client.post("/batch-lookups", files=files))["total_items"] == 1

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import signal
 import struct
@@ -25,6 +26,7 @@ from typing import Any
 
 import openpyxl
 import pytest
+import xlsxwriter
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -35,7 +37,7 @@ from pyshell.api.uploads.bodies import gunzipped, limited
 from pyshell.api.uploads.csv_files import detect_delimiter, read_csv
 from pyshell.api.uploads.files import read_file
 from pyshell.api.uploads.ndjson import read_ndjson
-from pyshell.api.uploads.tables import MAX_ROWS, Table
+from pyshell.api.uploads.tables import MAX_ROWS, Note, Table
 from pyshell.api.uploads.texts import decode
 from pyshell.api.uploads.workbooks import read_workbook
 from pyshell.settings import ROOT
@@ -61,6 +63,15 @@ def workbook(*sheets: list[list[Any]], hidden: int = 0) -> bytes:
             sheet.append(row)
     file = io.BytesIO()
     book.save(file)
+    return file.getvalue()
+
+
+def rewritten(data: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
+    """The workbook with its parts, by their names, changed so."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as book, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in book.namelist():
+            archive.writestr(name, change(name, book.read(name)))
     return file.getvalue()
 
 
@@ -206,6 +217,98 @@ class TestWorkbooks:
             "x",
         ]
         assert table.lines == [1, 2, 3, 4]
+
+    def test_a_formula_without_its_result_is_told_of(self) -> None:
+        data = workbook(
+            [["Deal ID", "ZIP", "Note"], ["d-1", 2134, "x"], ["=A2", '=TEXT(2134,"00000")', "=B2"], ["d-3", 2135, "=B2"], ["=A4"]]
+        )
+        table = read_file(data)
+        assert cells_of(table)[2:] == [["#N/A", "#N/A", "#N/A"], ["d-3", "2135", "#N/A"], ["#N/A"]]
+        message = (
+            "5 cells have a formula without its result (A3 is the first), read as #N/A: "
+            "open the workbook in a spreadsheet, save it, and send it again"
+        )
+        expected = [Note("formulas_without_results", message)]
+        assert table.notes == expected
+        assert read_workbook(data, "Sheet 1").notes == expected
+
+    def test_a_formula_with_its_result_is_that_result_even_if_it_is_empty(self) -> None:
+        file = io.BytesIO()
+        with xlsxwriter.Workbook(file) as book:
+            sheet = book.add_worksheet()
+            sheet.write_row(0, 0, ["Deal ID", "Unit", "Count"])
+            sheet.write_formula(1, 0, '="d-"&1', None, "d-1")
+            sheet.write_formula(1, 1, '=IF(A2="","x","")', None, "EMPTY")
+            sheet.write_formula(1, 2, "=1+1", None, 2)
+            # Of one that was not calculated, the writer says 0, and that all are to be.
+            sheet.write_formula(2, 0, '="d-"&2')
+            sheet.write_number(2, 1, 0)
+        table = read_file(rewritten(file.getvalue(), lambda _, part: part.replace(b"EMPTY", b"")))
+        assert cells_of(table)[1:] == [["d-1", "", "2"], ["#N/A", "0"]]
+        assert [note.message[:45] for note in table.notes] == ["1 cell has a formula without its result (A3),"]
+        table = read_file(rewritten(file.getvalue(), lambda _, part: part.replace(b'fullCalcOnLoad="1"', b"")))
+        assert (cells_of(table)[2], table.notes) == (["0", "0"], [])
+
+    def test_errors_are_no_empty_cells(self) -> None:
+        book = openpyxl.Workbook()
+        sheet: Any = book.active
+        for number, error in enumerate(("#N/A", "#REF!", "#DIV/0!", "#NUM!"), 1):
+            sheet.cell(1, number, error).data_type = "e"
+        file = io.BytesIO()
+        book.save(file)
+        assert cells_of(read_file(file.getvalue())) == [["#N/A", "#REF!", "#DIV/0!", "#NUM!"]]
+
+    @pytest.mark.parametrize(
+        ("style", "number", "text"),
+        [
+            ("00000", 2134, "02134"),
+            ("00000", 123456, "123456"),
+            ("00000\\-0000", 21341234, "02134-1234"),
+            ("000000", 0, "000000"),
+            ('"D-"0000', 42, "D-0042"),
+            ("(000) 000-0000", 1234567, "(000) 123-4567"),
+            ("0000;[Red]-0000", 42, "0042"),
+            ("00000", 1.5, "1.5"),
+            ("00000", "12", "12"),
+            ("0", 42, "42"),
+            ("0.00", 42, "42"),
+            ("#,##0", 4200, "4200"),
+            ("0%", 2, "2"),
+            ("00E+00", 42, "42"),
+        ],
+    )
+    def test_numbers_have_the_zeros_that_their_format_gives_them(self, style: str, number: float | str, text: str) -> None:
+        book = openpyxl.load_workbook(io.BytesIO(workbook([["Deal ID", "City"], [number, "Boston"], [number, "Salem"]])))
+        book.worksheets[0]["A2"].number_format = style
+        file = io.BytesIO()
+        book.save(file)
+        assert [row[0] for row in cells_of(read_file(file.getvalue()))[1:]] == [text, str(number)]
+
+    def test_rows_that_are_hidden_are_read_and_told_of(self) -> None:
+        book = openpyxl.load_workbook(io.BytesIO(workbook([["Deal ID"], ["d-1"], ["d-2"], ["d-3"]])))
+        for row in (3, 4, 5):
+            book.worksheets[0].row_dimensions[row].hidden = True
+        file = io.BytesIO()
+        book.save(file)
+        table = read_file(file.getvalue())
+        assert len(table.rows) == 4
+        assert table.notes == [Note("hidden_rows_read", "2 rows that are hidden were read, too")]
+
+    def test_sheets_are_understood_however_their_parts_are_written(self) -> None:
+        """With prefixes, single quotes, absolute targets, and cells that do not say where they are."""
+
+        def other_style(name: str, part: bytes) -> bytes:
+            if name == "xl/_rels/workbook.xml.rels":
+                return part.replace(b'Target="worksheets', b'Target="/xl/worksheets')
+            if name.startswith("xl/worksheets/"):
+                part = re.sub(rb"<(/?)(?=(sheetData|row|c|v|f|is|t|worksheet)\b)", rb"<\1x:", part).replace(b"xmlns=", b"xmlns:x=")
+                return re.sub(rb' r="[A-Z]*[0-9]+"', b"", part).replace(b'"', b"'")
+            return part
+
+        source = workbook([["other", "sheet"]], [["Deal ID", "City"], ["=A1", "Boston"], ["d-2", "=B2"]])
+        table = read_workbook(rewritten(source, other_style), "2")
+        assert cells_of(table) == [["Deal ID", "City"], ["#N/A", "Boston"], ["d-2", "#N/A"]]
+        assert "(in row 2 is the first)" in table.notes[-1].message
 
     def test_the_first_visible_sheet_with_rows_is_read(self) -> None:
         table = read_file(workbook([["hidden"]], [], [["third"]], [["fourth"]], hidden=1))

@@ -357,7 +357,9 @@ as $$
     select array(select i.reference_id from unnest(p_items) i where i.reference_id is not null group by i.reference_id having count(*) > 1 order by min(i.position) limit 100)
 $$;
 
-create or replace function app.check_batch_items(p_items app.batch_item[], p_lines integer[] default null, p_columns jsonb default null) returns void
+create or replace function app.check_batch_items(
+    p_items app.batch_item[], p_lines integer[] default null, p_columns jsonb default null, p_notes jsonb default '[]'
+) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -371,7 +373,11 @@ begin
         if v_duplicates <> '{}' then
             v_members := app.join_objects(v_members, json_build_object('duplicates', v_duplicates));
         end if;
-        perform app.refuse(400, 'invalid_items', format('%s item(s) failed validation', v_invalid), p_members => v_members);
+        perform app.refuse(
+            400, 'invalid_items', format('%s item(s) failed validation', v_invalid),
+            -- Why cells may lack what is seen in them.
+            (select n ->> 'message' from jsonb_array_elements(p_notes) n where n ->> 'code' = 'formulas_without_results' limit 1),
+            p_members => v_members);
     elsif v_duplicates <> '{}' then
         perform app.refuse(
             400, 'duplicate_reference_ids', 'Duplicate reference_ids found in batch',

@@ -225,12 +225,12 @@ begin
             'columns', v_file.columns,
             'notes', v_file.notes || app.unread_notes(p_organization_id, (v_options.spending ->> 'reuse_days')::integer));
     elsif v_options.on_invalid = 'reject' then
-        perform app.check_batch_items(v_parsed, v_file.lines, v_file.places);
+        perform app.check_batch_items(v_parsed, v_file.lines, v_file.places, v_file.notes);
         v_valid := v_parsed;
     else
         v_valid := app.valid_items(v_parsed);
         if v_valid = '{}' then
-            perform app.check_batch_items(v_parsed, v_file.lines, v_file.places);
+            perform app.check_batch_items(v_parsed, v_file.lines, v_file.places, v_file.notes);
         end if;
     end if;
 

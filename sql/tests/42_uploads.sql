@@ -1,5 +1,5 @@
 begin;
-select plan(50);
+select plan(51);
 \ir fixtures.psql
 
 -- A dry run
@@ -74,6 +74,25 @@ select is((:'filed'::json -> 'notes')::jsonb, '[{"code": "encoding_assumed", "me
 select results_eq(
     format($$ select address ->> 'state_or_province_code', warnings from public.lookup_queue_items where job_id = %L order by position $$, :'filed'::json ->> 'job_id'),
     $$ values ('TX', null), ('TX', array['State: Texas was read as TX']) $$, 'what was corrected is stored with the item');
+create function pg_temp.hint_of_refusal(p_organization_id uuid, p_file jsonb) returns text language plpgsql as $$
+declare
+    v_hint text;
+begin
+    perform api.create_batch_lookup(p_organization_id, null, p_file => p_file);
+    return 'taken';
+exception
+    when sqlstate 'PT400' then
+        get stacked diagnostics v_hint = pg_exception_hint;
+        return v_hint;
+end;
+$$;
+select results_eq(
+    format($$ select code, pg_temp.hint_of_refusal(%L, jsonb_build_object(
+                  'notes', jsonb_build_array(1, jsonb_build_object('code', code, 'message', 'B2 has no result')),
+                  'rows', '[["Deal ID", "Street", "City", "State", "ZIP", "Building Type", "Devices"], ["d-3", "#N/A", "Austin", "TX", "78701", "RESIDENTIAL", "1"]]'::jsonb))
+                from unnest(array['encoding_assumed', 'formulas_without_results']) code $$, :'org'),
+    $$ values ('encoding_assumed', ''), ('formulas_without_results', 'B2 has no result') $$,
+    'where items lack what formulas should give, the refusal says why');
 select throws_ok(format($$ select api.create_batch_lookup(%L, null, p_file => %L) $$, :'org', f), 'PT400', message, 'a file must have its form: ' || what)
   from (values ('{"rows": 1}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'rows are an array'),
                ('{"rows": [{}]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'each row is one'),

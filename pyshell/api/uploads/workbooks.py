@@ -24,6 +24,7 @@ import orjson
 from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, PasswordError, SheetVisibleEnum
 
 from pyshell.api.errors import ApiError
+from pyshell.api.uploads.sheet_xml import Untold, untold
 from pyshell.api.uploads.tables import MAX_FILE_BYTES, Note, Table, empty_file
 
 ROOT = Path(__file__).parents[3]
@@ -100,14 +101,16 @@ def read_in_process(data: bytes, wanted: str | None) -> Iterator[dict[str, Any]]
                 raise nothing_to_see(workbook)
             # A cover page is no table.
             chosen = next((sheet for sheet in filled if sheet.height > 1 and sheet.width > 1), filled[0])
-            yield table_of(chosen) | {"notes": notes_of(chosen.name, [sheet.name for sheet in filled])}
+            answer = table_of(chosen, untold(data, workbook.sheet_names.index(chosen.name)))
+            yield answer | {"notes": notes_of(chosen.name, [sheet.name for sheet in filled]) + answer["notes"]}
         else:
             chosen = workbook.get_sheet_by_name(name_of(workbook.sheet_names, wanted))
-            yield table_of(chosen) | {"notes": []}
+            answer = table_of(chosen, untold(data, workbook.sheet_names.index(chosen.name)))
+            yield answer
             # Others that cannot be read, or are too large to be, are no reason to refuse this one.
             with contextlib.suppress(CalamineError):
                 told = {chosen.name, *(sheet.name for sheet in filled_sheets(workbook))}
-                yield {"notes": notes_of(chosen.name, [name for name in workbook.sheet_names if name in told])}
+                yield {"notes": notes_of(chosen.name, [name for name in workbook.sheet_names if name in told]) + answer["notes"]}
     except CalamineError as error:
         if is_protected(data):
             raise ApiError(400, "protected_workbook", "The workbook is protected by a password", hint="Save a copy without one.") from error
@@ -131,11 +134,15 @@ def is_protected(data: bytes) -> bool:
     return False
 
 
-def table_of(sheet: CalamineSheet) -> dict[str, Any]:
+def table_of(sheet: CalamineSheet, more: Untold) -> dict[str, Any]:
     table = Table()
-    text_bytes = 0
-    for number, row in enumerate(sheet.to_python(skip_empty_area=False), 1):
-        cells = [as_text(cell) for cell in row]
+    text_bytes = hidden = 0
+    rows = sheet.to_python(skip_empty_area=False)
+    for number in range(1, max(len(rows), max(more.cells, default=0)) + 1):
+        cells = [as_text(cell) for cell in rows[number - 1]] if number <= len(rows) else []
+        for column, text in more.cells.get(number, {}).items():
+            cells += [""] * (column + 1 - len(cells))
+            cells[column] = text
         # Any number of cells may share one text of the workbook.
         text_bytes += sum(len(cell.encode()) for cell in cells)
         if text_bytes > MAX_FILE_BYTES:
@@ -143,7 +150,24 @@ def table_of(sheet: CalamineSheet) -> dict[str, Any]:
         while cells and not cells[-1]:
             cells.pop()
         table.add(cells, number)
-    return {"rows": table.rows, "lines": table.lines}
+        hidden += bool(cells) and number in more.hidden
+    return {"rows": table.rows, "lines": table.lines, "notes": notes_of_cells(more, hidden)}
+
+
+def notes_of_cells(more: Untold, hidden: int) -> list[dict[str, Any]]:
+    """What the table does not say of itself."""
+    notes = []
+    if more.without_result:
+        cells = "1 cell has a formula" if more.without_result == 1 else f"{more.without_result:,} cells have a formula"
+        message = (
+            f"{cells} without its result ({more.first_without_result}{' is the first' if more.without_result > 1 else ''}), read as #N/A: "
+            "open the workbook in a spreadsheet, save it, and send it again"
+        )
+        notes.append({"code": "formulas_without_results", "message": message})
+    if hidden:
+        message = "1 row that is hidden was read, too" if hidden == 1 else f"{hidden:,} rows that are hidden were read, too"
+        notes.append({"code": "hidden_rows_read", "message": message})
+    return notes
 
 
 def name_of(names: list[str], wanted: str) -> str:
