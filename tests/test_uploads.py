@@ -442,6 +442,13 @@ class TestEncodings:
         for charset in ("windows-1252", "ISO-8859-1", "latin1"):
             assert decode(data, charset) == ("12 O\u2019Brien St, Montréal", [])
 
+    def test_a_csv_file_of_an_old_mac_is_recognized_by_its_line_ends(self) -> None:
+        text = 'Deal ID,City\rd-1,Montréal\rd-2,"O\u2019Brien\nUnit 4"\r'
+        assert decode(text.encode("mac-roman")) == (text, [Note("encoding_assumed", "The file is not UTF-8 and was read as Mac Roman")])
+        assert decode(text.encode()) == (text, [])
+        for end in ("\n", "\r\n"):
+            assert decode(text.replace("\r", end).encode("cp1252"))[0] == text.replace("\r", end)
+
     @pytest.mark.parametrize(
         ("data", "charset", "message"),
         [

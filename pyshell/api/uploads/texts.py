@@ -34,13 +34,14 @@ def decode(data: bytes, charset: str | None = None) -> tuple[str, list[Note]]:
     """The text of a file, and a note if its encoding was guessed.
 
     A byte order mark goes before the declared charset; without either it is UTF-8, UTF-16 where every other byte is zero, or else
-    Windows-1252. Raises ApiError: 415 an unknown charset; 400 what is not in its encoding, naming the byte.
+    Windows-1252, or Mac Roman where the lines end as those of old Macs. Raises ApiError: 415 an unknown charset; 400 what is not in its
+    encoding, naming the byte.
     """
     encoding = declared_encoding(charset)
     mark, marked = next(((mark, name) for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), (b"", None))
     if marked:
         encoding = marked
-    guesses = [encoding] if encoding else [utf_16_without_mark(data) or UTF_8, "cp1252"]
+    guesses = [encoding] if encoding else [utf_16_without_mark(data) or UTF_8, "mac-roman" if has_lines_of_a_mac(data) else "cp1252"]
     for guess in guesses:
         try:
             text = data[len(mark) :].decode(guess)
@@ -82,5 +83,12 @@ def utf_16_without_mark(data: bytes) -> str | None:
     return "utf-16-be" if start[::2].count(0) > len(start) // 4 else None
 
 
+def has_lines_of_a_mac(data: bytes) -> bool:
+    """Whether they end with carriage returns, as in the CSV (Macintosh) of Excel, which is in Mac Roman. Cells may have line feeds."""
+    return b"\r\n" not in data and data.count(b"\r") > data.count(b"\n")
+
+
 def name_of(encoding: str) -> str:
-    return {"cp1252": "Windows-1252", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}.get(encoding, encoding.upper())
+    return {"cp1252": "Windows-1252", "mac-roman": "Mac Roman", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}.get(
+        encoding, encoding.upper()
+    )
