@@ -390,6 +390,10 @@ class TestWorkbooks:
             (b"PAR1....", "This is a Parquet file"),
             (b" <!DOCTYPE html><table>", "This is a web page"),
             (b'<?xml version="1.0"?>', "This is a web page or an XML file"),
+            (b"\xef\xbb\xbf<html><table>", "This is a web page"),
+            ("<html><table>".encode("utf-16"), "This is a web page"),
+            (b"\r\n<div>\r\n\t<table>", "This is a web page"),
+            (b"<style>td {}</style><table>", "This is a web page"),
         ],
     )
     def test_what_is_no_table_is_named_for_what_it_is(self, data: bytes, message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pyshell.api.errors import ApiError
 from pyshell.api.uploads.csv_files import read_csv
 from pyshell.api.uploads.tables import Table
@@ -24,7 +26,8 @@ OTHERS = {
     b"\xfd7zXZ": "an xz archive",
     b"(\xb5/\xfd": "a Zstandard archive",
 }
-MARKUP = (b"<html", b"<!doctype", b"<table", b"<?xml")
+MARKUP = (b"<html", b"<!doctype", b"<table", b"<?xml", b"<!--", b"<head", b"<meta", b"<style", b"<body", b"<div")
+BYTE_ORDER_MARK = re.compile(rb"\A(\xef\xbb\xbf|\xff\xfe|\xfe\xff)")
 
 
 def read_file(data: bytes, charset: str | None = None, sheet: str | None = None) -> Table:
@@ -42,7 +45,8 @@ def refuse_others(data: bytes) -> None:
     for beginning, name in OTHERS.items():
         if data.startswith(beginning):
             raise ApiError(400, "unsupported_file", f"This is {name}", hint="Send the table as CSV or as an Excel workbook.")
-    if data[:200].lstrip().lower().startswith(MARKUP):
+    # In UTF-16, a zero goes with each letter.
+    if BYTE_ORDER_MARK.sub(b"", data[:200]).replace(b"\0", b"").lstrip().lower().startswith(MARKUP):
         raise ApiError(
             400,
             "unsupported_file",
