@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import gzip
 import io
 import json
@@ -365,6 +366,16 @@ def test_a_file_may_come_in_a_form_and_compressed(client: OrganizationClient) ->
         assert refused(client.post("/batch-lookups", **wrong))["code"] == "invalid_form"
     response = client.post("/batch-lookups", content="--x", headers={"content-type": "multipart/form-data"})
     assert refused(response)["code"] == "invalid_form"
+
+
+@pytest.mark.parametrize("rows", [1, 50_000])
+def test_a_form_that_is_cut_short_is_said_to_be(client: OrganizationClient, rows: int) -> None:
+    lines = ["--x", 'Content-Disposition: form-data; name="file"; filename="sites.csv"', "", HEADER + ROW * rows, "--x"]
+    response = client.post("/batch-lookups", content="\r\n".join(lines), headers={"content-type": "multipart/form-data; boundary=x"})
+    body = refused(response)
+    assert (body["code"], body["error"]) == ("invalid_form", "The form is cut short: the boundary at its end is missing")
+    # Nothing of the file is left open, which would be a warning here.
+    gc.collect()
 
 
 @pytest.mark.parametrize("charset", ["unicode_escape", "raw_unicode_escape", "punycode", "undefined", "klingon"])

@@ -134,10 +134,14 @@ async def file_of_form(request: Request, pieces: AsyncGenerator[bytes, None]) ->
     if b"charset" in parameters:
         # The parser would take any codec of Python, some of which make no text, and Python remembers each name that it looks for.
         declared_encoding(parameters[b"charset"].decode("latin-1"))
+    parser = FormParser(request.headers, pieces, max_files=1, max_fields=0)
     try:
-        form = await MultiPartParser(request.headers, pieces, max_files=1, max_fields=0).parse()
+        form = await parser.parse()
     except (MultiPartException, KeyError) as error:
         raise wrong from error
+    if not parser.is_complete:
+        parser.close()
+        raise ApiError(400, "invalid_form", "The form is cut short: the boundary at its end is missing", hint=MULTIPART_HINT)
     try:
         [file] = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         name = (file.filename or "").replace("\0", "").strip()[:200]
@@ -146,6 +150,19 @@ async def file_of_form(request: Request, pieces: AsyncGenerator[bytes, None]) ->
         raise wrong from error
     finally:
         await form.close()
+
+
+class FormParser(MultiPartParser):
+    """Knows whether the form came to its end. What it wrote of a file that did not is nobody's, and has to be closed."""
+
+    is_complete = False
+
+    def on_end(self) -> None:
+        self.is_complete = True
+
+    def close(self) -> None:
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 async def one(data: bytes) -> AsyncGenerator[bytes, None]:
