@@ -593,6 +593,67 @@ def compound_file(stream: str, content: bytes = b"") -> bytes:
     return header + b"\xff" * 432 + struct.pack(f"<{len(chain)}I", *chain).ljust(512, b"\xff") + directory.ljust(512, b"\0") + content
 
 
+FORMULA = "table:formula='of:=A2'"
+
+
+def ods(*rows: str) -> bytes:
+    """A workbook of OpenDocument with two sheets, the second of which has these rows."""
+    schemas = " ".join(f"xmlns:{name}='urn:oasis:names:tc:opendocument:xmlns:{name}:1.0'" for name in ("office", "table", "text"))
+    other = f"<table:table table:name='Other'>{ods_row(ods_cell('', FORMULA))}</table:table>"
+    content = (
+        f"<office:document-content {schemas}><office:body><office:spreadsheet>{other}<table:table table:name='Sites'>{''.join(rows)}"
+        "</table:table></office:spreadsheet></office:body></office:document-content>"
+    )
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+        archive.writestr("META-INF/manifest.xml", "<manifest/>")
+        archive.writestr("content.xml", content)
+    return data.getvalue()
+
+
+def ods_row(*cells: str, attributes: str = "") -> str:
+    return f"<table:table-row {attributes}>{''.join(cells)}</table:table-row>"
+
+
+def ods_cell(shown: str, attributes: str = "office:value-type='string'") -> str:
+    """As LibreOffice writes it, with a note."""
+    note = "<office:annotation><text:p>0042</text:p></office:annotation>"
+    return f"<table:table-cell {attributes}>{note}{shown and f'<text:p>{shown}</text:p>'}</table:table-cell>"
+
+
+def test_an_ods_workbook_is_read_as_it_is_seen() -> None:
+    number = "office:value-type='float' office:value="
+    error = f"{FORMULA} office:value-type='string' office:string-value=''"
+    data = ods(
+        ods_row(*map(ods_cell, ("Deal ID", "Count", "City", "State", "Note"))),
+        ods_row(
+            ods_cell("000042", f"{number}'42'"),
+            ods_cell("4,200", f"{number}'4200'"),
+            ods_cell("#N/A", error),
+            ods_cell("Err:508", error),
+            ods_cell("", f"{FORMULA} table:number-columns-repeated='2'"),
+        ),
+        ods_row(ods_cell("d-2"), ods_cell("0", f"{number}'0'"), ods_cell("", error), attributes="table:visibility='filter'"),
+        ods_row(
+            ods_cell("d-3", f"office:value-type='string' {FORMULA} office:string-value='d-3'"),
+            ods_cell("0.5", f"{number}'0.5'"),
+        ),
+        ods_row("<table:table-cell/>", attributes="table:visibility='collapse' table:number-rows-repeated='1000000'"),
+    )
+    table = read_workbook(data, "Sites")
+    assert cells_of(table) == [
+        ["Deal ID", "Count", "City", "State", "Note"],
+        ["000042", "4200", "#N/A", "#N/A", "#N/A", "#N/A"],
+        ["d-2", "0"],
+        ["d-3", "0.5"],
+    ]
+    assert [note.message.partition(",")[0] for note in table.notes] == [
+        "2 cells have a formula without its result (in row 2 is the first)",
+        "1 row that is hidden was read",
+    ]
+
+
 def encrypted_ods() -> bytes:
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:

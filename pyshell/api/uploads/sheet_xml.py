@@ -1,4 +1,4 @@
-"""What the reader of workbooks does not tell of a sheet of xlsx: errors, formulas without results, zeros before numbers, hidden rows."""
+"""What the reader does not tell of a sheet of xlsx or ods: errors, formulas without results, zeros before numbers, hidden rows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from xml.parsers import expat
+
+from pyshell.api.uploads.tables import MAX_COLUMNS, MAX_ROWS
 
 Attributes = dict[str, str]
 
@@ -28,6 +30,7 @@ _PADDED = re.compile(r'(?:0|"[^"]*"|\\.|[- ()/])*', re.DOTALL)
 _TOKEN = re.compile(r'"([^"]*)"|\\(.)|(.)', re.DOTALL)
 # Most sheets have nothing to be told of.
 _FORMULA_ERROR_OR_HIDDEN = rb"<(?:[\w.-]+:)?f[\s/>]|\st\s*=\s*[\"']e[\"']|\shidden\s*=\s*[\"'](?:1|true)[\"']"
+_UNTOLD_OF_ODS = re.compile(rb":formula=|:visibility=[\"'](?:collapse|filter)[\"']|:p>0")
 
 
 @dataclass(slots=True)
@@ -41,9 +44,14 @@ class Untold:
 
 
 def untold(data: bytes, number: int) -> Untold:
-    """Of a sheet by its number from 0. What is no xlsx, or not as Excel would have it, is left to the reader."""
+    """Of a sheet by its number from 0. What is neither, or not as it would be saved by Excel or LibreOffice, is left to the reader."""
     found = Untold()
     with contextlib.suppress(*_UNREADABLE), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if "content.xml" in archive.namelist():
+            content = archive.read("content.xml")
+            if _UNTOLD_OF_ODS.search(content):
+                OdsParser(found, number).parse(content)
+            return found
         names = {name.replace("\\", "/").lower(): name for name in archive.namelist()}
 
         def part(path: str) -> bytes:
@@ -187,6 +195,85 @@ class SheetParser:
         if kind == "n" and code and _WHOLE.fullmatch(value):
             return padded_number(value.partition(".")[0], code)
         return None
+
+
+class OdsParser:
+    """Goes through the cells of the sheet with this number, from 0. What a cell shows is in its paragraphs."""
+
+    def __init__(self, found: Untold, number: int) -> None:
+        self._found = found
+        self._number = number
+        self._sheet = -1
+        self._notes = 0
+        self._row = 1
+        self._rows = 1
+        self._column = 0
+        self._is_hidden = self._is_filled = False
+        self._cell: Attributes = {}
+        self._shown: list[str] = []
+        self._parser = expat.ParserCreate()
+        self._parser.buffer_text = True
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+
+    def parse(self, content: bytes) -> None:
+        self._parser.Parse(content, True)
+
+    def _start(self, name: str, attributes: Attributes) -> None:
+        match local(name):
+            case "table":
+                self._sheet += 1
+            case "annotation":
+                self._notes += 1
+            case "table-row":
+                self._rows = int(attributes.get("table:number-rows-repeated", 1))
+                self._column = 0
+                self._is_hidden = attributes.get("table:visibility") in ("collapse", "filter")
+                self._is_filled = False
+            case "table-cell" | "covered-table-cell":
+                self._cell, self._shown = attributes, []
+            case "p" if not self._notes and self._sheet == self._number:
+                self._parser.CharacterDataHandler = self._shown.append
+
+    def _end(self, name: str) -> None:
+        match local(name):
+            case "annotation":
+                self._notes -= 1
+            case "p":
+                self._parser.CharacterDataHandler = None
+            case "table-cell" | "covered-table-cell" if self._sheet == self._number:
+                shown = "".join(self._shown).strip()
+                text = self._text(shown)
+                self._is_filled = self._is_filled or bool(text or shown)
+                if text is not None:
+                    self._tell(text)
+                self._column += self._columns()
+            case "table-row" if self._sheet == self._number:
+                if self._is_hidden and self._is_filled:
+                    self._found.hidden.update(range(self._row, self._row + min(self._rows, MAX_ROWS)))
+                self._row += self._rows
+
+    def _text(self, shown: str) -> str | None:
+        """The text of the cell; None: as it was read."""
+        kind, value = self._cell.get("office:value-type"), self._cell.get("office:value", "")
+        if kind == "string" and shown and self._cell.get("office:string-value") == "":
+            # An error, such as #N/A or Err:508.
+            return shown if shown.startswith("#") else UNKNOWN
+        if kind is None and not shown and "table:formula" in self._cell:
+            self._found.without_result += self._columns() * self._rows
+            self._found.first_without_result = self._found.first_without_result or f"in row {self._row}"
+            return UNKNOWN
+        is_padded = kind == "float" and shown.startswith("0") and shown.lstrip("0") == value.lstrip("0") and _WHOLE.fullmatch(value)
+        return shown if is_padded else None
+
+    def _columns(self) -> int:
+        return int(self._cell.get("table:number-columns-repeated", 1))
+
+    def _tell(self, text: str) -> None:
+        """A row or a column more than a file may have is enough to refuse it."""
+        for row in range(self._row, self._row + min(self._rows, MAX_ROWS + 1)):
+            of_row = self._found.cells.setdefault(row, {})
+            of_row.update(dict.fromkeys(range(self._column, self._column + min(self._columns(), MAX_COLUMNS + 1)), text))
 
 
 def column_of(reference: str) -> int:
