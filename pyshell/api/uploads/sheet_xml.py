@@ -25,6 +25,7 @@ MAX_ROW = 1_048_576
 _UNREADABLE = (LookupError, ValueError, RuntimeError, expat.ExpatError, zipfile.BadZipFile, zlib.error)
 _LETTERS = re.compile(r"[A-Z]{1,3}")
 _WHOLE = re.compile(r"[0-9]{1,15}(\.0+)?", re.ASCII)
+_LANGUAGE = re.compile(r"^\[\$-[0-9A-F]+\]", re.IGNORECASE)
 # Two zeros and more, with texts around them: 00000, 00000\-0000, "D-"0000.
 _PADDED = re.compile(r'(?:0|"[^"]*"|\\.|[- ()/])*', re.DOTALL)
 _TOKEN = re.compile(r'"([^"]*)"|\\(.)|(.)', re.DOTALL)
@@ -109,7 +110,7 @@ def local(name: str) -> str:
 
 def padding(code: str) -> str:
     """The format of numbers that are not negative, if it writes zeros before them; else an empty text."""
-    first = code.partition(";")[0]
+    first = _LANGUAGE.sub("", code.partition(";")[0])
     return first if _PADDED.fullmatch(first) and sum(token[3] == "0" for token in _TOKEN.finditer(first)) > 1 else ""
 
 
