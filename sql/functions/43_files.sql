@@ -196,7 +196,7 @@ comment on function app.clean_cell(text) is 'A cell without invisible characters
 -- What programs write for a missing value. In a street or a city, such a word may be a name: it stays, with a warning.
 create or replace function app.is_placeholder(p_cell text) returns boolean
 language sql immutable
-return p_cell ~* '^(#n/a|#ref!|#value!|#name\?|#div/0!|#null!|#num!|#spill!|\\n|[(<]null[)>]|\(blank\)|undefined)$';
+return p_cell ~* '^(#(n/a|getting_data|[a-z0-9/]+[!?])|err:5[0-9]{2}|\\n|[(<]null[)>]|\(blank\)|undefined)$';
 
 create or replace function app.may_be_placeholder(p_cell text) returns boolean
 language sql immutable
@@ -239,7 +239,7 @@ $$;
 -- A quick check of cells as JSON text: most files, and most rows of the others, need no cleaning.
 create or replace function app.may_need_cleaning(p_cells text) returns boolean
 language sql immutable
-return p_cells ~ '[\u00A0\u00AD\u2000-\u200F\u2028-\u202F\u205F-\u206F\u3000\uFEFF]|"(''|=\\"|#|\\|[(<]|-+"|\?+"|([nN][uU][lL][lL]|[nN][oO][nN][eE]|[nN][iI][lL]|[nN]/?[aA]|[nN]\.[aA]\.|[nN][aA][nN]|[uU][nN][dD][eE][fF][iI][nN][eE][dD]|[tT][bB][dD])")';
+return p_cells ~ '[\u00A0\u00AD\u2000-\u200F\u2028-\u202F\u205F-\u206F\u3000\uFEFF]|"(''|=\\"|#|[eE][rR][rR]:|\\|[(<]|-+"|\?+"|([nN][uU][lL][lL]|[nN][oO][nN][eE]|[nN][iI][lL]|[nN]/?[aA]|[nN]\.[aA]\.|[nN][aA][nN]|[uU][nN][dD][eE][fF][iI][nN][eE][dD]|[tT][bB][dD])")';
 
 create or replace function app.correction(p_field text, p_label text, p_code text, p_was text, p_now text) returns jsonb
 language sql immutable

@@ -8,6 +8,11 @@ return coalesce(nullif(case
     when app.is_placeholder(app.clean_cell(p_cell)) or not p_is_name and app.may_be_placeholder(app.clean_cell(p_cell)) then ''
     else app.clean_cell(p_cell) end, ''), p_default);
 
+-- How many cells a row has, without empty ones at its end.
+create or replace function app.filled_width(p_cells jsonb) returns integer
+language sql immutable
+return (select max(n)::integer from jsonb_array_elements_text(p_cells) with ordinality c (cell, n) where cell <> '');
+
 create or replace function app.number_of_cell(p_text text) returns jsonb
 language sql immutable
 return case when p_text ~ '^[0-9]{1,15}(\.[0-9]{1,6})?$' then to_jsonb(trim_scale(p_text::numeric)) else to_jsonb(p_text) end;
@@ -184,13 +189,13 @@ begin
                        nullif(c.known_building -> 'warning', 'null'),
                        nullif(c.known_devices -> 'warning', 'null')], null) as warnings,
                    case when c.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$' or jsonb_array_length(c.raw) > p_width or pg_column_size(c.raw) > 32768
-                        then array_remove(array[
+                        then nullif(array_remove(array[
                        case when c.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$'
                             then app.problem('reference_id', 'rounded_by_spreadsheet', to_jsonb(c.reference_id), p_columns #>> '{reference_id,header}') end,
-                       case when jsonb_array_length(c.raw) > p_width
-                            then app.problem(null, 'too_many_cells', to_jsonb(jsonb_array_length(c.raw)), p_width::text) end,
+                       case when app.filled_width(c.raw) > p_width
+                            then app.problem(null, 'too_many_cells', to_jsonb(app.filled_width(c.raw)), p_width::text) end,
                        case when pg_column_size(c.raw) > 32768
-                            then app.problem(null, 'row_too_large') end], null) end as problems
+                            then app.problem(null, 'row_too_large') end], null), '{}') end as problems
               from (select b.n, b.is_clean, b.raw, b.parts, b.street_1, b.street_2, b.city, b.region, b.country, b.spoilt_postal_code, b.country_code,
                            b.known_region, b.known_building, b.known_devices,
                            b.reference_id ~ '^[0-9]+\.0+$' as was_decimal,

@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(29);
 
 -- What the file of a header and one row becomes, with the columns found by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -44,6 +44,12 @@ select results_eq(
 select is((select problems from pg_temp.items(format('[%s, ["1.23E+05", "1 Elm St", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1", "", "x"]]', :'header')::jsonb)),
           array['Deal ID 1.23E+05 was rounded by a spreadsheet: format the column as text, and fill it in again', 'The row has 11 cells, the header 9'],
           'an id that a spreadsheet has rounded and cells beyond the header are problems');
+select results_eq(format($$ select problems from pg_temp.items('[%s, ["d-1", "1 Elm St", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1", ""],
+           ["d-2", "1 Elm St", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1", "", "x", ""]]') $$, :'header'),
+    $$ values ('{}'::text[]), (array['The row has 11 cells, the header 9']) $$, 'empty cells beyond the header are no cells');
+select is((select array_agg(app.is_placeholder(cell) and app.may_need_cleaning(to_jsonb(cell)::text) order by n)
+             from unnest(array['#N/A', '#REF!', '#NAME?', '#DIV/0!', '#ERROR!', '#GETTING_DATA', 'Err:508', 'Errol St', '#12', 'Err:5']) with ordinality c (cell, n)),
+          array[true, true, true, true, true, true, true, false, false, false], 'the errors of spreadsheets are placeholders');
 select is((select item ->> 'reference_id' from pg_temp.items(format('[%s, ["10017.0", "1 Elm St", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"]]', :'header')::jsonb)),
           '10017', 'a number that became a decimal is whole again');
 select is((select array_agg(item ->> 'building_type') from pg_temp.items(
