@@ -20,8 +20,8 @@ as $$
         || coalesce('|' || (p_item).household::text, ''))::uuid end
 $$;
 
--- For the items of a new job: recent answers are used at once; duplicates of pending items are deferred for at most twice a lease and a
--- time-out, then looked up.
+-- For the items of a job that is new or continued: recent answers are used at once; duplicates of pending items are deferred for at most twice a
+-- lease and a time-out, then looked up.
 create or replace function app.defer_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan

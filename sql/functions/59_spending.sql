@@ -38,7 +38,7 @@ end;
 $$;
 
 -- What a new job's upload said about lookups. The items of a sample are due in the order of their hashes, which is random, and the same for
--- the same file; claims never see the others.
+-- the same file; claims never see the others. Those that wait for the answer to another item come last, and go on waiting for it.
 create or replace function app.set_budget(p_organization_id uuid, p_job_id uuid, p_spending jsonb, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -56,8 +56,10 @@ begin
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id;
     update app.job_budgets set held_position = 0 where organization_id = p_organization_id and job_id = p_job_id;
     update public.lookup_queue_items i
-       set retry_at = case when s.place <= v_sample then app.time_after(p_now, (s.place - v_sample) * interval '1 microsecond') end
-      from (select position, row_number() over (order by md5(reference_id), position) as place
+       set retry_at = case when s.place > v_sample then null
+                           when i.retry_at > p_now then i.retry_at
+                           else app.time_after(p_now, (s.place - v_sample) * interval '1 microsecond') end
+      from (select position, row_number() over (order by coalesce(retry_at > p_now, false), md5(reference_id)) as place
               from public.lookup_queue_items
              where organization_id = p_organization_id and job_id = p_job_id and status = 'pending') s
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.position = s.position
@@ -320,9 +322,12 @@ begin
     if v_position is not null then
         perform app.queue_job(p_organization_id, p_job_id, v_position, v_job.total_items);
     end if;
+    if (select deduplicate_seconds is not null from app.settings) then
+        perform app.defer_duplicates(p_organization_id, p_job_id, v_now);
+    end if;
     perform app.mark_ready(p_organization_id, v_now);
     perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
-    return app.job_progress_json(v_job);
+    return app.job_progress_json(app.find_job(p_organization_id, p_job_id));
 end;
 $$;
 

@@ -1,5 +1,5 @@
 begin;
-select plan(45);
+select plan(58);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -78,6 +78,7 @@ select is(pg_temp.drain(:'org'), 2::bigint, 'two failures and two successes reac
 select pg_temp.turn_clock(app.clock() + interval '3 seconds');
 select is(pg_temp.drain(:'org'), 0::bigint, 'retries wait with the others');
 select is(pg_temp.job(:'job', 'status', 'processed_items', 'lookups', 'waiting_for', 'rate'), 'processing 2 4 lookup_limit null', 'a job at its limit says so');
+select is((select held_position from app.job_budgets where job_id = :'job'), 9, 'a job at its limit leaves the queue, and no claim walks through what is left of it');
 select is(
     (select array_agg(array[j ->> 'id', j ->> 'waiting_for']) from json_array_elements(api.list_batch_lookups(:'org') -> 'jobs') j where j ->> 'waiting_for' is not null),
     array[array[:'job', 'lookup_limit']], 'the list says which jobs wait, and for what');
@@ -101,7 +102,7 @@ select is(
     (select count(*) filter (where error_code = 'lookup_limit_reached') || ' ' || count(*) filter (where status = 'pending')
        from public.lookup_queue_items where job_id in (:'job', :'waiting_job') and status <> 'completed'), '3 4',
     'at monthly_lookups the rest of each batch fails or waits, as its upload said');
-select is(pg_temp.job(:'waiting_job', 'status', 'waiting_for', 'waiting_until'), 'processing lookup_limit ' || app.rfc3339(app.next_month(app.clock())),
+select is(pg_temp.job(:'waiting_job', 'status', 'waiting_for', 'waiting_until'), 'processing lookup_limit 2026-12-01T00:00:00.000Z',
     'a batch that waits for the lookups of the next month says when that begins');
 select throws_ok(format('select api.continue_batch_lookup(%L, %L, 100)', :'org', :'waiting_job'), 'PT409',
     'The organization has made all of its lookups of this month, and the job goes on by itself in the next one', 'nobody can continue a batch that waits for the next month');
@@ -120,6 +121,49 @@ select is(
     array[pg_temp.job(:'last_job', 'waiting_for'), pg_temp.record(:'org', array[:'last_job_id'::uuid], array[:last_position], array[:'last_lease_token'::uuid], 200, '{}'),
           pg_temp.job(:'last_job', 'waiting_for')],
     array['null', 'accepted', 'lookup_limit'], 'a batch waits for the next month once its last lookups of this one are over');
+
+-- Items that ask the same
+select api.create_organization('Twins') as twins, api.update_settings('{"deduplicate_seconds": 3600}') as settings \gset
+create function pg_temp.at(p_street text) returns jsonb
+language sql as $$
+    select jsonb_build_object('address', pg_temp.items(1) #> '{items,0,address}' || jsonb_build_object('street_1', p_street))
+$$;
+select api.create_batch_lookup(:'twins', pg_temp.items(6, pg_temp.at('1 Main St')), p_options => '{"sample": 2}') ->> 'job_id' as job \gset
+select is(pg_temp.drain(:'twins'), 1::bigint, 'items of a sample that ask the same are looked up once');
+select is(pg_temp.job(:'job', 'processed_items', 'waiting_for'), '2 continue', 'an item of a sample that has the answer to another one counts in it');
+select is(api.continue_batch_lookup(:'twins', :'job') ->> 'status', 'completed', 'what the sample answers is not looked up when its job is continued');
+select jsonb_agg(item || pg_temp.at(case when n > 2 then '3 Main St' else n || ' Main Road' end) order by n) as items
+  from jsonb_array_elements(pg_temp.items(6) -> 'items') with ordinality i (item, n) \gset
+select api.create_batch_lookup(:'twins', jsonb_build_object('items', :'items'::jsonb), p_options => '{"max_lookups": 1, "when_limit_reached": "wait"}') ->> 'job_id' as job \gset
+select pg_temp.drain(:'twins') as drained, api.continue_batch_lookup(:'twins', :'job', 9) as continued \gset
+select is(pg_temp.drain(:'twins'), 2::bigint, 'items of a job that is continued are looked up once where they ask the same');
+select is(pg_temp.job(:'job', 'status', 'lookups'), 'completed 3', 'a job that was continued ends with the answers to others');
+select api.create_batch_lookup(:'twins', pg_temp.items(6, pg_temp.at('5 Main St')), p_options => '{"sample": 1}') ->> 'job_id' as job \gset
+select pg_temp.drain(:'twins') as sampled, pg_temp.turn_clock(app.clock() + interval '1 hour') \gset
+select is(pg_temp.drain(:'twins'), 0::bigint, 'what waits for the answer to an item of the sample waits with its job, however long that takes');
+select is_empty('select * from api.check_invariants()', 'the invariants hold for a sample of items that ask the same');
+select api.update_settings('{"deduplicate_seconds": null}') as settings \gset
+
+-- Beside other batches of the organization
+select api.create_organization('Hooli') as hooli \gset
+select pg_temp.submit(:'hooli', 4) as under_way, (select count(*) from api.claim_lookups(:'hooli', 'w', 4)) as claimed \gset
+select pg_temp.submit(:'hooli', 1) as retried, pg_temp.look_up(:'hooli', 1, 500) as failed \gset
+select pg_temp.submit_with(:'hooli', 3, '{"max_lookups": 1}') as failing, pg_temp.submit_with(:'hooli', 9, '{"max_lookups": 1, "when_limit_reached": "wait"}') as waiting,
+       pg_temp.submit_with(:'hooli', 3, '{"sample": 1, "when_limit_reached": "wait"}') as sampled, pg_temp.submit(:'hooli', 20) as others \gset
+select is(pg_temp.drain(:'hooli'), 23::bigint, 'the limit of a batch leaves the others of its organization alone');
+select is(
+    array[pg_temp.job(:'failing', 'status', 'failed_items'), pg_temp.job(:'waiting', 'status', 'processed_items', 'waiting_for'), pg_temp.job(:'others', 'status')],
+    '{completed 2,processing 1 lookup_limit,completed}', 'a batch is at its limit whatever is under way in others');
+select pg_temp.turn_clock(app.clock() + interval '3 seconds');
+select is(pg_temp.drain(:'hooli'), 1::bigint, 'a batch at its limit holds up no retry of another one');
+select api.continue_batch_lookup(:'hooli', :'waiting', 5) as continued, pg_temp.drain(:'hooli') as drained \gset
+select is((select array_agg(position order by position) from public.lookup_queue_items where job_id = :'waiting' and status = 'completed'), '{0,1,2,3,4}',
+    'a batch that is continued goes on where its claims had stopped');
+
+-- A limit of the month alone
+select api.create_organization('Initech') as initech \gset
+select api.set_monthly_lookups(:'initech', 2), pg_temp.submit(:'initech', 3) as job \gset
+select is(pg_temp.drain(:'initech'), 2::bigint, 'monthly_lookups holds for an organization whose batches have no limits of their own');
 
 -- Many batches at once
 select count(pg_temp.submit(:'other_org', 1)), api.set_monthly_lookups(:'other_org', 0) is null as limited from generate_series(1, 102) \gset many_
