@@ -229,10 +229,8 @@ begin
     v_reason := app.item_is_held(p_item, p_now);
     if v_reason = 'continue' then
         return app.waits_for('continue', null, 'The sample of its job comes first; then the job waits to be continued');
-    elsif v_reason = 'lookup_limit' then
-        return app.waits_for(
-            'lookup_limit', case when app.lookups_left(p_item.organization_id, p_now) = 0 then app.next_month(p_now) end,
-            'The lookups that were allowed are used up');
+    elsif v_reason is not null then
+        return app.waits_for('lookup_limit', case v_reason when 'next_month' then app.next_month(p_now) end, 'The lookups that were allowed are used up');
     elsif p_item.retry_at <= p_now or p_item.retry_at is null then
         return app.waits_for_claim(p_item, p_now);
     end if;

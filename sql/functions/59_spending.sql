@@ -238,7 +238,7 @@ begin
 end;
 $$;
 
--- The same for an item that is pending and not in flight.
+-- The same for an item that is pending and not in flight: continue, lookup_limit (of its job) or next_month.
 create or replace function app.item_is_held(p_item public.lookup_queue_items, p_now timestamptz) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -247,10 +247,9 @@ declare
     v_budget app.job_budgets;
 begin
     select * into v_budget from app.job_budgets where organization_id = p_item.organization_id and job_id = p_item.job_id;
-    if v_budget.max_lookups <= v_budget.lookups or app.lookups_left(p_item.organization_id, p_now) = 0 then
-        return 'lookup_limit';
-    end if;
-    return case when v_budget.held_position is not null and coalesce(p_item.retry_at, 'infinity') = 'infinity' then 'continue' end;
+    return case when v_budget.max_lookups <= v_budget.lookups then 'lookup_limit'
+                when v_budget.held_position is not null and coalesce(p_item.retry_at, 'infinity') = 'infinity' then 'continue'
+                when app.lookups_left(p_item.organization_id, p_now) = 0 then 'next_month' end;
 end;
 $$;
 

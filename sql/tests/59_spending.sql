@@ -1,5 +1,5 @@
 begin;
-select plan(58);
+select plan(59);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -156,6 +156,13 @@ select is(
     '{completed 2,processing 1 lookup_limit,completed}', 'a batch is at its limit whatever is under way in others');
 select pg_temp.turn_clock(app.clock() + interval '3 seconds');
 select is(pg_temp.drain(:'hooli'), 1::bigint, 'a batch at its limit holds up no retry of another one');
+select api.set_monthly_lookups(:'hooli', 0);
+select results_eq(
+    format($$ select w ->> 'reason', w -> 'until' = 'null'
+                from public.lookup_queue_items i cross join lateral (select api.explain_item(%L, i.job_id, i.position)::jsonb -> 'waiting_for') e (w)
+               where i.job_id in (%L, %L) and i.status = 'pending' and i.position > 0 group by 1, 2 order by 1 $$, :'hooli', :'waiting', :'sampled'),
+    $$ values ('continue', true), ('lookup_limit', true) $$, 'what waits for more than the next month is not said to go on in it');
+select api.set_monthly_lookups(:'hooli', null);
 select api.continue_batch_lookup(:'hooli', :'waiting', 5) as continued, pg_temp.drain(:'hooli') as drained \gset
 select is((select array_agg(position order by position) from public.lookup_queue_items where job_id = :'waiting' and status = 'completed'), '{0,1,2,3,4}',
     'a batch that is continued goes on where its claims had stopped');
