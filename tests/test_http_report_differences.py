@@ -73,6 +73,7 @@ def test_differences_come_in_pages_and_by_kind(client: OrganizationClient, query
 def test_a_report_does_not_differ_from_itself(client: OrganizationClient, query: Json) -> None:
     diff = client.get(DIFF, params={"from": query["from"], "to": query["from"]}).json()
     assert (diff["differences"], diff["total"], diff["totals"]["unchanged"]["sites"]) == ([], 0, 4)
+    assert diff["totals"]["changed"] == {"sites": 0, "difference": 0}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 begin;
-select plan(14);
+select plan(17);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -42,10 +42,11 @@ select is(
 -- Given back after midnight
 select pg_temp.turn_clock('2026-11-21 23:59:50+00'), pg_temp.submit(:'org', 5) as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'w', 4) \gset old_
-select pg_temp.turn_clock('2026-11-22 00:00:10+00');
-select job_id, position, lease_token from api.claim_lookups(:'org', 'w', 1) \gset
+select pg_temp.turn_clock('2026-11-22 00:00:10+00'), pg_temp.submit(:'org', 1) as other_job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'w', 9) \gset
 select api.release_lookups(:'org', :'old_jobs', :'old_positions', :'old_tokens') as released \gset
-select api.release_lookups(:'org', array[:'job_id'::uuid], array[:position], array[:'lease_token'::uuid]) as released \gset
+select is(pg_temp.used(:'job'), 1::bigint, 'what was claimed on two days is taken back from both, once');
+select api.release_lookups(:'org', :'jobs', :'positions', :'tokens') as released \gset
 select results_eq(
     format('select d.lookups, d.jobs, u.lookups from app.usage_days d join public.lookup_usage u using (organization_id, day) where u.job_id = %L order by d.day', :'job'),
     $$ values (3::bigint, 1, 0), (0, 0, 0) $$, 'what was claimed before midnight and given back after it does not count, either');
@@ -56,6 +57,17 @@ select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(le
 select pg_temp.turn_clock('2026-11-25 08:00:00+00');
 select api.release_lookups(:'org', :'old_jobs', :'old_positions', :'old_tokens') as released \gset
 select is_empty('select * from api.check_invariants()', 'what is given back days later leaves the limit of its batch and its usage the same');
+
+-- Given back beside another batch
+select api.create_batch_lookup(:'org', pg_temp.items(2), p_options => '{"max_lookups": 9}') ->> 'job_id' as first_job,
+       api.create_batch_lookup(:'org', pg_temp.items(3), p_options => '{"max_lookups": 9}') ->> 'job_id' as second_job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens
+  from api.claim_lookups(:'org', 'w', 100) where job_id = :'second_job' \gset
+select api.release_lookups(:'org', :'jobs', :'positions', :'tokens') as released \gset
+select is(
+    (select array_agg(array[b.lookups, pg_temp.used(b.job_id)] order by b.lookups) from app.job_budgets b where b.job_id in (:'first_job', :'second_job')),
+    '{{0,0},{2,2}}', 'what one batch gives back, another one keeps');
+select is_empty('select * from api.check_invariants()', 'usage adds up after one of several batches gave its items back');
 
 -- Given back by a worker that stops while they are under way
 select pg_temp.submit(:'org', 3) as job \gset
