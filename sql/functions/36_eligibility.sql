@@ -126,7 +126,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
-    with request as (
+    with recursive request as (
         select row(d.*)::app.devices as device, c.name as category, c.typical_cost, count(*) as quantity, min(r.place) as place,
                coalesce(p_device_facts -> d.id::text, '{}') as facts
           from unnest(p_device_ids) with ordinality r (id, place)
@@ -185,15 +185,20 @@ begin
           from payable r
          cross join unnest((r.tier).excludes) e (program_id)
          where r.payable_amount > 0
-    ), undisputed as (
-        select x.*
-          from exclusion x
-         where x.certainly
-           and not exists (select from exclusion o where o.certainly and o.device_id = x.device_id and o.excluded_id = x.program_id)
+    ), settled as (
+        -- The certain ones, if those of the step before exclude none: each step settles what excludes one program further.
+        select 0 as step, null::text[] as before, '{}'::text[] as excluded
+         union all
+        select s.step + 1, s.excluded, array(select x.device_id || ' ' || x.excluded_id
+                                               from exclusion x
+                                              where x.certainly and x.device_id || ' ' || x.program_id <> all (s.excluded)
+                                              order by 1)
+          from settled s
+         where s.excluded is distinct from s.before and s.step < 21
     ), excluded as (
         select x.device_id, x.excluded_id, bool_or(x.certainly) as certainly, min(x.program_name) filter (where x.certainly) as excluding
           from exclusion x
-         where not exists (select from undisputed u where u.device_id = x.device_id and u.excluded_id = x.program_id)
+         where x.device_id || ' ' || x.program_id <> all ((select s.excluded from settled s order by s.step desc limit 1)::text[])
          group by x.device_id, x.excluded_id
     ), chosen as (
         select r.*, case when e.certainly then r.failed || format('Other programs: not in addition to %s', e.excluding) else r.failed end as unmet,

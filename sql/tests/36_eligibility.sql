@@ -1,5 +1,5 @@
 begin;
-select plan(96);
+select plan(105);
 \ir lookups.psql
 
 -- Amounts
@@ -30,6 +30,10 @@ select results_eq($$ select device, amount, details from pg_temp.results('[9001,
     $$ values (9001, 400.00, '8 tons × $100.00 per ton = $800.00, at most 5% of the typical cost of $8,000.00: $400.00'),
               (9002, 200.00, '8 tons × $100.00 per ton = $800.00, at most 5% of the cost of $10,000.00, capped at $600.00 for all devices together: $200.00') $$,
     'a cap in dollars leaves the later devices what the earlier ones did not use');
+select is(pg_temp.lookup('[9001, 9002]', '{"device_facts": {"9001": {"ton": 8, "cost": 100.1}, "9002": {"ton": 8, "cost": 100.1}}}') #>> '{incentives,total_incentive_amount}', '10.02',
+    'a cap in percent of the cost is rounded to cents for each device');
+select pg_temp.import('program_tiers', 1, '{"cap": "250"}');
+select results_eq($$ select device, amount from pg_temp.results('[9001, 9002]') $$, $$ values (9001, 250.00), (9002, 0.00) $$, 'a cap that is used up leaves nothing');
 select pg_temp.import('program_tiers', 3, '{"amount": "0.3333"}');
 select is((select amount from pg_temp.results('[9004]')), 30.00::numeric, 'an amount is rounded to cents');
 select pg_temp.import();
@@ -68,6 +72,9 @@ select is((pg_temp.lookup('[9001]') #>> '{incentives,total_incentive_amount}')::
 select pg_temp.import_tier('{"amount": "250", "cap": "250"}');
 select results_eq($$ select device, tier, amount from pg_temp.results('[9001, 9002]') where amount > 0 $$, $$ values (9001, 'pump', 250.00), (9002, 'pump', 250.00) $$,
     'among offers that pay the same for a device, the one with the largest cap counts');
+select pg_temp.import_tier('{"amount": "250", "shared_cap": "250"}');
+select results_eq($$ select device, tier, amount from pg_temp.results('[9001, 9002]') where amount > 0 $$, $$ values (9001, 'pump', 250.00), (9002, 'pump', 250.00) $$,
+    'among offers that pay the same for a device, the one with the largest shared cap counts');
 select pg_temp.import_tier('{"income_requirement": "Poor"}');
 select is((pg_temp.lookup('[9001]') -> 'incentives') - 'by_program', '{"total_incentive_amount": 250, "total_eligible_combinations": 1, "conditional_incentive_amount": 650}',
     'what is conditional is what a better offer pays more');
@@ -95,6 +102,9 @@ select results_eq($$ select tier, amount, details from pg_temp.results('[9004, 9
               ('pump', 80.00, '2.5 tons (typical) × $100.00 per ton = $250.00, capped at $1,000.00 together with other offers of the program: $80.00') $$,
     'a shared cap leaves the later devices what the earlier ones of other offers did not use');
 select results_eq($$ select * from pg_temp.totals('[9001, 9002]') $$, $$ values (500.00, null::numeric) $$, 'below a shared cap everything is paid');
+select pg_temp.import_shared(p_cap => '250');
+select results_eq($$ select tier, amount from pg_temp.results('[9001, 9003]') where program = 'wy-rebates' $$, $$ values ('pump', 250.00), ('lamp', 0.00) $$,
+    'a shared cap that is used up leaves nothing');
 select pg_temp.import_shared(p_tank => '{"cap": "950"}');
 select results_eq($$ select device, amount, details from pg_temp.results('[9001, 9004, 9004]') where program = 'wy-rebates' $$,
     $$ values (9001, 250.00, '2.5 tons (typical) × $100.00 per ton = $250.00'),
@@ -168,6 +178,29 @@ select api.import_catalogue(jsonb_insert(jsonb_insert(pg_temp.change(pg_temp.cha
     '{program_tiers,-1}', '{"program_id": "wy-bonus", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "70"}', true));
 select results_eq($$ select program, amount from pg_temp.results('[9001]') $$, $$ values ('wy-grant', 900.00), ('wy-bonus', 70.00), ('wy-rebates', 0.00) $$,
     'an offer that another one excludes excludes none');
+select api.import_catalogue(jsonb_insert(jsonb_insert(pg_temp.change(pg_temp.change(pg_temp.catalogue(), 'program_tiers', 1, '{"excludes": "wy-bonus"}'), 'program_tiers', 4,
+            '{"program_id": "wy-grant", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "device_ids": "9002", "amount_type": "flat", "amount": "900", "excludes": "wy-rebates"}'),
+        '{programs,-1}', '{"id": "wy-bonus", "name": "Wyoming Bonus", "authority": "Wyoming", "authority_type": "state", "country_code": "US", "region_code": "WY", "scope": "state", "source": "test"}', true),
+    '{program_tiers,-1}', '{"program_id": "wy-bonus", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "70"}', true));
+select results_eq($$ select device, program, amount from pg_temp.results('[9001, 9002]') where amount > 0 order by 1, 2 $$,
+    $$ values (9001, 'wy-rebates', 250.00), (9002, 'wy-bonus', 70.00), (9002, 'wy-grant', 900.00) $$, 'what is excluded for one device excludes others for another device');
+select pg_temp.import();
+
+-- Programs for lamps, each of which excludes the next.
+create function pg_temp.chain(p_count integer) returns text[]
+language plpgsql as $$
+begin
+    perform api.import_catalogue(pg_temp.catalogue() || (
+        select jsonb_build_object(
+                   'programs', jsonb_agg(pg_temp.catalogue() #> '{programs,1}' || jsonb_build_object('id', 'wy-' || n)),
+                   'program_utilities', '[]'::jsonb,
+                   'program_tiers', jsonb_agg(pg_temp.catalogue() #> '{program_tiers,1}' || jsonb_build_object('program_id', 'wy-' || n)
+                                              || case when n < p_count then jsonb_build_object('excludes', 'wy-' || n + 1) else '{}' end))
+          from generate_series(1, p_count) n));
+    return array(select program from pg_temp.results('[9003]') where amount > 0 order by program);
+end;
+$$;
+select is(pg_temp.chain(6), '{wy-1,wy-3,wy-5}', 'an offer excludes others where those that would exclude it are excluded');
 select pg_temp.import();
 
 -- Households
@@ -194,15 +227,16 @@ select is(
     'an offer that depends on an income that is not told is conditional, and no part of the total');
 select is(pg_temp.household('{"income": 50000, "size": 1, "owner_status": "homeowner"}') -> 'conditional_incentive_amount', null, 'nothing is conditional once all is told');
 select results_eq(
-    $$ select eligible, amount, failed, ignored, completed -> 3, completed -> 4
+    $$ select eligible, amount, failed, ignored, completed -> 3, completed -> 4, completed -> 5
          from pg_temp.results('[9001]', '{"household": {"income": 50000, "size": 1, "owner_status": "homeowner"}}') $$,
-    $$ values (true, 250.00, '[]'::jsonb, '["Size: taken as 2.5 tons"]'::jsonb, '"Date: open from 2026-01-01 to 2027-06-30"'::jsonb, '"Owner status: homeowner"'::jsonb) $$,
+    $$ values (true, 250.00, '[]'::jsonb, '["Size: taken as 2.5 tons"]'::jsonb, '"Date: open from 2026-01-01 to 2027-06-30"'::jsonb, '"Owner status: homeowner"'::jsonb,
+                '"Income: 80% of the median"'::jsonb) $$,
     'what is told is judged, and no longer ignored');
 select results_eq(
     $$ select eligible, failed from pg_temp.results('[9001]', '{"household": {"income": 50001, "size": 1, "owner_status": "renter"}}') $$,
     $$ values (false, '["Owner status: for a homeowner, not for a renter", "Income: 80% of the median"]'::jsonb) $$, 'requirements that are not met are named');
 select is(pg_temp.verdict(h::jsonb), v, format('an offer by size is %s for a household of %s', v, h))
-  from (values ('{"income": 60000, "size": 2}', 'eligible'), ('{"income": 65000, "size": 2}', 'conditional'), ('{"income": 70001, "size": 2}', 'not eligible'),
+  from (values ('{"income": 60000, "size": 2}', 'eligible'), ('{"income": 70000, "size": 2}', 'conditional'), ('{"income": 70001, "size": 2}', 'not eligible'),
                ('{"income": 60000, "size": 5}', 'eligible'), ('{"income": 90000, "size": 5}', 'conditional'), ('{"income": 60000}', 'conditional'),
                ('{"size": 2}', 'conditional'), ('{"income": 90000, "tax_filing": "single"}', 'conditional'), ('{"owner_status": "renter"}', 'not eligible')) t (h, v);
 select pg_temp.import('program_tiers', 1, '{"income_requirement": "A used car", "income_limits": "single:75000 joint:150000"}');
@@ -270,6 +304,13 @@ select is(array(select c from unnest(array['ST PAUL', 'St.Paul', 'Saint-Paul', '
                  where pg_temp.lookup('[9004]', '{}', jsonb_build_object('city', c)) -> 'programs_evaluated' = '2'),
     array['ST PAUL', 'St.Paul', 'Saint-Paul', 'Saint Cloud', 'Ft. Wayne', 'mt vernon', 'East Saint Louis', 'Stockton'],
     'a city is found by its name with the word for saint, fort or mount written out or not');
+select is(array[(select completed ->> 0 from pg_temp.results('[9004]', '{}', '{"city": "Stockton"}')), (select completed ->> 0 from pg_temp.results('[9003]', '{}', '{"city": "Stockton"}') where eligible)],
+    '{"Location: Stockton, Wyoming",Location: customer of Plains Electric}', 'the program of a city says so');
+select pg_temp.import('programs', 1, '{"cities": "Stockton"}');
+select is(array(select pg_temp.lookup('[9003]', '{}', jsonb_build_object('city', c)) #>> '{incentives,total_incentive_amount}' from unnest(array['Stockton', 'Cheyenne']) c), '{20.00,0.00}',
+    'a utility''s program for some cities pays in these only');
+select pg_temp.import();
+select is((select completed ->> 0 from pg_temp.results('[9004]')), 'Location: Wyoming', 'the program of a state says so');
 select api.import_catalogue(pg_temp.catalogue() || '{"programs": [], "program_utilities": [], "program_tiers": []}');
 select is(pg_temp.lookup('[9001]') -> 'programs_evaluated', '0', 'a retired program is not evaluated');
 select api.import_catalogue(pg_temp.catalogue() || '{"programs": [], "program_utilities": [], "program_tiers": [], "utilities": [], "utility_service_areas": []}');
