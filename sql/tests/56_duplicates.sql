@@ -1,5 +1,5 @@
 begin;
-select plan(39);
+select plan(48);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -27,6 +27,8 @@ select pg_temp.submit_streets(:'org', '1 Main St.', '2 Main St', '1  MAIN ST') a
 select is(pg_temp.look_up(:'org', 10, 200, :'answer'), 2::bigint, 'the same address twice is looked up once');
 select is(pg_temp.statuses(:'job'), 'completed, completed, completed true', 'duplicates of one batch are answered twice by one lookup');
 select is((select result ->> 'reference_id' from public.lookup_queue_items where job_id = :'job' and position = 2), 'site-3', 'under its own reference');
+select is(app.duplicate_result('{"b": 1, "reference_id": "first", "deduplicated": false, "a": 2}', 'second')::text,
+    '{ "b" : 1, "reference_id" : "second", "a" : 2, "deduplicated" : true }', 'the members of an answer keep their order, and deduplicated comes last');
 select is((select status || total_sites from public.incentive_reports where job_id = :'job'), 'complete3', 'the report has all of them');
 select is_empty('select * from api.check_invariants()', 'the counters add up');
 
@@ -56,6 +58,22 @@ select is(
     'leaves its duplicate to be claimed in its turn, once');
 select is_empty('select * from api.check_invariants()', 'the invariants hold while duplicates wait');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
+
+select pg_temp.submit_streets(:'org', '10 Main St', '10 Main St') as job, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
+select pg_temp.submit_streets(:'org', '10 Main St', '11 Main St') as second_job \gset
+select is(
+    (select array_agg(i.retry_at - i.created_at = 2 * make_interval(secs => s.lease_seconds + s.lookup_timeout_seconds) order by i.job_id, i.position)
+       from public.lookup_queue_items i cross join app.settings s where i.job_id in (:'job', :'second_job')),
+    '{null,true,true,null}', 'a duplicate waits for at most twice a lease and a time-out');
+
+-- Both under way
+select api.cancel_batch_lookup(:'org', :'second_job') as cancelled, count(*) as claimed from api.claim_lookups(:'org', 'w', 10) \gset
+select pg_temp.turn_clock(app.clock() + interval '10 minutes');
+select array_agg(job_id order by position) as jobs, array_agg(position order by position) as positions, array_agg(lease_token order by position) as tokens
+  from api.claim_lookups(:'org', 'w', 10) where job_id = :'job' \gset
+select pg_temp.record(:'org', (:'jobs'::uuid[])[:1], (:'positions'::integer[])[:1], (:'tokens'::uuid[])[:1], 200, :'answer') as recorded \gset
+select is(:'positions' || ' ' || pg_temp.statuses(:'job'), '{0,1} completed, pending', 'a duplicate whose own lookup is under way gets the answer to that');
+select pg_temp.record(:'org', (:'jobs'::uuid[])[2:], (:'positions'::integer[])[2:], (:'tokens'::uuid[])[2:], 200, :'answer') as recorded \gset
 
 -- Time passes
 select pg_temp.turn_clock(app.clock() + interval '2 hours');
@@ -105,6 +123,20 @@ select is(
     'an item that creates an application is always looked up');
 select api.delete_batch_lookup(:'org', :'job') as deleted \gset
 select is((pg_temp.submit_reusing(:'org', pg_temp.items(1), 300)) ->> 'reused_items', '0', 'results are deleted with their job');
+create function pg_temp.known(p_organization_id uuid, p_days integer) returns integer
+language sql as $$
+    select (api.create_batch_lookup(p_organization_id, pg_temp.items(3), p_options => jsonb_build_object(
+                'dry_run', true, 'reuse_results', jsonb_build_object('max_age_days', p_days))) ->> 'known_already')::integer
+$$;
+select api.create_organization('Growing') as growing \gset
+select pg_temp.submit(:'growing', 2) as job, pg_temp.look_up(:'growing', 1, 200, :'answer') as looked_up \gset
+select pg_temp.known(:'growing', 30) as known \gset
+select pg_temp.look_up(:'growing', 1, 200, :'answer') as looked_up \gset
+select is(array[:known, pg_temp.known(:'growing', 30)], '{1,2}', 'a job is read again when more of its items have results');
+select pg_temp.turn_clock(app.clock() + interval '10 days');
+select api.create_organization('Older') as older \gset
+select pg_temp.submit(:'older', 1) as job, pg_temp.look_up(:'older', 1, 200, :'answer') as looked_up, pg_temp.turn_clock(app.clock() + interval '10 days') \gset
+select is(array[pg_temp.known(:'older', 1), pg_temp.known(:'older', 30)], '{0,1}', 'results are found although a younger age was asked for first');
 select throws_ok(
     format($$ select pg_temp.submit_reusing(%L, pg_temp.items(1), 0) $$, :'org'), 'PT400',
     'reuse_results must be an object {"max_age_days": a whole number from 1 to 3650}', 'the age of results has its bounds');
@@ -120,6 +152,23 @@ select is((select reused_from_job_id from public.lookup_queue_items where job_id
 select isnt(
     app.dedup_key((select i from app.parse_batch_items(app.batch_request_items(pg_temp.items(1, '{"household": {"size": 2}}') -> 'items'), true) i)),
     app.dedup_key((select i from app.parse_batch_items(app.batch_request_items(pg_temp.items(1) -> 'items'), true) i)), 'the same site with another household asks another question');
+
+-- What is the same question
+create function pg_temp.key(p_change jsonb, p_address jsonb default '{}') returns uuid
+language sql as $$
+    select app.dedup_key(i)
+      from (select pg_temp.items(1) #> '{items,0}' || '{"device_ids": [1, 2, 2]}' || p_change as item) r
+     cross join app.parse_batch_items(app.batch_request_items(jsonb_build_array(item || jsonb_build_object('address', item -> 'address' || p_address))), true) i
+$$;
+select is(array(select distinct k from unnest(array[pg_temp.key('{}'), pg_temp.key('{"reference_id": "another"}'), pg_temp.key('{"device_ids": [2, 1, 2]}'), pg_temp.key('{"create_application": false}'),
+        pg_temp.key('{}', '{"street_1": "#1 - CONGRESS   Ave."}'), pg_temp.key('{}', '{"street_1": "1 Congress", "street_2": "Ave"}'), pg_temp.key('{}', '{"city": "AUSTIN."}'),
+        pg_temp.key('{}', '{"postal_code": "78701-1234"}')]) k), array[pg_temp.key('{}')], 'case, punctuation and the order of devices make no other question');
+select is(pg_temp.key('{}', '{"country_code": "CA", "state_or_province_code": "ON", "postal_code": "k1a0b1"}'), pg_temp.key('{}', '{"country_code": "CA", "state_or_province_code": "ON", "postal_code": "K1A 0B1"}'),
+    'a Canadian postal code is the same without its space');
+select is((select count(distinct k) from unnest(array[pg_temp.key('{}'), pg_temp.key('{"device_ids": [1, 2]}'), pg_temp.key('{"device_ids": [1, 3]}'), pg_temp.key('{"building_type": "COMMERCIAL"}'), pg_temp.key('{}', '{"street_1": "11 Congress Ave"}'),
+        pg_temp.key('{}', '{"street_2": "2"}'), pg_temp.key('{}', '{"city": "Aus Tin"}'), pg_temp.key('{}', '{"postal_code": "78702"}'), pg_temp.key('{}', '{"state_or_province_code": "OK"}'),
+        pg_temp.key('{}', '{"country_code": "CA", "state_or_province_code": "ON", "postal_code": "K1A 0B1"}'), pg_temp.key('{}', '{"country_code": "CA", "state_or_province_code": "ON", "postal_code": "K1A 0B2"}')]) k), 11::bigint,
+    'another address, building type or set of devices is another question');
 
 -- Pieces of what is copied
 select pg_temp.submit_streets(:'org', '9 Large St') as large \gset
@@ -150,6 +199,11 @@ select pg_temp.look_up(:'copies', 1, 200, :'answer') as looked_up, pg_temp.turn_
 select pg_temp.submit_reusing(:'copies', pg_temp.items(1), 30) ->> 'job_id' as reusing \gset
 select pg_temp.submit(:'copies', 1) as later \gset
 select is(pg_temp.statuses(:'later'), 'pending', 'a reused result answers nobody who has not asked for one');
+
+select api.update_settings('{"deduplicate_seconds": 86400}') as settings, api.create_organization('Aged') as aged \gset
+select pg_temp.submit(:'aged', 1) as job, pg_temp.look_up(:'aged', 1, 200, :'answer') as looked_up, pg_temp.turn_clock(app.clock() + interval '12 hours') \gset
+select pg_temp.statuses(pg_temp.submit(:'aged', 1)) as copied, api.update_settings('{"deduplicate_seconds": null}') as settings, pg_temp.turn_clock(app.clock() + interval '18 hours') \gset
+select is(:'copied' || ' ' || pg_temp.known(:'aged', 1) || ' ' || pg_temp.known(:'aged', 2), 'completed true 0 1', 'an answer to a duplicate is as old as the lookup that it is of');
 
 select * from finish();
 rollback;
