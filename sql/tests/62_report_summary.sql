@@ -27,22 +27,22 @@ select is((select sum((c ->> 'sites')::integer)::integer from json_array_element
     'a site counts in every device category that it asks about');
 
 -- The order
-select pg_temp.submit(:'org', 3) as tied \gset
+select pg_temp.submit(:'org', 4) as tied \gset
 select report_id as tied_report from public.batch_lookup_jobs where id = :'tied' \gset
 select pg_temp.look_up(:'org', 1, 200, format('{"utility": {"eiaid": %1$s, "name": "%2$s"}, "incentives": {"total_incentive_amount": %3$s, "total_eligible_combinations": 1,
            "by_program": [{"program_id": %4$s, "program_name": "P", "total_incentive": %3$s, "eligible_combinations": 1}]}}', eiaid, name, amount, program))
-  from (values (1, 'Austin Energy', 1200, 7), (2, 'Zilker Power', 600, 9), (2, 'Zilker Power', 600, 9)) v (eiaid, name, amount, program);
+  from (values (1, 'Austin Energy', 1200, 7), (2, 'Zilker Power', 600, 9), (2, 'Zilker Power', 600, 9), (3, 'Bluebonnet', 1300, 8)) v (eiaid, name, amount, program);
 update public.incentive_report_sites i
    set state_or_province_code = s.state
-  from (values (0, 'TX'), (1, 'CA'), (2, 'AZ')) s (position, state)
+  from (values (0, 'TX'), (1, 'MO'), (2, 'MS'), (3, 'CA')) s (position, state)
  where i.organization_id = :'org' and i.report_id = :'tied_report' and i.position = s.position;
 select api.get_incentive_report_summary(:'org', :'tied_report') as tied_summary \gset
-select is(array(select s ->> 'name' from json_array_elements(:'tied_summary'::json -> 'by_state') s), '{Texas,Arizona,California}', 'states come by their value, and those of equal value and sites by their name');
-select is(array(select s ->> 'name' from json_array_elements(:'tied_summary'::json -> 'by_utility') s), array['Zilker Power', 'Austin Energy'], 'a utility with more sites comes before one of equal value');
-select is(array(select s ->> 'program_id' from json_array_elements(:'tied_summary'::json -> 'by_program') s), '{9,7}', 'a program with more sites comes before one of equal value');
+select is(array(select s ->> 'name' from json_array_elements(:'tied_summary'::json -> 'by_state') s), '{California,Texas,Mississippi,Missouri}', 'states come by their value, and those of equal value and sites by their name');
+select is(array(select s ->> 'name' from json_array_elements(:'tied_summary'::json -> 'by_utility') s), array['Bluebonnet', 'Zilker Power', 'Austin Energy'], 'utilities come by their value, and one with more sites comes before one of equal value');
+select is(array(select s ->> 'program_id' from json_array_elements(:'tied_summary'::json -> 'by_program') s), '{8,9,7}', 'programs come by their value, and one with more sites comes before one of equal value');
 update public.incentive_report_sites i
    set device_categories = s.categories, category_amounts = s.amounts
-  from (values (0, '{a,c}'::text[], '{600,5}'::numeric[]), (1, '{b,c}', '{300,0}'), (2, '{b}', '{300}')) s (position, categories, amounts)
+  from (values (0, '{a,c}'::text[], '{600,5}'::numeric[]), (1, '{b,c}', '{300,0}'), (2, '{b}', '{300}'), (3, '{}', '{}')) s (position, categories, amounts)
  where i.organization_id = :'org' and i.report_id = :'tied_report' and i.position = s.position;
 select is(array(select concat_ws(' ', c ->> 'key', c ->> 'sites', c ->> 'eligible_sites') from json_array_elements(api.get_incentive_report_summary(:'org', :'tied_report') -> 'by_device_category') c),
     array['b 2 2', 'a 1 1', 'c 2 1'], 'device categories come by their value, then by their sites, and one for which a site is paid nothing is not eligible there');
