@@ -1,5 +1,5 @@
 begin;
-select plan(48);
+select plan(52);
 \ir lookups.psql
 
 -- The documented answer
@@ -45,16 +45,28 @@ select is(pg_temp.lookup('[9001]', '{}', '{"postal_code": "82001"}') #>> '{utili
 select is(pg_temp.lookup('[9001]', '{}', '{"postal_code": "82001"}') -> 'programs_evaluated', '1', 'another utility has other programs');
 select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": 90001}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'a request chooses a utility by its EIA number');
 select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": "90001"}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'the EIA number may be a string');
-select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": null, "name": "plains electric"}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'a request chooses a utility by its name');
+select is(pg_temp.lookup('[9001]', '{"utility": {"eiaid": null, "name": "plains ELECTRIC"}}', '{"postal_code": "82001"}') #>> '{utility,name}', 'Plains Electric', 'a request chooses a utility by its name');
 select throws_ok($$ select pg_temp.lookup('[9001]', '{"utility": {"eiaid": 5}}') $$, 'PT400', 'The chosen utility does not serve this address', 'a utility from elsewhere is refused');
 select throws_ok($$ select pg_temp.lookup('[9001]', '{"reference_id": "home-9"}', '{"postal_code": "83001"}') $$, 'PT404', 'Program lookup failed - no utility found', 'an address without a utility is not found');
 select is_empty($$ select from app.customers where reference_id = 'home-9' $$, 'a lookup that fails makes no customer');
+create function pg_temp.known(p_keys text[]) returns text
+language sql as $$ select string_agg(u.key, ' ' order by n) from unnest(app.utilities_of(p_keys)) with ordinality as u (key, a, b, c, d, e, f, g, h, n) $$;
+select is(array[pg_temp.known('{wy-city,wy-plains}'), pg_temp.known('{wy-plains,wy-city}')], '{wy-city wy-plains,wy-plains wy-city}', 'the utilities of the last lookup come in its order');
+update app.utilities set retired_at = app.clock() where key = 'wy-city';
+select is(array[pg_temp.known('{wy-plains,wy-city}'), pg_temp.known('{wy-city,wy-plains}'), pg_temp.utilities('WY', '82001')], '{wy-plains,null,wy-plains}',
+    'a retired utility is none of the possible ones, and who had it is asked for anew');
+update app.utilities set retired_at = null, name = case key when 'wy-city' then 'Zephyr Light' else name end where key like 'wy-%';
+update app.utility_service_areas set rank = 1 where prefix = '820';
+select is(pg_temp.utilities('WY', '82001'), 'wy-plains wy-city', 'utilities of equal rank come by their name');
+select pg_temp.import();
 
 -- Customers
 select is((pg_temp.lookup('[9001]') ->> 'customer_id'), :'answer'::jsonb ->> 'customer_id', 'a customer is known by its reference_id');
 select isnt(pg_temp.lookup('[9001]', '{"reference_id": "home-2"}') ->> 'customer_id', :'answer'::jsonb ->> 'customer_id', 'another reference_id is another customer');
 select isnt(api.lookup_incentives(:'other_org', pg_temp.request('[9001]')) ->> 'customer_id', :'answer'::jsonb ->> 'customer_id', 'the same reference_id is another customer in another organization');
 select is((select count(*)::integer from app.customers), 3, 'each customer is kept once');
+select pg_temp.lookup('[9003]', '{"reference_id": "home-2"}') as other_answer \gset
+select is((select array_agg(device_ids order by reference_id) from app.customers where organization_id = :'org'), '{{9001},{9003}}', 'a lookup is remembered for its own customer');
 select throws_ok($$ select api.lookup_incentives(gen_random_uuid(), pg_temp.request('[9001]')) $$, 'PT404', 'Organization not found', 'a customer needs an organization');
 
 -- Requests that are not valid

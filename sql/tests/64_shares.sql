@@ -1,5 +1,5 @@
 begin;
-select plan(25);
+select plan(27);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 1) as job \gset
@@ -47,7 +47,15 @@ delete from app.report_shares where token_hash = sha256('four');
 select pg_temp.turn_clock('2026-11-25 12:00:01+00');
 select is(api.open_shared_report(sha256('two'))::text, null, 'an expired link leads nowhere');
 select is(json_array_length(api.list_incentive_report_shares(:'org', :'report') -> 'shares'), 1, 'an expired link is not listed');
+select pg_temp.submit(:'org', 1) as other_job \gset
+select id as other_report from public.incentive_reports where job_id = :'other_job' \gset
+select api.share_incentive_report(:'org', :'report', sha256('five')) as five, api.share_incentive_report(:'org', :'other_report', sha256('six')) as six \gset
+select throws_ok(format($$ select api.revoke_incentive_report_share(%L, %L, %L) $$, :'org', :'report', :'six'::json ->> 'id'), 'PT404', 'Link not found', 'a link is revoked by its own report');
 select api.revoke_incentive_report_share(:'org', :'report', (:'share'::json ->> 'id')::uuid, 'user_1');
+select is(
+    array(select s ->> 'id' from unnest(array[:'report', :'other_report']::uuid[]) r (id) cross join json_array_elements(api.list_incentive_report_shares(:'org', r.id) -> 'shares') s),
+    array[:'five'::json ->> 'id', :'six'::json ->> 'id'], 'a link that is revoked leaves the others, and each report lists its own');
+select api.revoke_incentive_report_share(:'org', :'report', (:'five'::json ->> 'id')::uuid);
 select is((select string_agg(action || ' ' || target_id, ', ' order by id) from app.audit_events where target_id = :'share'::json ->> 'id'),
     format('report.shared %1$s, report.share_revoked %1$s', :'share'::json ->> 'id'), 'the trail has when a report was shared and when that ended');
 select is(api.open_shared_report(sha256('one'))::text, null, 'a revoked link leads nowhere');
@@ -56,7 +64,7 @@ select throws_ok(format($$ select api.revoke_incentive_report_share(%L, %L, %L) 
 select api.share_incentive_report(:'org', :'report', sha256(n::text::bytea)) from generate_series(1, 100) n;
 select throws_ok(format($$ select api.share_incentive_report(%L, %L, sha256('x')) $$, :'org', :'report'), 'PT409', 'The report has 100 links that work', 'links have a number, in which expired ones do not count');
 select api.delete_incentive_report(:'org', :'report');
-select is_empty('select from app.report_shares', 'the links of a report are deleted with it');
+select is(array(select report_id from app.report_shares), array[:'other_report'::uuid], 'the links of a report are deleted with it');
 
 select * from finish();
 rollback;
