@@ -115,12 +115,12 @@ begin
         if exists (select from public.lookup_attempts where organization_id = v_organization_id and recorded_at < p_before) then
             delete from public.lookup_attempts
              where organization_id = v_organization_id
-               and (job_id, position, attempt) in (select job_id, position, attempt
-                                                     from public.lookup_attempts
-                                                    where organization_id = v_organization_id and recorded_at < p_before
-                                                    order by recorded_at
-                                                    limit p_limit - v_pruned
-                                                      for update skip locked);
+               and ctid = any (array(select ctid
+                                       from public.lookup_attempts
+                                      where organization_id = v_organization_id and recorded_at < p_before
+                                      order by recorded_at
+                                      limit p_limit - v_pruned
+                                        for update skip locked));
             get diagnostics v_count = row_count;
             v_pruned := v_pruned + v_count;
             exit when v_pruned >= p_limit;

@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(28);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -47,6 +47,15 @@ select is(
     (select string_agg(a ->> 'outcome', ', ') from json_array_elements(api.explain_item(:'org', :'job', 1) -> 'attempts') a), 'retry, wait, complete',
     'the story of an item has its attempts in their order');
 select is(api.explain_item(:'org', :'job', 0) ->> 'attempts', '[]', 'the story of an item that succeeded at once has none');
+
+-- Two workers at one job, whose outcomes come together
+select pg_temp.submit(:'org', 2) as job \gset
+select array_agg(c.job_id order by c.position) as jobs, array_agg(c.position order by c.position) as positions, array_agg(c.lease_token order by c.position) as tokens
+  from unnest(array['first', 'second']) w (name) cross join lateral api.claim_lookups(:'org', w.name, 1) c \gset
+select api.record_lookups(:'org', :'jobs', :'positions', :'tokens', '{500,404}', '{null,null}', '{null,null}', '{null,null}') \g /dev/null
+select is(array[pg_temp.attempts(:'job', 0), pg_temp.attempts(:'job', 1)], array['1 retry 500 upstream_error first', '1 fail 404 not_found second'],
+    'each attempt has its own outcome and its own worker');
+select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 
 -- A worker that falls silent
 select pg_temp.submit(:'org', 1) as job \gset
