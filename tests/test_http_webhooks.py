@@ -137,10 +137,14 @@ def test_deliveries_are_listed_page_by_page(client: OrganizationClient, database
     first = client.get("/webhook-deliveries", params={"limit": 4}).json()
     rest = client.get("/webhook-deliveries", params={"limit": 4, "cursor": first["next_cursor"]}).json()
     assert [d["id"] for d in first["deliveries"] + rest["deliveries"]] == ids
-    assert client.get("/webhook-deliveries", params={"event": "lookup.failed"}).json()["total"] == 1
-    assert client.get("/webhook-deliveries", params={"status": "delivered"}).json()["total"] == 0
-    assert client.get("/webhook-deliveries", params={"job_id": job["job_id"]}).json()["total"] == 6
-    assert client.get("/webhook-deliveries", params={"job_id": str(uuid.uuid4())}).json()["total"] == 0
+    for name, value, count in (
+        ("event", "lookup.failed", 1),
+        ("status", "delivered", 0),
+        ("job_id", job["job_id"], 6),
+        ("job_id", str(uuid.uuid4()), 0),
+    ):
+        page = client.get("/webhook-deliveries", params={name: value}).json()
+        assert (len(page["deliveries"]), page["total"]) == (count, count)
     body = client.get(f"/webhook-deliveries/{first['deliveries'][-1]['id']}").json()["body"]
     assert body["data"]["job_id"] == job["job_id"]
 
