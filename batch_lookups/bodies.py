@@ -23,9 +23,9 @@ def using_environment() -> Iterator[None]:
     except BatchLookupsError:
         raise
     except (httpx.InvalidURL, ImportError, ValueError) as error:
-        raise BatchLookupsError(f"The proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: {error}") from error
+        raise BatchLookupsError(f"The proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: {error}") from error
     except OSError as error:
-        raise BatchLookupsError(f"The certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error}") from error
+        raise BatchLookupsError(f"The certificates in SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error}") from error
 
 
 class _Body:

@@ -87,7 +87,7 @@ def refusing_what_cannot_be_sent() -> Iterator[None]:
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(f"A text is not in UTF-8: {error.object[:100]!r}") from error
     except ValueError as error:
-        raise InvalidArgumentError(f"No request can be made of this: {error}") from error
+        raise InvalidArgumentError(f"This cannot be sent: {error}") from error
 
 
 def _text(response: httpx.Response) -> str:
@@ -102,7 +102,7 @@ def path_of(*parts: str) -> str:
     """The path of these words and ids. Raises InvalidArgumentError: an empty id, dots or a slash would lead to another route."""
     for part in parts:
         if part in ("", ".", "..") or "/" in part:
-            raise InvalidArgumentError(f"{part} is no id" if part else "The id is empty")
+            raise InvalidArgumentError(f"{part} is not an id" if part else "The id is empty")
     with refusing_what_cannot_be_sent():
         return "".join(f"/{quote(part, safe='')}" for part in parts)
 

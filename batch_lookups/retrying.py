@@ -120,7 +120,7 @@ def require_ours(response: httpx.Response, media_type: str) -> None:
     answered = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if answered != media_type:
         raise BatchLookupsError(
-            f"{origin_of(response.url)} answers with {answered or 'nothing'} in place of {media_type}, and is no Batch Lookups"
+            f"{origin_of(response.url)} answers with {answered or 'nothing'} instead of {media_type}; it is not Batch Lookups"
         )
 
 
@@ -128,7 +128,7 @@ def require_document(response: httpx.Response) -> Any:
     """The JSON object that was answered. Raises BatchLookupsError where what calls itself JSON is none, or no object."""
     document = document_of(response)
     if document is None:
-        raise BatchLookupsError(f"{origin_of(response.url)} answers with no JSON object, and is no Batch Lookups")
+        raise BatchLookupsError(f"{origin_of(response.url)} does not answer with a JSON object; it is not Batch Lookups")
     return document
 
 
@@ -143,6 +143,6 @@ def describe(error: httpx.RequestError) -> str:
         httpx.ConnectTimeout: f"The {service} cannot be reached: no connection in time",
         httpx.ReadTimeout: f"The {service} did not answer in time",
         httpx.DecodingError: f"The answer of the {service} is not compressed as it says",
-        httpx.UnsupportedProtocol: "The address of the service is no http:// or https:// address",
+        httpx.UnsupportedProtocol: "The address of the service is not an http:// or https:// address",
     }.get(type(error), f"The connection to the {service} was lost")
     return f"{what} ({error})" if str(error) else what

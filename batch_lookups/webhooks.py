@@ -12,13 +12,13 @@ SECONDS_OFF = 300
 MOST_DIGITS = 15
 # What the service writes of an attempt that was not answered with 2xx.
 NOT_DELIVERED = {
-    "connection": "no connection, or it broke",
+    "connection": "no connection, or it was lost",
     "disabled": "webhooks were disabled",
     "dns": "the host name was not found",
-    "invalid_response": "the answer was no HTTP",
+    "invalid_response": "the response was not HTTP",
     "refused_address": "the host is unknown, or in a private network, which WEBHOOKS_ALLOW_PRIVATE_NETWORKS=true allows for development",
     "timeout": "no answer within 15 seconds",
-    "tls": "the certificate or its name is not trusted, or it speaks no TLS",
+    "tls": "the certificate or its name is not trusted, or it does not speak TLS",
 }
 
 
@@ -42,7 +42,7 @@ def why_not_genuine(
 ) -> str | None:
     """Why the message is not to be trusted; None: it is genuine. `seconds_off`: how old it may be. Raises SecretError."""
     if not timestamp.isdecimal() or len(timestamp) > MOST_DIGITS:
-        return "webhook-timestamp is no number of seconds"
+        return "webhook-timestamp is not a number of seconds"
     expected = sign(secret, message_id, int(timestamp), body)
     if not any(hmac.compare_digest(expected.encode(), _bytes(given)) for given in signature.split(" ")):
         return "no signature was made with this secret for this id, timestamp and body"
@@ -63,5 +63,5 @@ def _key(secret: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if not key:
-        raise SecretError("This is no signing secret: it begins with whsec_ and goes on in base64")
+        raise SecretError("This is not a signing secret: one begins with whsec_, then base64")
     return key

@@ -22,7 +22,7 @@ if not os.environ.get("WEBHOOK_SECRET") or not port.isdecimal():
 try:
     SECRET = b64decode(os.environ["WEBHOOK_SECRET"].strip().removeprefix("whsec_"), validate=True)
 except ValueError:
-    sys.exit("WEBHOOK_SECRET is no signing secret: it begins with whsec_ and goes on in base64")
+    sys.exit("WEBHOOK_SECRET is not a signing secret: one begins with whsec_, then base64")
 SECONDS_OFF = 300
 MAX_BYTES = 8 * 1024 * 1024
 seen = OrderedDict()  # a table in production: a message may come more than once, always with the same webhook-id

@@ -60,7 +60,7 @@ def test_login_stores_the_key_for_its_owner_alone(stranger: Cli, service: Servic
     for damaged in (b"{", b"\xff\xfe", b"[]"):
         file.write_bytes(damaged)
         told = stranger.run("whoami")
-        assert (told.returncode, told.stderr.splitlines()[-1]) == (4, "hint: Write it anew: batch-lookups login URL")
+        assert (told.returncode, told.stderr.splitlines()[-1]) == (4, "hint: Create it again: batch-lookups login URL")
     assert stranger.run("login", service.url, stdin=key.encode()).returncode == 0
     assert stranger.run("whoami").returncode == 0
 
@@ -97,7 +97,7 @@ def test_a_key_may_come_in_any_encoding(stranger: Cli, service: Service) -> None
     marked = stranger.run("login", service.url, stdin=f"\ufeff{key}\r\n".encode())
     assert marked.returncode == 0, marked.stderr
     unreadable = stranger.run("login", service.url, stdin=f"{key}\n".encode("utf-16"))
-    assert (unreadable.returncode, unreadable.stderr.splitlines()[0].startswith("error: This is no API key")) == (4, True)
+    assert (unreadable.returncode, unreadable.stderr.splitlines()[0].startswith("error: This is not an API key")) == (4, True)
 
 
 def test_a_user_without_a_home_is_told_what_to_set(cli: Cli) -> None:
@@ -179,7 +179,7 @@ def test_doctor_tells_the_scopes_of_a_key(cli: Cli, service: Service) -> None:
         ({"BATCH_LOOKUPS_API_KEY": "leap_live_nonsense"}, 4, "FAIL  key: "),
         ({"BATCH_LOOKUPS_API_KEY": ""}, 4, "FAIL  key: There is no API key"),
         ({"BATCH_LOOKUPS_URL": "http://127.0.0.1:1"}, 7, "FAIL  service: The service at http://127.0.0.1:1 cannot be reached"),
-        ({"BATCH_LOOKUPS_API_KEY": "leap_live_…abcd"}, 4, "FAIL  key: This is no API key"),
+        ({"BATCH_LOOKUPS_API_KEY": "leap_live_…abcd"}, 4, "FAIL  key: This is not an API key"),
         ({"BATCH_LOOKUPS_URL": "nonsense"}, 1, "FAIL  address: "),
         ({"BATCH_LOOKUPS_URL": "http://two words"}, 1, "FAIL  address: "),
         ({"BATCH_LOOKUPS_URL": "http://127.0.0.1:99999"}, 1, "FAIL  address: "),
@@ -268,7 +268,7 @@ def test_json_of_another_server_is_taken_for_no_answer(cli: Cli, monkeypatch: py
         cli.environment["BATCH_LOOKUPS_URL"] = url
         done = cli.run("list")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[0] == f"error: {url} answers with no JSON object, and is no Batch Lookups"
+    assert done.stderr.splitlines()[0] == f"error: {url} does not answer with a JSON object; it is not Batch Lookups"
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_a_page_of_another_server_is_taken_for_no_answer(cli: Cli) -> None:
         ):
             done = cli.run(*words)
             assert (done.returncode, done.stdout) == (1, ""), words
-            assert f"error: {url} answers with text/html in place of " in done.stderr
+            assert f"error: {url} answers with text/html instead of " in done.stderr
         key = cli.environment["BATCH_LOOKUPS_API_KEY"]
         assert cli.run("login", url, stdin=key.encode()).returncode == 1
         redirected = cli.run("list", BATCH_LOOKUPS_URL=f"{url}/old")
@@ -374,21 +374,21 @@ def test_doctor_tells_no_key_valid_that_it_could_not_try(cli: Cli) -> None:
     with served(Busy) as url:
         done = cli.run("doctor", BATCH_LOOKUPS_URL=url.replace("//", "//user:password@"))
     assert (done.returncode, "password" in done.stdout) == (7, False)
-    assert "FAIL  key: whether it is valid cannot be told: Too many requests\n" in done.stdout
+    assert "FAIL  key: cannot tell whether it is valid: Too many requests\n" in done.stdout
     assert "scopes: " not in done.stdout
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "gopher://127.0.0.1:1", "http://[::1"])
 def test_a_proxy_that_cannot_be_used_is_told(cli: Cli, proxy: str) -> None:
     listed, examined = cli.run("list", ALL_PROXY=proxy, NO_PROXY=""), cli.run("doctor", ALL_PROXY=proxy, NO_PROXY="")
-    told = "The proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: "
+    told = "The proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: "
     assert (listed.returncode, listed.stderr.startswith(f"error: {told}")) == (1, True), listed.stderr
     assert (examined.returncode, f"FAIL  environment: {told}" in examined.stdout) == (1, True), examined.stderr
 
 
 def test_certificates_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
-    with pytest.raises(batch_lookups.BatchLookupsError, match="The certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read"):
+    with pytest.raises(batch_lookups.BatchLookupsError, match="The certificates in SSL_CERT_FILE or SSL_CERT_DIR cannot be read"):
         batch_lookups.Client("https://lookups.example.com", "leap_live_key")
 
 

@@ -66,7 +66,7 @@ def test_follow_leaves_the_file_of_another_job_alone(cli: Cli) -> None:
     before = (cli.folder / "results.csv").read_bytes()
     done = cli.run("results", second, "--follow", "-o", "results.csv")
     assert done.returncode == 1
-    assert "results.csv holds something else than results of this job" in done.stderr
+    assert "results.csv holds something other than results of this job" in done.stderr
     assert (cli.folder / "results.csv").read_bytes() == before
 
 
@@ -77,7 +77,7 @@ def test_follow_leaves_the_file_of_another_job_alone(cli: Cli) -> None:
 def test_follow_leaves_a_file_without_a_whole_row_alone_that_is_not_its_own(cli: Cli, name: str, content: bytes) -> None:
     (cli.folder / name).write_bytes(content)
     done = cli.run("results", submit(cli, 1), "--follow", "-o", name)
-    assert (done.returncode, f"{name} holds something else than results of this job" in done.stderr) == (1, True)
+    assert (done.returncode, f"{name} holds something other than results of this job" in done.stderr) == (1, True)
     assert (cli.folder / name).read_bytes() == content
 
 
@@ -449,7 +449,7 @@ def test_names_from_files_do_not_steer_the_terminal(cli: Cli) -> None:
     for words in (["list"], ["status", job], ["report", job]):
         assert "red �[31m" in cli.run(*words).stdout, words
     made = cli.run("keys", "create", "--name", "\x1b]0;title\x07", "--json")
-    assert "(�]0;title�) may: " in made.stderr
+    assert "(�]0;title�) has the scopes " in made.stderr
     assert "(�]0;title�) is revoked" in cli.run("keys", "revoke", json.loads(made.stdout)["id"], "--yes").stdout
 
 

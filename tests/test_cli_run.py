@@ -94,8 +94,8 @@ def test_cancelled(cli: Cli, service: Service) -> None:
         (["run", "x.csv", "-o", "results.pdf"], "results.pdf must end with .csv, .xlsx, .ndjson or .jsonl."),
         (["run", "x.csv", "--report", "missing/report.html"], "/missing does not exist."),
         (["run", "x.csv", "--report", "report.txt"], "report.txt must end with .html or .htm."),
-        (["run", "x.csv", "-o", "./x.csv"], "x.csv is the file of the sites"),
-        (["run", "pages", "--report", "pages"], "pages is the file of the sites"),
+        (["run", "x.csv", "-o", "./x.csv"], "x.csv is the input file"),
+        (["run", "pages", "--report", "pages"], "pages is the input file"),
         (["run", "x.csv", "-o", ""], "The name of the file is empty."),
         (["run", "x.csv", "--report", ""], "The name of the file is empty."),
         (["run", "x.csv", "--report", "-"], "would go to the same place"),
@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_saved_is_refused_before_anything_is_submitted(cli
 def test_the_file_that_standard_input_reads_is_not_written_over(cli: Cli) -> None:
     sites = cli.sites("sites.csv", 1).read_bytes()
     refused = run_in_bash(cli, '"$@" < sites.csv', "run", "-", "-o", "sites.csv")
-    assert (refused.returncode, b"sites.csv is the file of the sites" in refused.stderr) == (2, True), refused.stderr
+    assert (refused.returncode, b"sites.csv is the input file" in refused.stderr) == (2, True), refused.stderr
     assert (cli.folder / "sites.csv").read_bytes() == sites
 
 
@@ -163,7 +163,7 @@ def test_invalid_rows_are_told_by_line_those_with_the_same_fault_together(cli: C
     assert "25 of 30 rows are invalid:" in refused.stderr
     assert "  lines 4, 6, 8, 10, 12, 14, 16, 18, 20, 22: column city: the cell is empty" in refused.stderr
     assert "  lines 3, 5, 7, 9, 11, 13, 15, 17, 19, 21: column postal_code: x is not a ZIP code" in refused.stderr
-    assert "  and 5 more\nAll of them by fault:\n     13 rows  " in refused.stderr
+    assert "  and 5 more\nAll of them by error:\n     13 rows  " in refused.stderr
     assert "     13 rows  postal_code: invalid postal code\n     12 rows  city: missing\n" in refused.stderr
     assert "--skip-invalid" in refused.stderr
     assert service.count_jobs(name) == 0
@@ -256,11 +256,11 @@ def test_a_file_that_is_no_table_is_refused_in_the_words_of_the_service(cli: Cli
         (["check", "bare.csv", "--building-type", "Igloo", "--devices", "1"], "  line 2: --building-type: Igloo is not "),
         (
             ["check", "headers.csv"],
-            "city, zip. Name it with --map FIELD=COLUMN, or say it for all rows: --number-rows, --devices, --building-type",
+            "city, zip. Name it with --map FIELD=COLUMN, or set it for all rows: --number-rows, --devices, --building-type",
         ),
         (["check", "twice.csv"], "hint: Say which one is meant with --map FIELD=COLUMN.\n"),
         (["check", "bytes.csv"], "hint: Save the file as CSV UTF-8.\n"),
-        (["check", "large.csv"], "this one has 10,001 (invalid_item_count)\nhint: Split a larger file. One with 0 names "),
+        (["check", "large.csv"], "this one has 10,001 (invalid_item_count)\nhint: Split a larger file. With 0, the file names "),
         (["check", "wide.csv"], "  line 2: the row has 8 cells, the header 7\n"),
         (["check", "book.xlsx", "--sheet", "Owners"], "The sheet Owners was read; --sheet chooses another: Sites (missing_columns)\n"),
     ],
@@ -474,7 +474,7 @@ def test_a_service_that_cannot_be_reached(cli: Cli) -> None:
     done = cli.run("run", cli.sites("sites.csv", 1), BATCH_LOOKUPS_URL=address, BATCH_LOOKUPS_RETRY_SECONDS="1.5")
     assert done.returncode == 7
     assert f"The service at {address} cannot be reached" in done.stderr
-    assert "trying again" in done.stderr
+    assert "retrying" in done.stderr
     assert "batch-lookups doctor" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -19,7 +19,7 @@ def test_a_sample_is_saved_and_continued(cli: Cli) -> None:
     with (cli.folder / "results.csv").open(newline="") as file:
         statuses = [row["status"] for row in csv.DictReader(file)]
     assert (statuses.count("completed"), statuses.count("pending")) == (4, 26)
-    assert f"Or leave it at that: batch-lookups cancel {job}" in sampled.stderr
+    assert f"Or stop here: batch-lookups cancel {job}" in sampled.stderr
     assert f"{job}  processing, waits after its sample  " in cli.run("list").stdout
     status = cli.run("status", job).stdout
     assert "waits for continue" in status
@@ -37,7 +37,7 @@ def test_a_limit_stops_the_command(cli: Cli, service: Service) -> None:
     stopped = cli.run("run", cli.sites("sites.csv", 10), "--max-lookups", "3", "-o", "results.csv")
     assert stopped.returncode == 6, stopped.stderr
     assert "7 failed (7 lookup_limit_reached)" in stopped.stderr
-    assert "Try the failed ones again: batch-lookups retry" in stopped.stderr
+    assert "Retry the failed ones: batch-lookups retry" in stopped.stderr
 
     listed = cli.run("usage", "--json")
     assert listed.returncode == 0, listed.stderr
@@ -56,8 +56,8 @@ def test_a_job_that_waits_at_its_limit_names_both_ways_on(cli: Cli, service: Ser
         job = client.create_batch(file, FileOptions(max_lookups=3, when_limit_reached="wait"))["job_id"]
     watched = cli.run("watch", job)
     assert watched.returncode == 6, watched.stderr
-    assert f"Go on with a greater one: batch-lookups continue {job} --max-lookups N\n" in watched.stdout
-    assert f"Or leave it at that: batch-lookups cancel {job}\n" in watched.stdout
+    assert f"Continue with a higher one: batch-lookups continue {job} --max-lookups N\n" in watched.stdout
+    assert f"Or stop here: batch-lookups cancel {job}\n" in watched.stdout
 
 
 def test_a_job_that_waits_for_the_next_month_says_until_when(cli: Cli, service: Service) -> None:
@@ -75,15 +75,15 @@ def test_a_job_that_waits_for_the_next_month_says_until_when(cli: Cli, service: 
     assert watched.returncode == 6, watched.stderr
     assert watched.stdout == (
         "2 of 4 looked up\n"
-        f"The organization's lookups of this month are used up. The job goes on by itself at {until} UTC\n"
-        f"Or leave it at that: batch-lookups cancel {job}\n"
+        f"The organization has used up this month's lookups. The job continues by itself at {until} UTC\n"
+        f"Or stop here: batch-lookups cancel {job}\n"
     )
     assert f"{job}  processing, waits until {until}  " in cli.run("list").stdout
     assert f"waits for the month to end, {until} UTC\n" in (status := cli.run("status", job).stdout)
     assert f"2 of 4 done, waiting until {until} UTC, when the organization has lookups again\n" in status
     refused = cli.run("continue", job, "--max-lookups", "100")
     assert refused.returncode == 1
-    assert "the job goes on by itself in the next one" in refused.stderr
+    assert "the job continues by itself next month" in refused.stderr
     assert refused.stderr.endswith("(job_not_waiting)\nhint: batch-lookups status JOB shows what it waits for.\n")
 
 
@@ -105,6 +105,6 @@ def test_what_is_known_is_not_looked_up(cli: Cli) -> None:
     assert cli.run("run", cli.sites("first.csv", ["first-1"]), "-o", "results.csv").returncode == 0
     second = cli.sites("second.csv", ["second-1"])
     checked = cli.run("check", second, "--reuse", "7")
-    assert "1 of them known already" in checked.stdout + checked.stderr
+    assert "1 of them already known" in checked.stdout + checked.stderr
     assert cli.run("run", second, "--reuse", "7", "-o", "results.csv").returncode == 0
     assert sum(row["lookups"] for row in json.loads(cli.run("usage", "--json").stdout)) == 1

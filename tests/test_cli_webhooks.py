@@ -58,12 +58,12 @@ def test_what_came_of_a_message_is_told_in_words(cli: Cli, receiver: FakeReceive
     receiver.status, receiver.body = 500, b"out of\n  \x1b[31morder"
     failed = cli.run("webhooks", "test")
     assert failed.stdout.startswith("not delivered: HTTP 500, ")
-    assert failed.stderr == "the answer: out of \ufffd[31morder\n"
+    assert failed.stderr == "response: out of \ufffd[31morder\n"
     assert json.loads(cli.run("webhooks", "test", "--json").stdout)["http_status"] == 500
     cli.run("webhooks", "set", "--url", "http://127.0.0.1:1/")
-    assert cli.run("webhooks", "test").stdout.startswith("not delivered: no connection, or it broke, ")
+    assert cli.run("webhooks", "test").stdout.startswith("not delivered: no connection, or it was lost, ")
     first, _, third = cli.run("webhooks", "deliveries").stdout.splitlines()[1:]
-    assert first.endswith("  no connection, or it broke")
+    assert first.endswith("  no connection, or it was lost")
     assert third.endswith("  HTTP 500")
 
 

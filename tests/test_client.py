@@ -277,7 +277,7 @@ def test_a_key_that_cannot_be_one_is_told_without_showing_it(key: str) -> None:
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
 def test_a_number_that_json_has_not_is_told(seconds: float) -> None:
-    with pytest.raises(InvalidArgumentError, match="No request can be made"):
+    with pytest.raises(InvalidArgumentError, match="This cannot be sent"):
         client_of(Script()).rotate_key("id", grace_seconds=seconds)
 
 

@@ -95,7 +95,7 @@ WEBHOOKS = {"WEBHOOK_SECRET": "whsec_c2VjcmV0"}
         (
             ["receive_webhooks.py", "0"],
             {"WEBHOOK_SECRET": "secret"},
-            "WEBHOOK_SECRET is no signing secret: it begins with whsec_ and goes on in base64",
+            "WEBHOOK_SECRET is not a signing secret: one begins with whsec_, then base64",
         ),
         (["curl.sh"], {"PATH": "/usr/bin:/bin"}, "curl.sh: line 4: API_KEY: is missing. Usage: API_KEY=leap_live_... examples/curl.sh"),
     ],

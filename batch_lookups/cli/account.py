@@ -47,17 +47,16 @@ PROBES: dict[str, tuple[str, str, Any]] = {
 @click.argument("url", required=False)
 @pass_session
 def login(session: Session, url: str | None) -> None:
-    """Store the address of the service and a key for it, after a try.
+    """Store the address of the service and an API key, after trying them.
 
     \b
     Examples:
       batch-lookups login https://lookups.example.com
       pass show lookups | batch-lookups login https://lookups.example.com
 
-    Without an address it is asked for, or is that of a service on this machine, http://127.0.0.1:8000.
+    Without URL, the address is asked for; if input is not a terminal, it is the one in use, by default http://127.0.0.1:8000.
 
-    The key is asked for, or read from standard input: it is never a word of the command, which others could see. You alone can read
-    the file.
+    The key is asked for, or read from standard input; it is never an argument, which others could see. Only you can read the file.
     """
     terminal = sys.stdin.isatty()
     if url is None:
@@ -70,14 +69,14 @@ def login(session: Session, url: str | None) -> None:
         click.prompt("API key", hide_input=True, err=True) if terminal else sys.stdin.buffer.readline().decode("utf-8-sig", "replace")
     )
     if not api_key:
-        raise Ended(exits.AUTHENTICATION, "No key was given", "Type it when asked, or give it on standard input.")
+        raise Ended(exits.AUTHENTICATION, "No key was given", "Type it when asked, or pass it on standard input.")
     with session.client_of(url, api_key, retry_seconds=LOGIN_SECONDS) as client:
         organization = try_key(client)
     settings.store(url, api_key)
     name = organization["name"] if organization else "an organization whose name the key may not read"
     say(f"Logged in to {settings.without_password(url)} as {name}; stored in {settings.file()}")
     if os.environ.get(settings.API_KEY):
-        say(f"note: {settings.API_KEY} is set, and goes before the stored key")
+        say(f"note: {settings.API_KEY} is set, and overrides the stored key")
 
 
 def try_key(client: Any) -> Organization | None:
@@ -166,13 +165,13 @@ def examine() -> Iterator[Finding]:
         with using_environment():
             client = httpx.Client(base_url=url, timeout=10)
     except BatchLookupsError as error:
-        yield Finding("environment", False, str(error), "Mend these variables, or unset them.")
+        yield Finding("environment", False, str(error), "Correct these variables, or unset them.")
         return
     with client as http:
         try:
             yield from examine_service(http, url)
         except httpx.RequestError as error:
-            hint = f"Is this the right address ({settings.URL}, `batch-lookups login`), and is a proxy or a firewall between?"
+            hint = f"Is this the right address ({settings.URL}, `batch-lookups login`)? Is a proxy or a firewall in the way?"
             yield Finding("service", False, describe(error), hint, exits.UNAVAILABLE)
         except BatchLookupsError as error:
             yield Finding("service", False, str(error), "Check the address.")
@@ -191,23 +190,23 @@ def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
     took = time.time() - began
     if up.status_code != 200 or not up.headers.get("content-type", "").startswith("application/json"):
         detail = (
-            str(error_of(up)) if up.has_redirect_location else f"{address} answers with status {up.status_code}, and is no Batch Lookups"
+            str(error_of(up)) if up.has_redirect_location else f"{address} answers with status {up.status_code}; it is not Batch Lookups"
         )
         yield Finding("service", False, detail, "Check the address.")
         return
     yield Finding("service", True, f"{address} answers in {took * 1000:.0f} ms")
     ready = get("/readyz")
     reason = "" if ready.status_code == 200 else str(error_of(ready))
-    yield Finding("database", not reason, reason or "ready", "The operator has to see to this.", exits.UNAVAILABLE)
+    yield Finding("database", not reason, reason or "ready", "Ask the operator to fix this.", exits.UNAVAILABLE)
     if (date := date_of(up)) is not None:
         # The header has whole seconds, cut off.
         off = began + took / 2 - date - 0.5
-        hint = "Set this machine's clock, such as with NTP: signatures of webhooks are judged by it."
+        hint = "Set this machine's clock, for example with NTP: webhook signatures are checked against it."
         yield Finding("clock", abs(off) < CLOCK_SECONDS, f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the service's", hint)
     info = (document_of(get("/openapi.json")) or {}).get("info")
     version = str(info.get("version", "?")) if isinstance(info, dict) else "?"
     same = version.split(".")[0] == __version__.split(".")[0]
-    yield Finding("versions", same, f"the service is {version}, this is {__version__}", "Install the version of the service.")
+    yield Finding("versions", same, f"the service is {version}, this is {__version__}", "Install the same version as the service.")
     # Without the database the service knows no key.
     if not reason:
         yield from examine_key(http)
@@ -240,14 +239,14 @@ def examine_key(http: httpx.Client) -> Iterator[Finding]:
             yield Finding("key", False, detail, "Store a valid key: batch-lookups login", exits.AUTHENTICATION)
             return
         if response.status_code == 429 or response.status_code >= 500:
-            yield Finding("key", False, f"whether it is valid cannot be told: {error_of(response)}", "Try again later.", exits.UNAVAILABLE)
+            yield Finding("key", False, f"cannot tell whether it is valid: {error_of(response)}", "Try again later.", exits.UNAVAILABLE)
             return
         if response.status_code != 403:
             scopes.append(scope)
     yield Finding("key", True, f"{credentials.masked_key} from {credentials.source} is valid")
     lacking = [scope for scope in PROBES if scope not in scopes]
     detail = (", ".join(scopes) or "none") + (f"; not: {', '.join(lacking)}" if lacking else "")
-    yield Finding("scopes", bool(scopes), detail, "Use a key that may do something.", exits.AUTHENTICATION)
+    yield Finding("scopes", bool(scopes), detail, "Use a key that has a scope.", exits.AUTHENTICATION)
 
 
 @click.command("open")
@@ -266,7 +265,7 @@ def open_service() -> None:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes the shell complete words of this command.
+    """Print a script that makes the shell complete this command.
 
     \b
     Examples:
@@ -296,7 +295,7 @@ def usage(session: Session, created_from: str | None, created_before: str | None
       batch-lookups usage --from 2026-11-01
       batch-lookups usage --json | jq '[.[].lookups] | add'
 
-    Ends with 6 where the month's limit is reached.
+    Exits with 6 if the month's limit is reached.
     """
     rest = pages(session.client.get_usage, created_from=created_from, created_before=created_before, limit=min(limit, 500))
     first = next(rest)

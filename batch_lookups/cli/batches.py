@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-WAITS = {None: "", "continue": ", waits after its sample", "lookup_limit": ", waits at its limit of lookups"}
+WAITS = {None: "", "continue": ", waits after its sample", "lookup_limit": ", waits at its lookup limit"}
 
 with_job = click.argument("job", metavar="JOB")
 
@@ -26,13 +26,15 @@ with_job = click.argument("job", metavar="JOB")
 def with_item_filter(command: F) -> F:
     statuses = click.Choice(["pending", "processing", "completed", "failed"])
     command = click.option("--error", "error_code", metavar="CODE", help="Only items that failed with this code.")(command)
-    return click.option("--status", type=statuses, help="Only such items.")(command)
+    return click.option("--status", type=statuses, help="Only items with this status.")(command)
 
 
 @click.command("list")
-@click.option("--status", type=click.Choice(["pending", "processing", "completed", "failed", "cancelled"]), help="Only such jobs.")
+@click.option(
+    "--status", type=click.Choice(["pending", "processing", "completed", "failed", "cancelled"]), help="Only jobs with this status."
+)
 @click.option("--name", metavar="TEXT", help="Only jobs with this text in their name.")
-@with_labels(help="Only jobs with this label. Repeatable: with all of them.")
+@with_labels(help="Only jobs with this label. Repeatable; a job must have all of them.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
 @with_output
 @pass_session
@@ -99,7 +101,7 @@ def status(session: Session, job: str) -> None:
 @with_output
 @pass_session
 def cancel(session: Session, job: str) -> None:
-    """Cancel a job. What is being looked up finishes and counts.
+    """Cancel a job. Lookups in flight finish and count.
 
     \b
     Example:
@@ -111,11 +113,11 @@ def cancel(session: Session, job: str) -> None:
 
 @click.command("continue")
 @with_job
-@click.option("--max-lookups", type=click.IntRange(min=1), metavar="N", help="A new limit; what the job has used before counts.")
+@click.option("--max-lookups", type=click.IntRange(min=1), metavar="N", help="A new limit, which includes what the job has already used.")
 @with_output
 @pass_session
 def continue_job(session: Session, job: str, max_lookups: int | None) -> None:
-    """Go on with a job that waits after its sample, or at its limit of lookups.
+    """Continue a job that waits after its sample, or at its lookup limit.
 
     \b
     Examples:
@@ -123,7 +125,7 @@ def continue_job(session: Session, job: str, max_lookups: int | None) -> None:
       batch-lookups continue 0193a5b2-... --max-lookups 5000
     """
     continued = session.client.continue_job(job, max_lookups=max_lookups)
-    say(f"It goes on; batch-lookups watch {job}")
+    say(f"The job continues; batch-lookups watch {job}")
     session.show(continued, continued["id"])
 
 
@@ -133,7 +135,7 @@ def continue_job(session: Session, job: str, max_lookups: int | None) -> None:
 @with_output
 @pass_session
 def retry(session: Session, job: str, error_code: str | None) -> None:
-    """Try the failed items of an ended job again, and print the id of the new job.
+    """Retry the failed items of a job that has ended, and print the id of the new job.
 
     \b
     Examples:
@@ -145,7 +147,7 @@ def retry(session: Session, job: str, error_code: str | None) -> None:
     except ApiError as error:
         if error.code != "retry_in_progress":
             raise
-        say(f"They are being tried again already, by the job {error.body['job_id']}")
+        say(f"They are already being retried, by job {error.body['job_id']}")
         session.show({"job_id": error.body["job_id"], "retry_of_job_id": job}, error.body["job_id"])
         return
     say(f"{counted(created['total_items'], 'site')}; batch-lookups watch {created['job_id']}")
@@ -154,12 +156,12 @@ def retry(session: Session, job: str, error_code: str | None) -> None:
 
 @click.command()
 @with_job
-@click.option("--with-report", is_flag=True, help="Its report too.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--with-report", is_flag=True, help="Also delete its report.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @with_output
 @pass_session
 def delete(session: Session, job: str, with_report: bool, yes: bool) -> None:
-    """Delete an ended job with its items; its report stays, unless told.
+    """Delete a job that has ended, with its items; its report is kept unless --with-report is given.
 
     \b
     Example:

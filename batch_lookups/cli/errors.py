@@ -31,21 +31,21 @@ WORDS = {
 HINTS = {
     "job_not_waiting": "batch-lookups status JOB shows what it waits for.",
     "invalid_api_key": "Store a valid key: batch-lookups login",
-    "job_not_found": "batch-lookups list shows the jobs there are.",
-    "api_key_not_found": "batch-lookups keys list shows the keys there are.",
-    "webhook_delivery_not_found": "batch-lookups webhooks deliveries shows those there are.",
+    "job_not_found": "batch-lookups list shows all jobs.",
+    "api_key_not_found": "batch-lookups keys list shows all keys.",
+    "webhook_delivery_not_found": "batch-lookups webhooks deliveries lists them.",
     "webhook_config_not_found": "Set one: batch-lookups webhooks set --url https://...",
     "webhook_url_missing": "Set one: batch-lookups webhooks set --url https://...",
     "webhooks_disabled": "Enable them: batch-lookups webhooks set --enable, with --url https://... where none is set.",
     "insufficient_scope": "Use a key that has this scope; `batch-lookups doctor` shows which this one has.",
-    "missing_columns": "Name it with --map FIELD=COLUMN, or say it for all rows: --number-rows, --devices, --building-type, --country.",
+    "missing_columns": "Name it with --map FIELD=COLUMN, or set it for all rows: --number-rows, --devices, --building-type, --country.",
     "ambiguous_columns": "Say which one is meant with --map FIELD=COLUMN.",
     "sheet_not_found": "Name one with --sheet.",
     "invalid_encoding": "Save the file as CSV UTF-8.",
-    "invalid_item_count": "Split a larger file. One with 0 names its columns, and has no row below them.",
-    "lookup_limit_reached": "Give a greater number with --max-lookups.",
+    "invalid_item_count": "Split a larger file. With 0, the file names its columns, but has no row below them.",
+    "lookup_limit_reached": "Give a higher number with --max-lookups.",
     "too_many_open_items": "Wait until earlier jobs have ended, or cancel one; batch-lookups list shows them.",
-    "idempotency_key_reused": "The service reads this file otherwise than it did before. To submit it anew: --again WORD",
+    "idempotency_key_reused": "The service reads this file differently than before. To submit it again: --again WORD",
 }
 
 

@@ -20,7 +20,7 @@ Exit codes:
   1    an error                       5  no item was valid, or all failed
   2    wrong usage                    6  cancelled, or stopped by a limit
   3    some items failed              7  the service is unavailable
-  4    no key, or one that may not    130  detached with Ctrl-C
+  4    no key, or not authorized   130  detached with Ctrl-C
 """
 
 

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @click.group()
 def keys() -> None:
-    """Make, list, rotate and revoke API keys. Needs the scope keys:admin."""
+    """Create, list, rotate and revoke API keys. Needs the scope keys:admin."""
 
 
 @keys.command("list")
 @with_output
 @pass_session
 def list_keys(session: Session) -> None:
-    """List the keys, newest first, ended ones too.
+    """List the keys, newest first, including expired and revoked ones.
 
     \b
     Example:
@@ -46,18 +46,16 @@ def list_keys(session: Session) -> None:
 
 @keys.command()
 @click.option("--name", help="What the key is for.")
-@click.option(
-    "--scope", "scopes", multiple=True, help="What it may do, such as jobs:read; repeatable; all that this key may, unless given."
-)
+@click.option("--scope", "scopes", multiple=True, help="A scope, such as jobs:read; repeatable. By default all that your own key has.")
 @click.option("--test", "is_test", is_flag=True, help="A key that begins with leap_test_.")
-@click.option("--expires", "expires_at", metavar="TIME", help="When it ends, such as 2027-01-31T00:00:00Z.")
-@click.option("--network", "networks", multiple=True, help="A network or address that it may be used from; repeatable; any unless given.")
+@click.option("--expires", "expires_at", metavar="TIME", help="When it expires, such as 2027-01-31T00:00:00Z.")
+@click.option("--network", "networks", multiple=True, help="A network or address that it may be used from; repeatable. By default any.")
 @with_output
 @pass_session
 def create(
     session: Session, name: str | None, scopes: tuple[str, ...], is_test: bool, expires_at: str | None, networks: tuple[str, ...]
 ) -> None:
-    """Make a key, and print it: this once.
+    """Create a key, and print it. It is not shown again.
 
     \b
     Examples:
@@ -72,12 +70,16 @@ def create(
 @keys.command()
 @click.argument("key_id", metavar="ID")
 @click.option(
-    "--grace", "grace_seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="How long the old key works on; a day unless given."
+    "--grace",
+    "grace_seconds",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long the old key keeps working; by default a day.",
 )
 @with_output
 @pass_session
 def rotate(session: Session, key_id: str, grace_seconds: float | None) -> None:
-    """Make a new key in place of another, and print it: this once.
+    """Replace a key with a new one, and print it. It is not shown again.
 
     \b
     Example:
@@ -88,11 +90,11 @@ def rotate(session: Session, key_id: str, grace_seconds: float | None) -> None:
 
 @keys.command()
 @click.argument("key_id", metavar="ID")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @with_output
 @pass_session
 def revoke(session: Session, key_id: str, yes: bool) -> None:
-    """End a key, at once and for good.
+    """Revoke a key, immediately and permanently.
 
     \b
     Example:
@@ -105,5 +107,5 @@ def revoke(session: Session, key_id: str, yes: bool) -> None:
 
 
 def show_new(session: Session, made: ApiKey) -> None:
-    say(f"Key {made['id']} ({made['name']}) may: {' '.join(made['scopes'])}. It is shown this once.")
+    say(f"Key {made['id']} ({made['name']}) has the scopes {' '.join(made['scopes'])}. It is not shown again.")
     session.show(made, made["key"])

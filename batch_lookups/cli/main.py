@@ -23,7 +23,7 @@ from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentErr
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 END_SECONDS = 3.0
-OTHER_FORM = "It may be another service, or of another version: batch-lookups doctor says which. If neither, it is a bug: report this line."
+OTHER_FORM = "It may be another service or version: batch-lookups doctor tells. If it is neither, report this line as a bug."
 
 
 class Group(click.Group):
@@ -78,15 +78,15 @@ def show_any_character() -> None:
 @click.version_option(__version__, prog_name="batch-lookups")
 @click.pass_context
 def batch_lookups(context: click.Context) -> None:
-    """Look up the energy incentives of many sites: upload a file, watch it, save what was found.
+    """Look up the energy incentives of many sites: upload a file, watch its job, save the results.
 
     \b
     Examples:
       batch-lookups login https://lookups.example.com
       batch-lookups run sites.csv -o results.csv --report report.html
 
-    Data goes to standard output, everything else to standard error. BATCH_LOOKUPS_URL and BATCH_LOOKUPS_API_KEY go before what `login`
-    stored; without either, the address is http://127.0.0.1:8000. NO_COLOR is obeyed.
+    Data goes to standard output, everything else to standard error. BATCH_LOOKUPS_URL and BATCH_LOOKUPS_API_KEY override what `login`
+    stored; the default address is http://127.0.0.1:8000. NO_COLOR is respected.
     """
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         context.color = False
@@ -124,8 +124,14 @@ def main(words: Sequence[str] | None = None) -> None:
     except InvalidArgumentError as error:
         code = fail(session, exits.USAGE, str(error))
     except BatchLookupsError as error:
-        hint = "Look whether it was done before you repeat the command." if isinstance(error, UnavailableError) and error.maybe_done else ""
-        code = fail(session, exits.of_error(error), str(error), hint or "batch-lookups doctor says what is wrong with the connection.")
+        hint = (
+            "Check whether it took effect before you repeat the command."
+            if isinstance(error, UnavailableError) and error.maybe_done
+            else ""
+        )
+        code = fail(
+            session, exits.of_error(error), str(error), hint or "Run batch-lookups doctor to find out what is wrong with the connection."
+        )
     except OSError as error:
         code = fail(session, exits.ERROR, told_of_file(error))
         try:

@@ -87,11 +87,11 @@ def show(session: Session, job_or_report: str, output: Path | None, opens: bool)
 @report.command()
 @click.argument("first", metavar="JOB|REPORT")
 @click.argument("second", metavar="JOB|REPORT")
-@click.option("--change", type=click.Choice(["added", "removed", "changed"]), help="Only such differences.")
+@click.option("--change", type=click.Choice(["added", "removed", "changed"]), help="Only differences of this kind.")
 @with_output
 @pass_session
 def diff(session: Session, first: str, second: str, change: str | None) -> None:
-    """Say which sites came, went or get another amount, from the first to the second.
+    """List the sites that were added, removed or changed from the first to the second.
 
     \b
     Examples:
@@ -117,13 +117,13 @@ def amount_of(site: ComparedSite | None) -> Dollars | None:
 
 @report.command()
 @click.argument("job_or_report", metavar="JOB|REPORT")
-@click.option("--days", type=click.IntRange(1, 365), help="How long the link works; 30 days unless given.")
-@click.option("--list", "lists", is_flag=True, help="List the links that work instead.")
-@click.option("--revoke", metavar="ID", help="End the link with this id instead.")
+@click.option("--days", type=click.IntRange(1, 365), help="How many days the link works; by default 30.")
+@click.option("--list", "lists", is_flag=True, help="List the valid links instead.")
+@click.option("--revoke", metavar="ID", help="Revoke the link with this id instead.")
 @with_output
 @pass_session
 def share(session: Session, job_or_report: str, days: int | None, lists: bool, revoke: str | None) -> None:
-    """Make a link to a report for people without a key, and print it. Nothing shows it again.
+    """Create a link to a report for people without a key, and print it. It is not shown again.
 
     \b
     Examples:
@@ -131,7 +131,7 @@ def share(session: Session, job_or_report: str, days: int | None, lists: bool, r
       batch-lookups report share 0193a5b2-... --list
       batch-lookups report share 0193a5b2-... --revoke 0193a5b2-...
 
-    With /csv or /xlsx behind it, the link leads to the sites as a file.
+    With /csv or /xlsx appended, the link downloads the sites as a file.
     """
     if (days is not None) + lists + (revoke is not None) > 1:
         raise click.UsageError("Use one of --days, --list and --revoke.")
@@ -148,7 +148,7 @@ def share(session: Session, job_or_report: str, days: int | None, lists: bool, r
         )
     else:
         made = session.client.share_report(report_id, expires_in_days=days)
-        say(f"Works until {minute(made['expires_at'])} UTC; end it with --revoke {made['id']}")
+        say(f"Valid until {minute(made['expires_at'])} UTC; revoke it with --revoke {made['id']}")
         session.show(made, made["url"])
 
 

@@ -30,7 +30,7 @@ CODES_OF_SITES = {"not_found", "upstream_rejected"}
 
 
 def with_saving(command: F) -> F:
-    command = click.option("--report", type=saving.PAGE, help="Also save the report as a page of HTML.")(command)
+    command = click.option("--report", type=saving.PAGE, help="Also save the report as an HTML page.")(command)
     saved = "Where to save the results: x.csv, x.xlsx or x.ndjson; standard output unless given."
     return click.option("-o", "--output", type=saving.RESULTS, help=saved)(command)
 
@@ -40,16 +40,16 @@ def with_saving(command: F) -> F:
 @with_output
 @pass_session
 def check(session: Session, /, file: str, **options: Any) -> int:
-    """Say what is wrong with a file, and how long it would take.
+    """Check a file for errors, and estimate how long it would take.
 
     \b
     Examples:
       batch-lookups check sites.csv
       batch-lookups check crm.xlsx --sheet Deals --map reference_id="Deal number" --devices 1,20
 
-    FILE is CSV, TSV, an Excel workbook (xlsx, xls, xlsb), ods, NDJSON or JSON, also with gzip; - is standard input.
+    FILE is CSV, TSV, an Excel workbook (xlsx, xls, xlsb), ods, NDJSON or JSON, also gzipped; - is standard input.
 
-    Nothing is stored. Ends with 3 where some rows are invalid, with 5 where all are.
+    Nothing is stored. Exits with 3 if some rows are invalid, with 5 if all are.
     """
     checked = uploads.check(session, Upload(file, **options))
     say_whole = session.output == "text"
@@ -63,7 +63,7 @@ def check(session: Session, /, file: str, **options: Any) -> int:
 
 
 def summary_of_check(checked: Any) -> str:
-    known = f", {checked['known_already']:,} of them known already" if checked["known_already"] else ""
+    known = f", {checked['known_already']:,} of them already known" if checked["known_already"] else ""
     return f"{uploads.rows_are(checked['valid_items'], checked['total_items'])} valid{known}{estimate_of(checked)}"
 
 
@@ -89,9 +89,9 @@ def submit(session: Session, /, file: str, again: str | None, **options: Any) ->
       job=$(batch-lookups submit sites.csv --skip-invalid)
       zcat sites.csv.gz | batch-lookups submit - --name March
 
-    FILE is CSV, TSV, an Excel workbook (xlsx, xls, xlsb), ods, NDJSON or JSON, also with gzip; - is standard input.
+    FILE is CSV, TSV, an Excel workbook (xlsx, xls, xlsb), ods, NDJSON or JSON, also gzipped; - is standard input.
 
-    The same file with the same options is submitted once in seven days: repeating the command finds its job.
+    The same file with the same options is submitted only once in seven days: repeating the command finds its job.
     """
     created = uploads.submit(session, Upload(file, **options), again)
     say(f"{counted(created['total_items'], 'site')}; batch-lookups watch {created['job_id']}")
@@ -112,9 +112,9 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
       batch-lookups run sites.csv -o results.csv
       batch-lookups run sites.xlsx -o results.xlsx --report report.html --skip-invalid
 
-    FILE is CSV, TSV, an Excel workbook (xlsx, xls, xlsb), ods, NDJSON or JSON, also with gzip; - is standard input.
+    FILE is CSV, TSV, an Excel workbook (xlsx, xls, xlsb), ods, NDJSON or JSON, also gzipped; - is standard input.
 
-    Whatever interrupts it, the same command goes on where it was: with the same job, to the same file. Ctrl-C detaches; the job goes on.
+    If it is interrupted, the same command picks up where it stopped: same job, same file. Ctrl-C detaches; the job continues.
     """
     output = saving.none_if_dash(output)
     if report is not None:
@@ -123,7 +123,7 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
     for path in (output, saving.none_if_dash(report)):
         # In its place, the same command would find another file, and submit that.
         if path is not None and path.is_file() and os.path.samestat(path.stat(), source):
-            raise click.UsageError(f"{path} is the file of the sites; save to another one.")
+            raise click.UsageError(f"{path} is the input file; save to another one.")
     try:
         upload = Upload(file, **options)
         checked = uploads.check(session, upload)
@@ -133,7 +133,7 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
             raise uploads.refusal(checked)
         created = uploads.submit(session, upload, again)
     except KeyboardInterrupt:
-        raise Ended(exits.DETACHED, "Interrupted before the job was known", "The same command finds it, if it was made.") from None
+        raise Ended(exits.DETACHED, "Interrupted before the job was known", "The same command finds it, if it was created.") from None
     if not created["replayed"]:
         say(f"Job {created['job_id']}: {counted(created['total_items'], 'site')}{estimate_of(checked)}")
     try:
@@ -141,7 +141,7 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
     except ApiError as error:
         if error.code != "job_not_found" or not created["replayed"]:
             raise
-        raise Ended(exits.ERROR, "This file was submitted before, and its job was deleted", "--again WORD makes a new job.") from error
+        raise Ended(exits.ERROR, "This file was submitted before, and its job was deleted", "--again WORD creates a new job.") from error
 
 
 @click.command()
@@ -150,7 +150,7 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
 @with_output
 @pass_session
 def watch(session: Session, job: str, output: Path | None, report: Path | None) -> int:
-    """Watch a job to its end, and save its results where told.
+    """Watch a job until it ends, and save its results if asked to.
 
     \b
     Examples:
@@ -158,8 +158,8 @@ def watch(session: Session, job: str, output: Path | None, report: Path | None) 
       batch-lookups watch 0193a5b2-... -o results.csv --report report.html
       batch-lookups watch 0193a5b2-... --ndjson | jq .processed_items
 
-    Ends with what came of the job: 0 all, 3 some failed, 5 all failed, 6 cancelled or stopped by a limit, also where it waits after its
-    sample or at a limit. --ndjson prints the job at every change.
+    The exit code tells how the job ended: 0 all completed, 3 some failed, 5 all failed, 6 cancelled, stopped by a limit, or waiting after
+    its sample or at a limit. --ndjson prints the job at every change.
     """
     if output is None and report is None:
         ended = follow_job(session, job, f"batch-lookups watch {job}")
@@ -167,7 +167,7 @@ def watch(session: Session, job: str, output: Path | None, report: Path | None) 
             session.show(ended, summary_of(ended))
         return exits.of_job(ended)
     if session.output != "text":
-        raise click.UsageError("--json and --ndjson print the job; leave out -o and --report, or them.")
+        raise click.UsageError("--json and --ndjson print the job; they cannot be combined with -o or --report.")
     if output is not None and report is not None:
         saving.require_two_places(saving.none_if_dash(output), saving.none_if_dash(report))
     return finish(session, job, saving.none_if_dash(output), report, save_results=output is not None)
@@ -206,7 +206,7 @@ def detaching(command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Ended(exits.DETACHED, "Detached; the job goes on", f"Watch it again: {command}") from None
+        raise Ended(exits.DETACHED, "Detached; the job continues", f"Watch it again: {command}") from None
 
 
 def summary_of(job: Job) -> str:
@@ -219,15 +219,15 @@ def summary_of(job: Job) -> str:
         if not job["errors_by_code"].keys() - CODES_OF_SITES:
             text += f"\nSee which: batch-lookups items {job['id']} --status failed"
         elif job["status"] not in ("cancelled", "processing"):
-            text += f"\nTry the failed ones again: batch-lookups retry {job['id']}"
+            text += f"\nRetry the failed ones: batch-lookups retry {job['id']}"
     if job["waiting_until"]:
-        text += f"\nThe organization's lookups of this month are used up. The job goes on by itself at {minute(job['waiting_until'])} UTC"
+        text += f"\nThe organization has used up this month's lookups. The job continues by itself at {minute(job['waiting_until'])} UTC"
     elif job["waiting_for"] == "continue":
-        text += f"\nThe sample is done. Go on: batch-lookups continue {job['id']}"
+        text += f"\nThe sample is done. Continue: batch-lookups continue {job['id']}"
     elif job["waiting_for"] == "lookup_limit":
-        text += f"\nThe limit of lookups is reached. Go on with a greater one: batch-lookups continue {job['id']} --max-lookups N"
+        text += f"\nThe lookup limit is reached. Continue with a higher one: batch-lookups continue {job['id']} --max-lookups N"
     if job["waiting_for"]:
-        text += f"\nOr leave it at that: batch-lookups cancel {job['id']}"
+        text += f"\nOr stop here: batch-lookups cancel {job['id']}"
     return f"Cancelled: {text}" if job["status"] == "cancelled" else text
 
 
@@ -236,12 +236,12 @@ def summary_of(job: Job) -> str:
 @click.option(
     "-o", "--output", type=saving.OutputFile(), help="Where to save them: x.csv, x.xlsx or x.ndjson; CSV on standard output unless given."
 )
-@click.option("--follow", is_flag=True, help="Write each row once it is final, to the end of the job; go on where the file ends.")
+@click.option("--follow", is_flag=True, help="Write each row once it is final, until the job ends; an existing file is continued.")
 @with_item_filter
 @click.option("--ndjson", is_flag=True, help="NDJSON, whatever the file is called.")
 @pass_session
 def results(session: Session, job: str, output: Path | None, follow: bool, status: str | None, error_code: str | None, ndjson: bool) -> int:
-    """Save the results of a job, as they are now or as they come.
+    """Save the results of a job, as they are now or as they arrive.
 
     \b
     Examples:
@@ -249,8 +249,8 @@ def results(session: Session, job: str, output: Path | None, follow: bool, statu
       batch-lookups results 0193a5b2-... --status failed > failed.csv
       batch-lookups results 0193a5b2-... --follow -o results.ndjson
 
-    --follow may be interrupted and repeated: it goes on behind the last whole row of the file. It ends as `watch` does, also where the job
-    waits after its sample or at a limit.
+    --follow may be interrupted and repeated: it continues after the last complete row of the file. Its exit codes are those of
+    `watch`.
     """
     if output and not ndjson:
         saving.RESULTS.convert(output, None, None)
@@ -260,7 +260,7 @@ def results(session: Session, job: str, output: Path | None, follow: bool, statu
         if status or error_code:
             raise click.UsageError("--follow writes all items; leave out --status and --error.")
         if saving.is_workbook(output) and not ndjson:
-            raise click.UsageError("--follow writes CSV or NDJSON; a workbook is saved whole.")
+            raise click.UsageError("--follow writes CSV or NDJSON, not a workbook.")
         options = [*(["--ndjson"] if ndjson else []), *([f"-o {quoted(output)}"] if output else [])]
         with detaching(" ".join(["batch-lookups results", job, "--follow", *options])):
             ended = saving.follow(session.client, job, output, results_format)

@@ -62,7 +62,7 @@ def require_two_places(output: Path | None, report: Path | None) -> None:
     """Ends where the report would go where the results go, over them or behind them; None: standard output."""
     one = output is report if output is None or report is None else output.resolve() == report.resolve() and not is_special(output)
     if one:
-        raise click.UsageError("The results and the report would go to the same place; save them to two.")
+        raise click.UsageError("The results and the report would go to the same place; choose two.")
 
 
 def none_if_dash(path: Path | None) -> Path | None:
@@ -186,8 +186,8 @@ def _resume(client: Client, job_id: str, file: BinaryIO, results_format: Results
         if list(islice(records, len(expected))) != expected or (begun and not next(records, b"").startswith(begun)):
             raise Ended(
                 exits.ERROR,
-                f"{file.name} holds something else than results of this job",
-                "Choose another file, or save the results anew without --follow.",
+                f"{file.name} holds something other than results of this job",
+                "Choose another file, or save the results again without --follow.",
             )
     file.truncate(length)
     file.seek(length)

@@ -109,11 +109,11 @@ def say(text: str) -> None:
 def warn_of_clear_text(url: str) -> None:
     """Says so where the key would cross a network unencrypted."""
     if settings.sends_in_clear(url):
-        say(f"warning: {settings.without_password(url)} is not encrypted; others on the way can read the key. Use https://")
+        say(f"warning: {settings.without_password(url)} is not encrypted; others on the network can read the key. Use https://")
 
 
 def say_retry(retry: Retry) -> None:
-    say(f"{retry.reason}; trying again in {retry.delay:.0f} s" if retry.delay >= 1 else f"{retry.reason}; trying again")
+    say(f"{retry.reason}; retrying in {retry.delay:.0f} s" if retry.delay >= 1 else f"{retry.reason}; retrying")
 
 
 def is_terminal() -> bool:
@@ -135,11 +135,11 @@ def with_output(command: F) -> F:
         if value:
             session = context.ensure_object(Session)
             if session.output != "text":
-                raise click.UsageError("--json and --ndjson exclude each other.", context)
+                raise click.UsageError("--json and --ndjson cannot be combined.", context)
             session.output = str(parameter.name).removeprefix("as_")
 
     options: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": choose}
-    command = click.option("--ndjson", "as_ndjson", help="One JSON document a line.", **options)(command)
+    command = click.option("--ndjson", "as_ndjson", help="One JSON document per line.", **options)(command)
     return click.option("--json", "as_json", help="One JSON document.", **options)(command)
 
 

@@ -57,7 +57,7 @@ def stored() -> dict[str, str]:
         content = json.loads(text)
         return {"url": str(content["url"]), "api_key": str(content["api_key"])}
     except (ValueError, TypeError, KeyError) as error:
-        raise Ended(AUTHENTICATION, f"{file()} is damaged", "Write it anew: batch-lookups login URL") from error
+        raise Ended(AUTHENTICATION, f"{file()} is damaged", "Create it again: batch-lookups login URL") from error
 
 
 def store(url: str, api_key: str) -> None:
@@ -87,8 +87,8 @@ def read_url(text: str) -> str:
     if not is_url(url):
         raise Ended(
             1,
-            f"{without_password(text)!r} is no address of a service",
-            f"It looks like https://lookups.example.com; {URL} or `batch-lookups login URL` sets it.",
+            f"{without_password(text)!r} is not the address of a service",
+            f"An address looks like https://lookups.example.com; {URL} or `batch-lookups login URL` sets it.",
         )
     return url
 
@@ -119,7 +119,7 @@ def read_key(text: str) -> str:
     """The key without white space around it. Ends where it cannot be one, such as a part of it that was pasted with an ellipsis."""
     key = text.strip()
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise Ended(AUTHENTICATION, "This is no API key: it has characters that keys don't have", "Copy the whole key as it was shown.")
+        raise Ended(AUTHENTICATION, "This is not an API key: it has characters that keys don't have", "Copy the whole key as it was shown.")
     return key
 
 

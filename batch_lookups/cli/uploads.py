@@ -99,27 +99,31 @@ def with_file_options(command: F) -> F:
             "--number-rows",
             "reference_id",
             flag_value="row-{line}",
-            help="A row without an id is called by its line in the file, such as row-2.",
+            help="Name rows without an id by their line in the file, such as row-2.",
         ),
-        click.option("--devices", "device_ids", type=DeviceIds(), default=(), help="Device ids where a row names none, such as 1,20."),
-        click.option("--building-type", metavar="TYPE", help="Building type where a row names none, such as RESIDENTIAL."),
-        click.option("--country", "country_code", metavar="CODE", help="Country where a row names none: US or CA."),
+        click.option("--devices", "device_ids", type=DeviceIds(), default=(), help="Device ids for rows without any, such as 1,20."),
+        click.option("--building-type", metavar="TYPE", help="Building type for rows without one, such as RESIDENTIAL."),
+        click.option("--country", "country_code", metavar="CODE", help="Country for rows without one: US or CA."),
         click.option("--sheet", metavar="NAME", help="The sheet of a workbook, by its name or number."),
-        click.option("--skip-invalid", is_flag=True, help="Leave invalid rows out instead of refusing the file."),
+        click.option("--skip-invalid", is_flag=True, help="Skip invalid rows instead of refusing the file."),
         click.option(
-            "--reuse", "reuse_max_age_days", type=click.IntRange(1, 3650), metavar="DAYS", help="Use results again that are at most so old."
+            "--reuse",
+            "reuse_max_age_days",
+            type=click.IntRange(1, 3650),
+            metavar="DAYS",
+            help="Reuse results up to DAYS days old.",
         ),
         click.option("--sample", type=click.IntRange(1, 10_000), metavar="N", help="Look up N rows first, chosen at random, then wait."),
         click.option("--max-lookups", type=click.IntRange(1, 1_000_000), metavar="N", help="Make no more lookups; the other rows fail."),
-        click.option("--name", help="What the job and its report are called; the file's name unless given."),
-        with_labels(help="By which the job is found again. Repeatable, up to 16 times."),
+        click.option("--name", help="Name of the job and its report; by default the file's name."),
+        with_labels(help="A label to find the job by. Repeatable, up to 16 times."),
     ]
     for option in reversed(options):
         command = option(command)
     return command
 
 
-with_again = click.option("--again", metavar="WORD", help="A new job, although the same file was submitted already; once for each WORD.")
+with_again = click.option("--again", metavar="WORD", help="Create a new job even if the same file was submitted before; one for each WORD.")
 
 
 class Upload:
@@ -171,7 +175,7 @@ def submit(session: Session, upload: Upload, again: str | None) -> CreatedBatch:
             raise refusal(checked) from error
         raise
     if created["replayed"]:
-        say(f"This file was submitted before, as job {created['job_id']}; going on with that (--again WORD makes a new job)")
+        say(f"This file was submitted before, as job {created['job_id']}; continuing with it (--again WORD creates a new job)")
     elif created["total_invalid"]:
         say(f"{counted(created['total_invalid'], 'invalid row')} {'was' if created['total_invalid'] == 1 else 'were'} left out:")
         say_invalid(created["invalid_items"], created["total_invalid"])
@@ -181,9 +185,9 @@ def submit(session: Session, upload: Upload, again: str | None) -> CreatedBatch:
 def refusal(checked: Checked) -> Ended:
     problems = {name: checked[name] for name in ("total_items", "total_invalid", "invalid_items", "duplicates")}
     if checked["valid_items"] == 0:
-        hint = "Mend the file, or say which column is which with --map."
+        hint = "Correct the file, or name its columns with --map."
         return Ended(exits.NOTHING, "No row is valid; nothing was submitted", hint, problems)
-    hint = "Mend these rows, or leave them out with --skip-invalid."
+    hint = "Correct these rows, or skip them with --skip-invalid."
     return Ended(exits.ERROR, "The file has invalid rows; nothing was submitted", hint, problems)
 
 
@@ -196,12 +200,12 @@ def say_problems(checked: Checked) -> None:
     if duplicates := checked["duplicates"]:
         at_least = "at least " if len(duplicates) == MOST_DUPLICATES else ""
         more = f", and {at_least}{len(duplicates) - SHOWN:,} more" if len(duplicates) > SHOWN else ""
-        say(f"The same reference_id more than once: {', '.join(duplicates[:SHOWN])}{more}")
+        say(f"Repeated reference_ids: {', '.join(duplicates[:SHOWN])}{more}")
 
 
 def say_faults(groups: Sequence[Mapping[str, Any]]) -> None:
     """How many rows have which fault, where not all of them are shown."""
-    say("All of them by fault:")
+    say("All of them by error:")
     for group in groups:
         field = str(group["field"] or "row").removeprefix("address.")
         say(f"  {counted(group['count'], 'row'):>10}  {field}: {group['code'].replace('_', ' ')}")
@@ -233,7 +237,7 @@ def say_notes(checked: Checked) -> None:
         say(f"note: {errors.in_words_of_the_command(note['message'])}")
     unused = [column["header"] for column in checked["columns"] if column["field"] is None]
     if unused:
-        say(f"note: columns that are not used: {', '.join(unused[:SHOWN])}{', ...' if len(unused) > SHOWN else ''}")
+        say(f"note: unused columns: {', '.join(unused[:SHOWN])}{', ...' if len(unused) > SHOWN else ''}")
     if checked["warnings"]:
         have = "has" if checked["total_warnings"] == 1 else "have"
         say(f"note: {counted(checked['total_warnings'], 'row')} {have} warnings, such as: {checked['warnings'][0]['warnings'][0]}")

@@ -31,7 +31,7 @@ EVENTS = ["lookup.completed", "lookup.failed", "batch.completed", "batch.failed"
 
 @click.group()
 def webhooks() -> None:
-    """Set webhooks up, try them, see what was sent and send it again."""
+    """Set up and test webhooks, see what was sent, and send it again."""
 
 
 @webhooks.command()
@@ -49,16 +49,16 @@ def show(session: Session) -> None:
 
 
 @webhooks.command("set")
-@click.option("--url", help="Where they go, an https:// address.")
-@click.option("--event", "events", multiple=True, type=click.Choice(EVENTS), help="What is told; repeatable.")
+@click.option("--url", help="Your endpoint, an https:// address.")
+@click.option("--event", "events", multiple=True, type=click.Choice(EVENTS), help="An event to send; repeatable.")
 @click.option("--field", "field_names", multiple=True, help="A member of webhook_custom_fields to send; repeatable.")
-@click.option("--all-fields", is_flag=True, help="All members of webhook_custom_fields, as at the beginning.")
+@click.option("--all-fields", is_flag=True, help="Send all members of webhook_custom_fields, as by default.")
 @click.option("--bundle/--no-bundle", "bundle_items", default=None, help="Up to 100 lookups in one message.")
-@click.option("--enable/--disable", "enabled", default=None, help="Take them up again, or stop sending.")
+@click.option("--enable/--disable", "enabled", default=None, help="Resume or stop sending.")
 @with_output
 @pass_session
 def set_config(session: Session, /, all_fields: bool, **options: Any) -> None:
-    """Set the webhooks, or what is named of them. The first time, the signing secret is printed: this once.
+    """Set up webhooks, or change what is given. The first time, print the signing secret, which is not shown again.
 
     \b
     Examples:
@@ -76,11 +76,11 @@ def set_config(session: Session, /, all_fields: bool, **options: Any) -> None:
 
 
 @webhooks.command()
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @with_output
 @pass_session
 def delete(session: Session, yes: bool) -> None:
-    """Send no webhooks any more, and forget the address and the signing secrets. What is pending fails.
+    """Stop sending webhooks, and delete the address and the signing secrets. Pending deliveries fail.
 
     \b
     Example:
@@ -96,7 +96,7 @@ def delete(session: Session, yes: bool) -> None:
 @with_output
 @pass_session
 def test(session: Session) -> int:
-    """Send a test message now, and say what came of it.
+    """Send a test message now, and show the result.
 
     \b
     Example:
@@ -106,14 +106,14 @@ def test(session: Session) -> int:
     answer = answered(came["http_status"], came["error_class"])
     session.show(came, f"{'delivered' if came['delivered'] else 'not delivered'}: {answer}, {came['latency_ms']:,} ms")
     if session.output == "text" and not came["delivered"] and came["response_body"]:
-        say(f"the answer: {printable(beginning(came['response_body']))}")
+        say(f"response: {printable(beginning(came['response_body']))}")
     return exits.ALL if came["delivered"] else exits.ERROR
 
 
 @webhooks.command()
-@click.option("--status", type=click.Choice(["pending", "sending", "delivered", "failed"]), help="Only such deliveries.")
-@click.option("--event", type=click.Choice([*EVENTS, "webhook.test"]), help="Only of this event.")
-@click.option("--job", "job_id", help="Only of this job.")
+@click.option("--status", type=click.Choice(["pending", "sending", "delivered", "failed"]), help="Only deliveries with this status.")
+@click.option("--event", type=click.Choice([*EVENTS, "webhook.test"]), help="Only those of this event.")
+@click.option("--job", "job_id", help="Only those of this job.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
 @with_output
 @pass_session
@@ -146,7 +146,7 @@ def deliveries(session: Session, status: str | None, event: str | None, job_id: 
 @with_output
 @pass_session
 def delivery(session: Session, delivery: str) -> None:
-    """Show a delivery with each attempt and what was answered; as JSON, also with its body.
+    """Show a delivery with each attempt and its response; as JSON, also with its body.
 
     \b
     Examples:
@@ -198,7 +198,7 @@ def resend(session: Session, delivery: str) -> None:
 @with_output
 @pass_session
 def recover(session: Session, since: str) -> None:
-    """Send again all that failed since a time.
+    """Send all deliveries that failed since a time again.
 
     \b
     Example:
@@ -214,19 +214,19 @@ def recover(session: Session, since: str) -> None:
     "overlap_seconds",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="How long the old one signs along; a day unless given.",
+    help="How long the old secret signs, too; by default a day.",
 )
 @with_output
 @pass_session
 def secret(session: Session, overlap_seconds: float | None) -> None:
-    """Make a new signing secret, and print it: this once.
+    """Create a new signing secret, and print it. It is not shown again.
 
     \b
     Example:
       batch-lookups webhooks secret --overlap 3600
     """
     made = session.client.rotate_webhook_secret(overlap_seconds=overlap_seconds)
-    say("The new signing secret, shown this once:")
+    say("The new signing secret, which is not shown again:")
     session.show(made, made["signing_secret"])
 
 
@@ -237,7 +237,7 @@ def secret(session: Session, overlap_seconds: float | None) -> None:
 @click.option("--signature", required=True, help="The header webhook-signature.")
 @click.option("--seconds-off", type=click.FloatRange(min=0), default=300.0, show_default=True, help="How old the message may be.")
 def verify(body: str, message_id: str, timestamp: str, signature: str, seconds_off: float) -> None:
-    """Say whether a message that arrived is genuine. BODY is the file with its body as it came, - standard input.
+    """Check whether a received message is genuine. BODY is a file with its body exactly as received; - is standard input.
 
     \b
     Example:
@@ -251,24 +251,24 @@ def verify(body: str, message_id: str, timestamp: str, signature: str, seconds_o
         webhook_secret(), data, message_id=message_id, timestamp=timestamp, signature=signature, seconds_off=seconds_off
     )
     if reason:
-        raise Ended(exits.ERROR, f"Not genuine: {reason}", "The body must be as it came, byte for byte: not parsed and written anew.")
+        raise Ended(exits.ERROR, f"Not genuine: {reason}", "The body must be as received, byte for byte: not parsed and serialized again.")
     say("Genuine")
 
 
 @webhooks.command()
-@click.option("--forward", "forward_url", metavar="URL", help="Send each message on to this address, signed with the secret.")
-@click.option("--event", type=click.Choice([*EVENTS, "webhook.test"]), help="Only of this event.")
-@click.option("--all", "all_kept", is_flag=True, help="The messages of the last thirty days first.")
+@click.option("--forward", "forward_url", metavar="URL", help="Forward each message to this address, signed with the secret.")
+@click.option("--event", type=click.Choice([*EVENTS, "webhook.test"]), help="Only those of this event.")
+@click.option("--all", "all_kept", is_flag=True, help="Begin with the messages of the last thirty days.")
 @pass_session
 def listen(session: Session, forward_url: str | None, event: str | None, all_kept: bool) -> None:
-    """Print each webhook message as it is made, a JSON document a line, up to Ctrl-C; no tunnel is needed.
+    """Print each webhook message as it is created, one JSON document per line, until Ctrl-C; no tunnel is needed.
 
     \b
     Examples:
       batch-lookups webhooks listen | jq .body.type
       BATCH_LOOKUPS_WEBHOOK_SECRET=whsec_... batch-lookups webhooks listen --forward http://localhost:3000/hooks
 
-    Messages are read from the service, whether they reach their receiver or not. --forward signs them anew with the secret, as the service
+    Messages are read from the service, whether they reach their receiver or not. --forward signs them again with the secret, as the service
     does, so that your receiver can check them.
     """
     if forward_url is not None and not settings.is_url(forward_url):
@@ -276,7 +276,7 @@ def listen(session: Session, forward_url: str | None, event: str | None, all_kep
     key = webhook_secret() if forward_url else ""
     client = session.client
     seen = set() if all_kept else {delivery["id"] for delivery in client.list_webhook_deliveries(event=event, limit=200)["deliveries"]}
-    say(f"Listening for webhook messages{f', forwarding to {forward_url}' if forward_url else ''}; Ctrl-C ends")
+    say(f"Listening for webhook messages{f', forwarding to {forward_url}' if forward_url else ''}; Ctrl-C to stop")
     with suppress(KeyboardInterrupt):
         while True:
             for delivery in reversed(list(newest(client, event, seen))):
@@ -344,7 +344,7 @@ def webhook_secret() -> str:
     if not found and sys.stdin.isatty():
         found = click.prompt("Signing secret", hide_input=True, err=True).strip()
     if not found:
-        raise Ended(exits.AUTHENTICATION, "There is no signing secret", f"Set {SECRET}. `batch-lookups webhooks secret` makes a new one.")
+        raise Ended(exits.AUTHENTICATION, "There is no signing secret", f"Set {SECRET}. `batch-lookups webhooks secret` creates a new one.")
     try:
         sign(found, "", 0, b"")
     except SecretError as error:
@@ -355,7 +355,7 @@ def webhook_secret() -> str:
 def show_config(session: Session, config: WebhookConfig) -> None:
     if session.output == "text" and "signing_secret" in config:
         say(told(config))
-        say("The signing secret, shown this once:")
+        say("The signing secret, which is not shown again:")
         click.echo(printable(config["signing_secret"]))
     else:
         session.show(config, told(config))
