@@ -104,7 +104,7 @@ export async function whole<T>(body: Promise<T>, signal?: AbortSignal): Promise<
     return await body;
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Failure(0, "The answer broke off before its end.", "cut_off", "Check the connection, and try again.");
+    throw new Failure(0, "The response was cut off.", "cut_off", "Check the connection, and try again.");
   }
 }
 
@@ -146,10 +146,10 @@ async function once(
   } catch (error) {
     if (signal?.aborted) throw error;
     if (patience.signal.aborted) {
-      const hint = method === "get" ? "This page tries again by itself." : "See whether it was done, and try again if it was not.";
-      return new Failure(0, "The service does not answer.", "no_answer", hint);
+      const hint = method === "get" ? "This page retries automatically." : "Check whether it was done, and try again if not.";
+      return new Failure(0, "The service is not responding.", "no_answer", hint);
     }
-    const hint = method === "get" ? "Check the connection; this page tries again by itself." : "Check the connection, and try again.";
+    const hint = method === "get" ? "Check the connection; this page retries automatically." : "Check the connection, and try again.";
     return new Failure(0, "The service cannot be reached.", "unreachable", hint);
   } finally {
     clearTimeout(timer);

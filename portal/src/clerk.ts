@@ -40,7 +40,7 @@ async function load(): Promise<Client | null> {
     await client.load();
     return client;
   } catch {
-    throw new Failure(0, "Clerk cannot be reached.", "unreachable", "Check the connection; this page tries again by itself.");
+    throw new Failure(0, "Clerk cannot be reached.", "unreachable", "Check the connection; this page retries automatically.");
   }
 }
 

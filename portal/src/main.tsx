@@ -58,7 +58,7 @@ function Screen() {
     <section class="empty">
       <h1>Nothing here</h1>
       <p>
-        {places.value.length ? "The address leads nowhere. " : "This credential has no scope that the portal could show something of. "}
+        {places.value.length ? "There is no page at this address. " : "This credential has none of the scopes that the portal uses. "}
         <a href="#/">Back to the start</a>
       </p>
     </section>

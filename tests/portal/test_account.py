@@ -34,7 +34,7 @@ def test_keys_are_made_shown_once_rotated_and_revoked(signed_in: SignedIn, clien
     assert "jobs:read" in made["scopes"]
 
     page.get_by_role("button", name="Rotate CRM").click()
-    page.get_by_role("button", name="Make the new key").click()
+    page.get_by_role("button", name="Create the new key").click()
     expect(key).to_have_text(re.compile(r"leap_live_\w{49}"))
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Rotate CRM").last).to_be_focused()
@@ -105,7 +105,7 @@ def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: Orga
     assert set(developer.get("/webhook-config").json()["events"]) == {"lookup.completed", "batch.completed"}
 
     page.get_by_role("button", name="Send a test").click()
-    expect(page.get_by_text("The endpoint did not take the test: HTTP 500")).to_contain_text("It answered: out of order")
+    expect(page.get_by_text("The endpoint did not accept the test: HTTP 500")).to_contain_text("It answered: out of order")
     page.get_by_role("button", name="Reload").click()
     delivery = page.get_by_role("region", name="Deliveries").get_by_role("link", name="test")
     person.look("webhooks")
@@ -118,7 +118,7 @@ def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: Orga
 
     developer.put("/webhook-config", json={"url": "http://127.0.0.1:1/"})
     page.get_by_role("button", name="Send a test").click()
-    expect(page.get_by_text("The endpoint did not take the test: no connection, or it broke after")).to_be_visible()
+    expect(page.get_by_text("The endpoint did not accept the test: no connection, or it was lost after")).to_be_visible()
 
 
 def test_saving_keeps_what_others_have_set(page: Page, developer: OrganizationClient, receiver: FakeReceiver) -> None:
@@ -129,7 +129,7 @@ def test_saving_keeps_what_others_have_set(page: Page, developer: OrganizationCl
     with page.expect_request(lambda request: request.method == "PUT") as saved:
         page.get_by_role("button", name="Save").click()
     assert list(saved.value.post_data_json or {}) == ["events"]
-    expect(page.get_by_role("textbox", name="Fields of yours to send")).to_have_value("deal_id")
+    expect(page.get_by_role("textbox", name="Your fields to send")).to_have_value("deal_id")
     config = developer.get("/webhook-config").json()
     assert (config["field_names"], config["bundle_items"], config["enabled"]) == (["deal_id"], True, False)
     assert set(config["events"]) == {"batch.completed", "lookup.failed", "batch.cancelled"}
@@ -214,7 +214,7 @@ def test_who_rotates_their_own_key_goes_on_with_the_new_one(person: Person, clie
     page.get_by_role("button", name="Rotate Mine").click()
     expect(page.get_by_role("dialog")).to_contain_text("You are signed in with the old one")
     page.get_by_label("When").select_option("at once")
-    page.get_by_role("button", name="Make the new key").click()
+    page.get_by_role("button", name="Create the new key").click()
     shown = page.locator(".secret code")
     expect(shown).to_have_text(re.compile(r"leap_live_\w{49}"))
     assert shown.inner_text() != own["key"]
@@ -281,12 +281,12 @@ def test_what_is_wrong_with_a_field_is_told_there_and_in_words(signed_in: Signed
     expires.fill("2020-01-01T00:00")
     page.get_by_role("button", name="Create the key").click()
     expect(networks).to_be_focused()
-    expect(networks).to_have_accessible_description(re.compile("^Networks are such as 203.0.113.0/24"))
+    expect(networks).to_have_accessible_description(re.compile("^Networks look like 203.0.113.0/24"))
     person.look("keys-wrong")
     networks.fill("")
     page.get_by_role("button", name="Create the key").click()
     expect(expires).to_be_focused()
-    expect(expires).to_have_accessible_description("The day on which the key expires is to come.")
+    expect(expires).to_have_accessible_description("The expiry date must be in the future.")
     expect(networks).not_to_have_attribute("aria-invalid", "true")
     expires.fill("")
     page.get_by_role("button", name="Create the key").click()
@@ -299,7 +299,7 @@ def test_a_test_goes_to_the_endpoint_as_it_is_saved(page: Page, developer: Organ
     person.sign_in(developer.api_key, "webhooks")
     page.get_by_role("textbox", name="Endpoint").fill("https://example.com/new")
     page.get_by_role("button", name="New signing secret…").click()
-    page.get_by_role("button", name="Make the new secret").click()
+    page.get_by_role("button", name="Create the new secret").click()
     expect(page.locator(".secret code")).to_have_text(re.compile("whsec_.+"))
     page.keyboard.press("Escape")
     held = list[Route]()
@@ -310,7 +310,7 @@ def test_a_test_goes_to_the_endpoint_as_it_is_saved(page: Page, developer: Organ
     page.get_by_role("button", name="Send a test").click(force=True)
     [test] = held
     test.continue_()
-    expect(outcome).to_contain_text("The endpoint took the test: HTTP 204 after")
+    expect(outcome).to_contain_text("The endpoint accepted the test: HTTP 204 after")
     expect(outcome).to_contain_text(f"at {receiver.url}.")
     expect(page.get_by_role("region", name="Deliveries").get_by_role("link", name="test")).to_be_visible()
     expect(page.get_by_role("textbox", name="Endpoint")).to_have_value("https://example.com/new")

@@ -46,7 +46,7 @@ def test_a_browser_that_keeps_nothing_signs_in(person: Person, client: Organizat
         page.add_init_script(f"Object.defineProperty(window, '{place}', {{get() {{ throw new DOMException('', 'SecurityError') }}}})")
     person.sign_in(client.api_key, "batches")
     page.keyboard.press("?")
-    keys = page.get_by_role("checkbox", name="Single keys do something")
+    keys = page.get_by_role("checkbox", name="Use single-key shortcuts")
     keys.uncheck()
     page.keyboard.press("Escape")
     page.keyboard.press("n")

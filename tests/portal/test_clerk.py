@@ -167,7 +167,7 @@ def test_an_organization_that_cannot_be_switched_to_is_not_shown_as_switched_to(
     expect(choice).to_have_value("org_north")
     page.evaluate("void (Clerk.setActive = () => Promise.reject(new Error('no network')))")
     choice.select_option("south")
-    expect(page.get_by_text("The organization was not switched, as Clerk cannot be reached.")).to_be_visible()
+    expect(page.get_by_text("The organization was not switched, because Clerk cannot be reached.")).to_be_visible()
     expect(choice).to_have_value("org_north")
     page.reload()
     expect(choice).to_have_value("org_north")

@@ -256,9 +256,9 @@ def test_a_whole_address_in_one_cell_is_split(signed_in: SignedIn, client: Organ
     upload(page, "\n".join(rows).encode(), "Installs.csv")
     banner = page.get_by_text("No column was found for")
     expect(banner).to_contain_text(
-        "City, State or province, and Postal code. Say below which one it is. A column with the whole address becomes Street."
+        "City, State or province, and Postal code. Choose it below. A column with the whole address becomes Street."
     )
-    expect(banner).to_contain_text("If no column tells your sites apart, number them by row.")
+    expect(banner).to_contain_text("If no column identifies your sites, number them by row.")
     page.get_by_label("Customer", exact=True).select_option("Reference")
     page.get_by_label("Where", exact=True).select_option("Street")
     expect(banner).to_have_count(0)
@@ -779,7 +779,7 @@ def test_nothing_starts_while_a_change_is_not_saved(signed_in: SignedIn, client:
     expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
     page.get_by_role("button", name="Start 1 site").click()
     alert = page.get_by_role("region", name="Start").get_by_role("alert")
-    expect(alert).to_have_text("Nothing was started, as a change has not been saved.")
+    expect(alert).to_have_text("Nothing was started, because a change has not been saved.")
     assert client.get("/batch-lookups").json()["jobs"] == []
     page.unroute_all()
     page.get_by_role("button", name="Start 1 site").click()

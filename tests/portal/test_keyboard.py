@@ -188,7 +188,7 @@ def test_a_dirty_file_becomes_a_shared_report_by_keys_alone(person: Person, clie
     expect(page.get_by_text("$138,750").first).to_be_visible()
     keys.check("the report")
     keys.use(page.get_by_role("button", name="Share…"))
-    keys.use(page.get_by_role("button", name="Make a link"))
+    keys.use(page.get_by_role("button", name="Create a link"))
     expect(page.locator(".secret code")).to_have_text(re.compile("/shared-reports/"))
     keys.check("the link")
     keys.use(page.get_by_role("button", name="Revoke"))

@@ -64,7 +64,7 @@ def test_a_limit_is_typed_in_the_form_of_the_language(
     header = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids\n"
     draft = client.post("/uploads", content=header + rows, headers={"content-type": "text/csv"}).json()
     page = signed_in(f"uploads/{draft['id']}").page
-    limit = page.get_by_label("Stop after so many lookups")
+    limit = page.get_by_label("Stop after this many lookups")
     start = page.get_by_role("button", name="Start 3 sites")
     for text in (broken, "0", "many"):
         limit.fill(text)

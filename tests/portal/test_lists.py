@@ -87,7 +87,7 @@ def test_a_screen_comes_when_the_connection_is_back(signed_in: SignedIn) -> None
     page.context.set_offline(True)
     page.get_by_role("link", name="Usage").click()
     expect(page.get_by_role("alert")).to_contain_text(
-        "The service cannot be reached. Check the connection; this page tries again by itself."
+        "The service cannot be reached. Check the connection; this page retries automatically."
     )
     page.context.set_offline(False)
     expect(page.get_by_text("Each attempt counts")).to_be_visible()

@@ -66,9 +66,9 @@ def test_an_answer_that_breaks_off_is_told_and_asked_for_again(person: Person, c
         person.sign_in(client.api_key, f"batches/{job['job_id']}")
         page.get_by_role("button", name="Results…").click()
         page.get_by_role("button", name="CSV", exact=True).click()
-        expect(page.get_by_role("status").last).to_have_text("The answer broke off before its end. Check the connection, and try again.")
+        expect(page.get_by_role("status").last).to_have_text("The response was cut off. Check the connection, and try again.")
         page.get_by_role("link", name="API keys").click()
-        expect(page.get_by_role("alert")).to_contain_text("The answer broke off before its end. Check the connection, and try again.")
+        expect(page.get_by_role("alert")).to_contain_text("The response was cut off. Check the connection, and try again.")
     page.unroute_all()
     page.clock.run_for(11_000)
     expect(page.get_by_role("row")).to_have_count(2)
@@ -105,7 +105,7 @@ def test_what_nobody_answers_ends(person: Person, client: OrganizationClient) ->
     page.clock.run_for(59_000)
     expect(problem).to_have_count(0)
     page.clock.run_for(2_000)
-    expect(problem).to_contain_text("The service does not answer. This page tries again by itself.")
+    expect(problem).to_contain_text("The service is not responding. This page retries automatically.")
     page.unroute_all()
     page.clock.run_for(11_000)
     expect(page.get_by_role("row")).to_have_count(2)
@@ -145,7 +145,7 @@ def test_a_batch_says_that_nobody_answers(person: Person, client: OrganizationCl
     expect(page.get_by_text("Polling", exact=True)).to_be_visible()
     is_away[0] = True
     expect(page.get_by_text("No answer", exact=True)).to_be_visible()
-    expect(page.locator("[data-live]")).to_have_text("There is no connection; what is shown may be outdated")
+    expect(page.locator("[data-live]")).to_have_text("No connection; what you see may be outdated")
     is_away[0] = False
     expect(page.get_by_text("No answer", exact=True)).to_have_count(0)
 

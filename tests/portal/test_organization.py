@@ -64,7 +64,7 @@ def test_what_is_typed_outlives_the_screen_and_an_answer_that_breaks_off(signed_
             lambda route: route.continue_(url=f"http://127.0.0.1:{port}/") if route.request.method == "PATCH" else route.continue_(),
         )
         save.click()
-        expect(page.get_by_role("alert")).to_contain_text("The answer broke off before its end.")
+        expect(page.get_by_role("alert")).to_contain_text("The response was cut off.")
     page.unroute_all()
     expect(company).to_have_value("acme")
     save.click()
@@ -83,7 +83,7 @@ def test_two_who_set_the_company_at_once_hear_of_each_other(signed_in: SignedIn,
     client.patch("/organization", json={"company": "globex"})
     save.click()
     expect(page.get_by_role("alert")).to_contain_text("The company was not saved, as somebody has just changed it.")
-    expect(page.get_by_text("Somebody has made it globex meanwhile. Save replaces that.")).to_be_visible()
+    expect(page.get_by_text("Somebody has changed it to globex meanwhile. Saving replaces that.")).to_be_visible()
     expect(company).to_have_value("acme")
     person.look("organization-overtaken")
     assert client.get("/organization").json()["company"] == "globex"
@@ -104,7 +104,7 @@ def test_names_of_devices_are_added_changed_and_removed(signed_in: SignedIn, cli
     dialog.get_by_label("Device").select_option(second)
     dialog.get_by_role("button", name="Save").click()
     expect(dialog.get_by_label("Name")).to_be_focused()
-    expect(dialog.get_by_label("Name")).to_have_accessible_description("This name stands for a device already. Change it in the list.")
+    expect(dialog.get_by_label("Name")).to_have_accessible_description("This name already stands for a device. Change it in the list.")
     person.look("organization-name")
     dialog.get_by_label("Name").fill(LONG)
     dialog.get_by_label("Name").press("Enter")

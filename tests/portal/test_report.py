@@ -86,7 +86,7 @@ def test_a_report_grows_is_filtered_and_taken_along(signed_in: SignedIn, client:
         page.get_by_role("button", name="A page to forward").click()
     assert "Two cities" in downloads.value.path().read_text()
     page.get_by_role("button", name="Share…").click()
-    page.get_by_role("button", name="Make a link").click()
+    page.get_by_role("button", name="Create a link").click()
     link = page.locator(".secret code")
     expect(link).to_have_text(re.compile("/shared-reports/"))
     person.look("report-share")
@@ -102,7 +102,7 @@ def test_a_report_grows_is_filtered_and_taken_along(signed_in: SignedIn, client:
     page.keyboard.press("Escape")
     page.emulate_media(media="print")
     expect(page.get_by_role("navigation")).to_be_hidden()
-    expect(page.get_by_text("Skip to the content")).to_be_hidden()
+    expect(page.get_by_text("Skip to content")).to_be_hidden()
     expect(page.get_by_label("Compare with")).to_be_hidden()
     expect(page.locator(".legend i").first).to_have_css("print-color-adjust", "exact")
 
@@ -115,9 +115,9 @@ def test_a_report_tells_what_was_not_looked_up(signed_in: SignedIn, client: Orga
     page = person.page
     heading = page.locator(".heading p")
     looked_up = page.locator(".figure", has_text="looked up").last
-    expect(heading).to_contain_text("1 of 5 sites was not looked up, and no figure covers them. The batch")
+    expect(heading).to_contain_text("1 of 5 sites was not looked up, and the figures leave them out. The batch")
     client.post(f"/batch-lookups/{job['job_id']}/cancel")
-    expect(heading).to_have_text(re.compile(r"^Cancelled, [\d:]+ [AP]M\. 4 of 5 sites were not looked up, and no figure covers them\."))
+    expect(heading).to_have_text(re.compile(r"^Cancelled, [\d:]+ [AP]M\. 4 of 5 sites were not looked up, and the figures leave them out\."))
     expect(looked_up).to_have_text("1site looked upof 5 uploaded")
     person.look("report-cancelled")
     assert "No site looked up" in client.get(f"/incentive-reports/{job['report']['id']}/html").text

@@ -54,7 +54,7 @@ def test_a_page_that_is_open_when_another_build_comes_says_so(
     person.sign_in(client.api_key, "batches")
     live = page.get_by_text("Live", exact=True)
     expect(live).to_be_visible()
-    note = page.get_by_text("The portal has a newer version.")
+    note = page.get_by_text("A newer version of the portal is available.")
 
     def change() -> None:
         with page.expect_response(f"{person.server}/portal"):

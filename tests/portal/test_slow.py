@@ -312,7 +312,7 @@ def test_what_is_typed_after_a_save_stays(page: Page, developer: OrganizationCli
     page.route(re.compile("/webhook-config$"), lambda route: route.continue_() if route.request.method == "PUT" else held.append(route))
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status").last).to_have_text("Saved")
-    fields = page.get_by_role("textbox", name="Fields of yours to send")
+    fields = page.get_by_role("textbox", name="Your fields to send")
     fields.fill("deal_id")
     for route in held:
         route.continue_()
@@ -328,7 +328,7 @@ def test_what_is_typed_while_a_save_is_under_way_stays(
     held: list[Route] = []
     page.route(re.compile("/webhook-config$"), lambda route: held.append(route) if route.request.method == "PUT" else route.continue_())
     ended = page.get_by_role("checkbox", name="A batch has ended")
-    fields = page.get_by_role("textbox", name="Fields of yours to send")
+    fields = page.get_by_role("textbox", name="Your fields to send")
     saved = page.get_by_role("status").last
     for typed in ("deal_id, owner", "deal_id"):
         ended.set_checked(not ended.is_checked())
@@ -441,7 +441,7 @@ def test_a_report_has_its_new_name_at_once_and_a_link_is_shown_though_its_dialog
     page.get_by_role("button", name="Share…").click()
     made: list[Route] = []
     page.route(re.compile("/share$"), lambda route: made.append(route) if route.request.method == "POST" else route.continue_())
-    page.get_by_role("button", name="Make a link").click()
+    page.get_by_role("button", name="Create a link").click()
     wait_for(page, made)
     page.keyboard.press("Escape")
     made[0].continue_()

@@ -115,7 +115,7 @@ def test_the_tour_leads_from_a_file_with_mistakes_to_a_shared_report(stack: Envi
     tour.take(page, "report", 740)
 
     page.get_by_role("button", name="Share…").click()
-    page.get_by_role("button", name="Make a link").click()
+    page.get_by_role("button", name="Create a link").click()
     link = page.locator(".secret code")
     expect(link).to_have_text(re.compile("/shared-reports/"))
     tour.take(page, "share", 600)

@@ -61,7 +61,7 @@ def test_of_several_files_the_page_says_which_one_goes_up(signed_in: SignedIn, c
         drop(page, page.locator(".drop"), files)
     expect(note).to_have_text("One file at a time: north.csv goes up, and no other one.")
     drop(page, page.locator(".drop"), files[1:])
-    expect(note).to_have_text("north.csv is still going up: south.csv was not taken.")
+    expect(note).to_have_text("north.csv is still uploading: south.csv was not accepted.")
     held[0].continue_()
     expect(page.get_by_role("heading", name="north.csv")).to_be_visible()
     assert client.get("/uploads").json()["total"] == 1

@@ -59,11 +59,11 @@ export function Brand() {
 export function Frame({ children }: { children: ComponentChildren }) {
   const state = offline.value ? "offline" : connection.value;
   useEffect(() => {
-    if (state === "offline" || state === "away") announce("There is no connection; what is shown may be outdated");
+    if (state === "offline" || state === "away") announce("No connection; what you see may be outdated");
   }, [state]);
   return (
     <>
-      <a class="skip" href="#main" onClick={focusMain}>Skip to the content</a>
+      <a class="skip" href="#main" onClick={focusMain}>Skip to content</a>
       <header class="frame">
         <a class="brand" href={href([])}>Batch Lookups</a>
         <Navigation />
@@ -134,7 +134,7 @@ function Organization() {
       onChange={({ currentTarget: field }) =>
         switchOrganization(field.value).catch(() => {
           field.value = current.peek();
-          notify("The organization was not switched, as Clerk cannot be reached.");
+          notify("The organization was not switched, because Clerk cannot be reached.");
         })}
     >
       {others.value.map(({ id, name }) => <option key={id} value={id}>{name}</option>)}
@@ -154,12 +154,12 @@ const keysOn = signal(recall("localStorage", OFF) === null);
 const GRID_KEYS: Key[] = [
   ["↑ ↓ ← →", "Move; with Shift, choose several rows"],
   ["Home End", "First and last column; with Ctrl, first and last row"],
-  ["Enter", "Edit the cell, and again: go to the next row"],
+  ["Enter", "Edit the cell; again, to go to the next row"],
   ["Delete", "Clear the cells"],
   ["Ctrl D", "Fill down"],
   ["Ctrl C", "Copy the cells; Ctrl X cuts them"],
-  ["Ctrl V", "Paste cells, of a spreadsheet too"],
-  ["Space", "Leave the rows out, or take them back"],
+  ["Ctrl V", "Paste cells, also from a spreadsheet"],
+  ["Space", "Leave the rows out, or include them again"],
   ["Ctrl Z", "Undo"],
 ];
 
@@ -207,7 +207,7 @@ function Help() {
             keep("localStorage", OFF, keysOn.value ? null : "1");
           }}
         />
-        Single keys do something
+        Use single-key shortcuts
       </label>
     </Dialog>
   );

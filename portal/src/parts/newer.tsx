@@ -13,7 +13,7 @@ async function look() {
   const response = await fetch(new URL("portal", API)).catch(() => null);
   if (!response?.ok || (await response.text().catch(() => SCRIPT)).includes(SCRIPT)) return;
   isOld.value = true;
-  announce("The portal has a newer version");
+  announce("A newer version of the portal is available");
 }
 
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && look());
@@ -28,7 +28,8 @@ export function Newer() {
   if (!isOld.value) return null;
   return (
     <p class="banner">
-      The portal has a newer version. <button type="button" class="link" onClick={() => location.reload()}>Reload the page</button>
+      A newer version of the portal is available.{" "}
+      <button type="button" class="link" onClick={() => location.reload()}>Reload the page</button>
     </p>
   );
 }

@@ -49,7 +49,7 @@ export function Audit() {
         />
       </div>
       <div class="toolbar">
-        <p class="soft">Who made, changed, revoked or shared what.</p>
+        <p class="soft">Who created, changed, revoked or shared what.</p>
         <select aria-label="Action" value={action} onChange={(event) => setQuery({ action: event.currentTarget.value })}>
           <option value="">Every action</option>
           {Object.entries(ACTIONS).map(([name, title]) => <option key={name} value={name}>{title}</option>)}
@@ -58,7 +58,7 @@ export function Audit() {
       <List
         pages={pages}
         columns={["When", "What", "Who", "Details"]}
-        empty="No such event."
+        empty="No matching events."
         class="audit"
         row={(event) => (
           <tr key={event.id}>

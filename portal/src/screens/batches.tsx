@@ -163,7 +163,7 @@ export function Batches() {
         )}
         {!showsDrafts && <Search label="Search names" value={search} onSearch={(text) => setQuery({ search: text })} />}
       </div>
-      {showsDrafts ? <Drafts empty="No drafts. A file that is uploaded is one until it is started." /> : (
+      {showsDrafts ? <Drafts empty="No drafts. An uploaded file is a draft until you start it." /> : (
         <List
           pages={pages}
           columns={["Batch", "Progress", "#Failed", "#Incentives", "Uploaded"]}

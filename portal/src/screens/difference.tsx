@@ -95,7 +95,7 @@ export function Difference() {
       <List
         pages={pages}
         columns={["Site", "Change", "#Before", "#After", "#Difference"]}
-        empty="No site differs."
+        empty="No differences."
         row={(row) => (
           <tr key={row.reference_id}>
             <td>

@@ -8,7 +8,7 @@ import { useLoad } from "../load.ts";
 import { openAtArrow } from "../parts/menu.tsx";
 
 const HOW: Record<Schemas["ColumnMatch"], string> = {
-  given: "as you said",
+  given: "as you chose",
   remembered: "as in an earlier file",
   name: "by its name",
   ambiguous: "several columns fit",
@@ -40,12 +40,12 @@ export function Columns({ draft }: { draft: Draft }) {
     <>
       {upload.missing_fields.length > 0 && (
         <p class="banner">
-          No column was found for {listed(upload.missing_fields.map(titleOf))}. Say below which one it is
+          No column was found for {listed(upload.missing_fields.map(titleOf))}. Choose it below
           {misses("building_type", "device_ids") && ", or give a default"}.
           {misses("city", "state_or_province_code", "postal_code") && " A column with the whole address becomes Street."}
           {misses("reference_id") && (
             <>
-              {" If no column tells your sites apart, "}
+              {" If no column identifies your sites, "}
               <button type="button" class="link" onClick={() => draft.setDefault("reference_id", BY_ROW)}>number them by row</button>.
             </>
           )}

@@ -410,7 +410,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
           })}
         </div>
       </div>
-      {total.value === 0 && <p class="empty">No row is like that.</p>}
+      {total.value === 0 && <p class="empty">No matching rows.</p>}
       {focused && total.value !== 0 && <Detail draft={draft} row={focused} column={columns[focus.value.column - 1]!.number} />}
     </>
   );

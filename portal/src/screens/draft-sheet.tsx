@@ -114,7 +114,7 @@ function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
             </>
           }
         >
-          <p>The draft begins anew: what you said of its columns and changed in its rows is lost.</p>
+          <p>The draft starts over: your choices of columns and changes to rows are lost.</p>
         </Dialog>
       )}
     </>
@@ -126,6 +126,6 @@ async function check(content: Blob) {
   try {
     await content.slice(0, 1).arrayBuffer();
   } catch {
-    throw new Failure(0, "The file was changed or moved since.", "file_changed", "Drop it again under New upload.");
+    throw new Failure(0, "The file has since been changed or moved.", "file_changed", "Drop it again under New upload.");
   }
 }

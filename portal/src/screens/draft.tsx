@@ -146,7 +146,7 @@ function Start({ draft }: { draft: Draft }) {
   const reused = () => ({ reuse_results: reuse.value ? { max_age_days: days } : null });
   async function start(form: FormData) {
     const go = wayFromHere();
-    if (!await draft.settle()) throw new Error("Nothing was started, as a change has not been saved.");
+    if (!await draft.settle()) throw new Error("Nothing was started, because a change has not been saved.");
     const name = String(form.get("name") ?? "").trim();
     const most = readNumber(String(form.get("max_lookups")));
     const sample = Number(form.get("sample"));
@@ -172,7 +172,7 @@ function Start({ draft }: { draft: Draft }) {
         {upload.skipped_rows > 0 && <>, {number(upload.skipped_rows)} left out by you</>}. {ready > 0 && (
           <span class="soft">
             {counted(lookups, "lookup")}
-            {known_already > 0 && `, ${number(known_already)} known already`}
+            {known_already > 0 && `, ${number(known_already)} already known`}
             {seconds !== null && `, about ${duration(seconds)}`}
           </span>
         )}
@@ -189,7 +189,7 @@ function Start({ draft }: { draft: Draft }) {
             <input name="name" maxLength={200} defaultValue={upload.name ?? ""} />
           </label>
           <label>
-            Stop after so many lookups
+            Stop after this many lookups
             <NumberField name="max_lookups" min={1} max={1_000_000} placeholder="no limit" />
           </label>
           <label class="check">
@@ -201,7 +201,7 @@ function Start({ draft }: { draft: Draft }) {
                 draft.change(reused());
               }}
             />
-            Use results that are at most {days} days old, without another lookup
+            Reuse results up to {days} days old instead of looking up again
           </label>
         </div>
       </Form>

@@ -83,7 +83,7 @@ export function Items({ job, version }: { job: Schemas["JobDetails"]; version: n
       <List
         pages={pages}
         columns={["Site", "Address", "Status", "#Incentives"]}
-        empty="No site is like that."
+        empty="No matching sites."
         class="items"
         row={(item) => (
           <tr key={item.id}>

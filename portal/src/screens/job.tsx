@@ -140,7 +140,7 @@ function Heading({ job, reload }: { job: Job; reload: Loaded<Job>["reload"] }) {
       {asking.value === "delete" && (
         <Dialog title={`Delete ${nameOf(job)}?`} onClose={close}>
           <Form submit="Delete the batch" onSubmit={remove} onCancel={close} danger>
-            <p>Its sites and their results will be gone for good. The report stays.</p>
+            <p>Its sites and their results will be permanently deleted. The report stays.</p>
           </Form>
         </Dialog>
       )}

@@ -19,16 +19,16 @@ const SCOPES: Record<Scope, string> = {
   "reports:write": "Rename and delete reports",
   "incentives:write": "Look up single sites",
   "applications:read": "See applications",
-  "applications:write": "Move applications on",
+  "applications:write": "Update applications",
   "webhooks:read": "See webhooks and their deliveries",
   "webhooks:write": "Change webhooks",
-  "keys:admin": "Make and revoke API keys",
+  "keys:admin": "Create and revoke API keys",
 };
 /** What the API refuses, in words. */
 const WRONG = {
-  allowed_networks: "Networks are such as 203.0.113.0/24 or 2001:db8::/32, with commas between them.",
-  expires_at: "The day on which the key expires is to come.",
-  scopes: "Choose something that the key may do.",
+  allowed_networks: "Networks look like 203.0.113.0/24 or 2001:db8::/32, separated by commas.",
+  expires_at: "The expiry date must be in the future.",
+  scopes: "Choose at least one thing that the key may do.",
 };
 const GRACES: [number, string][] = [[0, "at once"], [3600, "after an hour"], [86400, "after a day"], [604800, "after a week"]];
 
@@ -40,7 +40,7 @@ export function Keys() {
   const asking = useSignal<{ what: "create" } | { what: "rotate" | "revoke"; key: Key } | null>(null);
   const close = () => (asking.value = null);
   function show({ key: value }: Schemas["CreatedApiKey"]) {
-    showSecret({ title: "Your new key", value, children: "This is the only time that it is shown. Keep it where secrets are kept." });
+    showSecret({ title: "Your new key", value, children: "It is shown only this once. Store it with your other secrets." });
     close();
     pages.refresh();
   }
@@ -164,10 +164,10 @@ export function Keys() {
       )}
       {question?.what === "rotate" && (
         <Dialog title={`Rotate ${question.key.name}?`} onClose={close}>
-          <Form submit="Make the new key" onSubmit={rotate(question.key)} onCancel={close}>
+          <Form submit="Create the new key" onSubmit={rotate(question.key)} onCancel={close}>
             <p>
-              A new key may do the same.{" "}
-              {isOwn(question.key) && "You are signed in with the old one, and go on with the new one. "}The old one stops working:
+              The new key may do the same.{" "}
+              {isOwn(question.key) && "You are signed in with the old one, and will continue with the new one. "}The old one stops working:
             </p>
             <label>
               When

@@ -109,7 +109,7 @@ function Figures({ queue }: { queue: Queue }) {
     [queue.oldest_open_job?.replace(/\.\d+$/, "") ?? "none", "age of the oldest open batch", ""],
     [
       queue.upstream_base_latency === null ? "unknown" : `${number(Math.round(queue.upstream_base_latency * 1000))} ms`,
-      "a lookup takes, at rest",
+      "per lookup, without load",
       "",
     ],
   ];
@@ -168,7 +168,7 @@ function Checks({ checks }: { checks: Schemas["Check"][] }) {
       <h2>{wrong.length === 0 ? "Nothing is wrong" : counted(wrong.length, "finding")}</h2>
       {wrong.length > 0 && table(wrong)}
       <details>
-        <summary>{counted(well.length, "check")} found all well: webhooks, invariants, vacuum…</summary>
+        <summary>{counted(well.length, "check")} found no problem: webhooks, invariants, vacuum…</summary>
         {table(well)}
       </details>
     </section>

@@ -18,7 +18,7 @@ type Device = Schemas["Device"];
 /** What the API refuses, in words. */
 const WRONG = {
   company: "A company has up to 100 letters from A to Z, digits and . _ ~ -, and no spaces, as it is part of a link.",
-  name: "This name stands for a device already. Change it in the list.",
+  name: "This name already stands for a device. Change it in the list.",
 };
 
 /** What has been typed as a company and not saved, until the page is left, and the company that it was typed over. */
@@ -73,7 +73,7 @@ export function OrganizationScreen() {
         </dl>
         {can("keys:admin")
           ? <Company organization={organization} loaded={loaded} />
-          : <p class="soft">Whoever may make API keys can change the company and the names below.</p>}
+          : <p class="soft">Only those who may create API keys can change the company and the names below.</p>}
       </section>
       <Names organization={organization} loaded={loaded} devices={devices.data.value?.devices ?? []} />
     </>
@@ -116,11 +116,13 @@ function Company({ organization, loaded }: Properties) {
         />
       </label>
       <p class="soft">
-        {"A part of the links by which customers go on with their applications. Without it, "}
-        <code>POST /incentives</code> files none, and those of batches have no link.
+        {"Part of the links where customers continue their applications. Without it, "}
+        <code>POST /incentives</code> files none, and those from batches have no link.
       </p>
       <div role="status">
-        {isOvertaken && <p class="banner">Somebody has {company ? `made it ${company}` : "removed it"} meanwhile. Save replaces that.</p>}
+        {isOvertaken && (
+          <p class="banner">Somebody has {company ? `changed it to ${company}` : "removed it"} meanwhile. Saving replaces that.</p>
+        )}
         {mine && <span class="alert">Not saved</span>}
       </div>
     </Form>

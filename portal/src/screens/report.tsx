@@ -166,7 +166,7 @@ function Heading({ report, job, onRename }: { report: Report; job: Job | null; o
             <>
               <strong>
                 {number(job.failed_items)} of {counted(job.total_items, "site")} {job.failed_items === 1 ? "was" : "were"} not looked up
-              </strong>, and no figure covers them.{" "}
+              </strong>, and the figures leave them out.{" "}
             </>
           )}
           {job && <a href={href(["batches", job.id])}>The batch</a>}
@@ -194,7 +194,7 @@ function Heading({ report, job, onRename }: { report: Report; job: Job | null; o
       {asking.value === "delete" && (
         <Dialog title={`Delete ${report.name}?`} onClose={close}>
           <Form submit="Delete the report" onSubmit={remove} onCancel={close} danger>
-            <p>Its sites and its links will be gone for good. The batch and its results stay.</p>
+            <p>Its sites and its links will be permanently deleted. The batch and its results stay.</p>
           </Form>
         </Dialog>
       )}
@@ -215,7 +215,7 @@ function siteFilters() {
 }
 
 const DAYS = [7, 30, 90, 365];
-const LINK = "Whoever has this link reads the report, its files too. It is shown this one time.";
+const LINK = "Whoever has this link can read the report and its files. It is shown only this once.";
 
 /** Links by which anybody reads the report, without a key, for a while. */
 function Sharing({ report, onClose }: { report: Report; onClose: () => void }) {
@@ -239,10 +239,10 @@ function Sharing({ report, onClose }: { report: Report; onClose: () => void }) {
   return (
     <Dialog title="Share the report" onClose={onClose} wide>
       {made.value ? <Secret value={made.value}>{LINK}</Secret> : (
-        <Form submit="Make a link" onSubmit={share} onCancel={onClose}>
+        <Form submit="Create a link" onSubmit={share} onCancel={onClose}>
           <p>A link shows this report, and nothing else, to whoever has it. No key is needed.</p>
           <label>
-            It ends after
+            It expires after
             <select name="days">
               {DAYS.map((days) => <option key={days} value={days} selected={days === 30}>{counted(days, "day")}</option>)}
             </select>
@@ -372,7 +372,7 @@ function Sites({ summary, version }: { summary: Schemas["ReportSummary"] & { job
       <List
         pages={pages}
         columns={["Site", "Utility", "Programs", "#Incentives"]}
-        empty="No site is like that."
+        empty="No matching sites."
         class="report-sites"
         row={(site) => (
           <tr key={site.item_id}>

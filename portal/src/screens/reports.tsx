@@ -46,7 +46,7 @@ export function Reports() {
         pages={pages}
         columns={["Report", "Status", "#Eligible", "#Incentives", "Created", "#Compare"]}
         class="reports"
-        empty="No reports yet. Each batch makes one."
+        empty="No reports yet. Each batch creates one."
         row={(report) => (
           <tr key={report.id}>
             <td>

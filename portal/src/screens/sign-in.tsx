@@ -82,8 +82,8 @@ export function SignIn() {
           <summary>Where do I get a key?</summary>
           <p>
             From whoever runs the service: <code>python -m pyshell keys create --organization NAME</code>{" "}
-            prints one. Who has a key with the scope <code>keys:admin</code>{" "}
-            makes more of them here. Operators sign in with the service role key.
+            prints one. Anyone who has a key with the scope <code>keys:admin</code>{" "}
+            can create more here. Operators sign in with the service role key.
           </p>
         </details>
         <p class="soft">

@@ -40,7 +40,7 @@ export function Upload() {
 
   async function upload(file: Sent) {
     const { name } = file;
-    if (busy.peek()) return notify(`${busy.peek()} is still going up: ${name} was not taken.`);
+    if (busy.peek()) return notify(`${busy.peek()} is still uploading: ${name} was not accepted.`);
     busy.value = name;
     announce(`Uploading ${name}`);
     error.value = undefined;

@@ -47,7 +47,7 @@ export function Usage() {
         </div>
       )}
       <div class="toolbar">
-        <p class="soft">Each attempt counts, retries too. Days are in UTC.</p>
+        <p class="soft">Each attempt counts, including retries. Days are in UTC.</p>
         <div class="filters">
           <label class="inline">
             From <input type="date" value={from} onChange={(event) => setQuery({ from: event.currentTarget.value })} />

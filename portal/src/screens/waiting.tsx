@@ -20,8 +20,7 @@ export function Waiting({ job, reload }: { job: Schemas["JobDetails"]; reload: (
     return (
       <section class="banner" aria-label="Waiting for the next month">
         <p>
-          <strong>The organization has made all of its lookups of this month.</strong> {counted(rest, "site waits", "sites wait")} until
-          {" "}
+          <strong>The organization has used up this month's lookups.</strong> {counted(rest, "site waits", "sites wait")} until{" "}
           {shortTime(job.waiting_until)}, or until an operator allows more.
         </p>
       </section>
@@ -30,7 +29,7 @@ export function Waiting({ job, reload }: { job: Schemas["JobDetails"]; reload: (
 
   async function go(most?: number) {
     await call("post", "/batch-lookups/{job_id}/continue", { path: { job_id: job.id }, query: { max_lookups: most } });
-    notify("The batch goes on");
+    notify("The batch continues");
     reload();
   }
   return (
@@ -38,12 +37,12 @@ export function Waiting({ job, reload }: { job: Schemas["JobDetails"]; reload: (
       {job.waiting_for === "continue"
         ? (
           <p>
-            <strong>The sample is done.</strong> Look at its sites below; {counted(rest, "other site waits", "other sites wait")} for you.
+            <strong>The sample is done.</strong> Review its sites below; {counted(rest, "other site waits", "other sites wait")} for you.
           </p>
         )
         : (
           <p>
-            <strong>The limit of lookups is reached</strong> after {number(job.lookups)}; {counted(rest, "site waits", "sites wait")}.
+            <strong>The lookup limit is reached</strong> after {number(job.lookups)}; {counted(rest, "site waits", "sites wait")}.
           </p>
         )}
       {can("jobs:write") && job.waiting_for === "continue" && <Form submit={`Look up the other ${number(rest)}`} onSubmit={() => go()} />}

@@ -18,7 +18,7 @@ type Status = Schemas["WebhookDeliveryStatus"];
 
 const EVENTS: Record<Schemas["WebhookEvent"], string> = {
   "lookup.completed": "A site has been looked up",
-  "lookup.failed": "The lookup of a site failed for good",
+  "lookup.failed": "The lookup of a site failed permanently",
   "batch.completed": "A batch has ended",
   "batch.failed": "All sites of a batch failed",
   "batch.cancelled": "A batch has been cancelled",
@@ -29,13 +29,13 @@ const DISABLED: Record<Schemas["WebhookDisabledReason"], string> = {
 } as Record<Schemas["WebhookDisabledReason"], string>;
 
 const NOT_DELIVERED: Record<string, string> = {
-  connection: "no connection, or it broke",
+  connection: "no connection, or it was lost",
   disabled: "webhooks were disabled",
   dns: "the host name was not found",
-  invalid_response: "the answer was no HTTP",
+  invalid_response: "the response was not HTTP",
   refused_address: "the host is unknown, or in a private network",
   timeout: "no answer within 15 seconds",
-  tls: "the certificate or its name is not trusted, or it speaks no TLS",
+  tls: "the certificate or its name is not trusted, or it does not speak TLS",
 };
 
 // What came of an attempt: a status, or what kept the endpoint from answering.
@@ -95,7 +95,7 @@ function Settings({ config, set, onTest }: SettingsProperties) {
     showSecret({
       title: "The signing secret",
       value: secret,
-      children: "This is the only time that it is shown. Your endpoint verifies with it that a delivery is ours.",
+      children: "It is shown only this once. Your endpoint uses it to verify that a delivery is ours.",
       more: <Receiver secret={secret} />,
     });
   }
@@ -162,7 +162,7 @@ function Settings({ config, set, onTest }: SettingsProperties) {
             ))}
           </fieldset>
           <label>
-            Fields of yours to send<input
+            Your fields to send<input
               name="field_names"
               defaultValue={config.field_names?.join(", ") ?? ""}
               placeholder="all of webhook_custom_fields"
@@ -179,9 +179,9 @@ function Settings({ config, set, onTest }: SettingsProperties) {
       <Problem error={failure.value} />
       <div role="status">{test.value && <Outcome {...test.value} />}</div>
       {asking.value && (
-        <Dialog title="Make a new signing secret?" onClose={() => (asking.value = false)}>
-          <Form submit="Make the new secret" onSubmit={rotate} onCancel={() => (asking.value = false)}>
-            <p>For a day, deliveries are signed with both secrets, so that your endpoint can switch. Then the old one is gone.</p>
+        <Dialog title="Create a new signing secret?" onClose={() => (asking.value = false)}>
+          <Form submit="Create the new secret" onSubmit={rotate} onCancel={() => (asking.value = false)}>
+            <p>For a day, deliveries are signed with both secrets, so that your endpoint can switch. Then the old one stops working.</p>
           </Form>
         </Dialog>
       )}
@@ -211,9 +211,8 @@ function Outcome({ url, outcome: came }: Test) {
   if (!came) return <p class="outcome">A test is on its way to {url}…</p>;
   return (
     <p class={came.delivered ? "outcome" : "outcome alert"}>
-      {came.delivered ? "The endpoint took the test" : "The endpoint did not take the test"}: {outcome(came.http_status, came.error_class)}
-      {" "}
-      after {number(came.latency_ms)} ms, at {url}.
+      {came.delivered ? "The endpoint accepted the test" : "The endpoint did not accept the test"}:{" "}
+      {outcome(came.http_status, came.error_class)} after {number(came.latency_ms)} ms, at {url}.
       {!came.delivered && came.response_body && (
         <>
           {" "}It answered: <code>{came.response_body.slice(0, 200)}</code>
