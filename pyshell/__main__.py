@@ -116,7 +116,7 @@ def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
     from pyshell.local import stack
 
     if bool(arguments.organization) == bool(arguments.organization_id) or (arguments.organization_id and arguments.clerk_organization):
-        raise SystemExit("error: say --organization, with --clerk-organization if there is one, or --organization-id")
+        raise SystemExit("error: give --organization, with --clerk-organization if there is one, or --organization-id")
     with stack.database(settings) as (with_database, _):
         print(
             api_keys.create(
@@ -148,7 +148,7 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
 
     is_starter = arguments.folder.resolve() == catalogue.STARTER
     if bool(arguments.name) == arguments.rewiring_america and not is_starter:
-        raise SystemExit("error: say either --name, what this catalogue is called, or --rewiring-america")
+        raise SystemExit("error: give either --name, the name of this catalogue, or --rewiring-america")
     if arguments.name == "starter" and not is_starter:
         raise SystemExit(
             "error: the starter catalogue is sql/catalogue, which a release may change. Choose another --name for yours: it takes over the"
@@ -300,7 +300,7 @@ COMMANDS = [
     Command(
         "doctor",
         diagnose,
-        "say what is wrong with the deployment, and what to do; ends with 1 if there is a problem",
+        "show what is wrong with the deployment, and what to do; exits with 1 if there is a problem",
         [("--json", {"action": "store_true", "help": "write the findings as JSON"})],
     ),
     Command("drift", drift, "check that sql/schema and the migrations make the same database"),
@@ -311,13 +311,16 @@ COMMANDS = [
         create_key,
         "create an API key and print it; a new organization is created",
         [
-            ("--organization", {"metavar": "NAME", "help": "its name here; organizations that users of Clerk made have none of these"}),
+            (
+                "--organization",
+                {"metavar": "NAME", "help": "name of the organization; for one of Clerk, use --organization-id"},
+            ),
             ("--clerk-organization", {"metavar": "ID", "help": "the Clerk organization that the named one is for, such as org_2ab..."}),
-            ("--organization-id", {"type": UUID, "metavar": "ID", "help": "the id of one that exists, instead of its name"}),
+            ("--organization-id", {"type": UUID, "metavar": "ID", "help": "the id of an existing one, instead of its name"}),
             ("--name", {"help": "name of the key, such as what it is for"}),
             ("--test", {"action": "store_true", "help": "a key that begins with leap_test_"}),
             ("--scope", {"action": "append", "help": "a permission, such as jobs:read; repeat it for several; default: all"}),
-            ("--expires", {"type": time, "metavar": "TIME", "help": "until when it works, such as 2027-01-31 (in UTC); default: for ever"}),
+            ("--expires", {"type": time, "metavar": "TIME", "help": "when it expires, such as 2027-01-31 (in UTC); default: never"}),
         ],
     ),
     Command(
@@ -328,18 +331,18 @@ COMMANDS = [
             ("folder", {"type": Path}),
             (
                 "--name",
-                {"help": "name of the catalogue; rows that it had and the files lack are retired. sql/catalogue has one"},
+                {"help": "name of the catalogue, unless it is sql/catalogue; its rows that the files lack are retired"},
             ),
             ("--rewiring-america", {"action": "store_true", "help": "the folder is a clone of rewiringamerica/api.rewiringamerica.org"}),
-            ("--dry-run", {"action": "store_true", "help": "say what would change, and change nothing"}),
+            ("--dry-run", {"action": "store_true", "help": "show what would change, without changing it"}),
             ("--allow-empty", {"action": "store_true", "help": "a file without rows retires all rows that the catalogue has of it"}),
         ],
     ),
     Command(
         "catalogue export",
         export_catalogue,
-        "write a catalogue into a folder of CSV files, to change them or to undo the next import",
-        [("folder", {"type": Path}), ("--name", {"required": True, "help": "name of the catalogue; `catalogue list` has them"})],
+        "write a catalogue to a folder of CSV files, to edit them or to undo a later import",
+        [("folder", {"type": Path}), ("--name", {"required": True, "help": "name of the catalogue; `catalogue list` lists them"})],
     ),
     Command("catalogue list", list_catalogues, "list the catalogues that were imported, and how many rows they have"),
     Command(
@@ -349,7 +352,7 @@ COMMANDS = [
         [
             (
                 "--days",
-                {"type": int, "default": 60, "metavar": "N", "help": "also offers that end within so many days; default: 60, 0: none"},
+                {"type": int, "default": 60, "metavar": "N", "help": "also offers that end within N days; default: 60, 0: none"},
             ),
             ("--name", {"help": "only what this catalogue has"}),
             ("--warning", {"help": 'list only warnings of this kind, such as "ends soon"; all are counted'}),
@@ -364,7 +367,7 @@ COMMANDS = [
 
 # What the first words of two are about, and an example of each.
 GROUPS = {
-    "keys": ("make an API key, also the first one of an organization", "keys create --organization Acme --scope jobs:read"),
+    "keys": ("create API keys, including the first one of an organization", "keys create --organization Acme --scope jobs:read"),
     "catalogue": ("import and export the programs that lookups find, and check them", "catalogue import FOLDER --name ours --dry-run"),
     "postgres": ("start, stop or delete the private PostgreSQL", "postgres start"),
 }

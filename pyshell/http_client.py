@@ -105,7 +105,7 @@ class Clients:
             self._built.pop(key, None)
             if not isinstance(error, BuilderError):
                 raise
-            logger.error("no HTTP client can be made: %s", error)
+            logger.error("cannot create an HTTP client: %s", error)
             raise ExchangeError("tls") from None
 
     def _build(self, builder: ClientBuilder) -> asyncio.Future[Client]:

@@ -112,7 +112,7 @@ def test_a_bad_row_is_named_and_nothing_is_imported(owner: Connection, folder: P
         ("id,name\n1,a,b\n", "line 2: 3 cells, but the header has 2; cell 3 is 'b'"),
         ("id,name\n1\n", "line 2: 1 cells, but the header has 2"),
         ("id,,name\n1,a,b\n", "line 1: column 2 has no name"),
-        ("id,id\n1,2\n", "line 1: the column id is there twice"),
+        ("id,id\n1,2\n", "line 1: the column id occurs twice"),
         ('id,name\n1,"a\n', "line 2: unexpected end of data"),
         ("id,name\n1,a\n2,Café\n", "devices.csv is not UTF-8: line 3 has other bytes"),
         ("id,name\n1,a\0\n", "line 2: a NUL character"),
@@ -300,7 +300,7 @@ def test_an_exported_catalogue_is_imported_again_without_a_change(database_url: 
 def test_an_export_overwrites_no_files_and_needs_a_catalogue(owner: Connection, folder: Path) -> None:
     with pytest.raises(CatalogueError, match="already has CSV files"):
         export(owner, folder, "starter")
-    with pytest.raises(psycopg.Error, match="There is no catalogue of this name") as caught:
+    with pytest.raises(psycopg.Error, match="There is no catalogue with this name") as caught:
         export(owner, folder / "new", "none")
     assert caught.value.sqlstate == "PT404"
     assert not (folder / "new").exists()

@@ -112,7 +112,7 @@ def test_members_are_refused_where_policies_do_not_see_their_claims(citus: Clust
         connection.execute("select set_config('request.jwt.claims', '{}', false); set role authenticated")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("select from api.jobs")
-        with pytest.raises(psycopg.Error, match="On a cluster of several nodes, members have no access by SQL"):
+        with pytest.raises(psycopg.Error, match="On a cluster of several nodes, members have no SQL access"):
             connection.execute("begin; select api.list_batch_lookups(gen_random_uuid())")
 
 

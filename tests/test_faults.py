@@ -180,7 +180,7 @@ def missing_migration(deployment: Deployment) -> None:
         (maintenance_that_stopped, "MaintenanceStopped", "maintenance", "maintenance last ran at"),
         (violated_invariant, "InvariantsViolated", "invariants", "1 invariant is violated"),
         (late_webhooks, "WebhooksLate", "webhooks", "1 delivery is due"),
-        (failing_receiver, "ReceiversFail", "receivers", "has taken no webhook since"),
+        (failing_receiver, "ReceiversFail", "receivers", "has accepted no webhook since"),
         (full_disk, "DatabaseOutOfResources", "disk", "0.1 of 10.0 GB are free"),
         (missing_migration, "MigrationsMissing", "migrations", "the database lacks"),
     ],
@@ -333,7 +333,7 @@ def test_a_slot_that_was_forgotten_is_named_while_it_keeps_wal_and_once_it_has_l
         wait_until(is_small)
         assert finding() == doctor.Finding("wal", doctor.OK, "no replication slot keeps more WAL than max_wal_size")
         write_wal()
-        assert re.fullmatch(r"the replication slot standby_2, which nobody reads, keeps [34][0-9] MB of WAL", finding().finding)
+        assert re.fullmatch(r"the replication slot standby_2, which has no reader, keeps [34][0-9] MB of WAL", finding().finding)
         assert (finding().state, finding().advice) == (
             doctor.PROBLEM,
             "If its reader is gone: select pg_drop_replication_slot('standby_2').",
@@ -342,7 +342,7 @@ def test_a_slot_that_was_forgotten_is_named_while_it_keeps_wal_and_once_it_has_l
         owner.execute("select pg_reload_conf()")
         wait_until(is_lost)
         assert finding().finding == "the replication slot standby_2 has lost WAL that its reader lacks"
-        assert finding().advice == "Make the reader anew, and: select pg_drop_replication_slot('standby_2')."
+        assert finding().advice == "Recreate the reader, and: select pg_drop_replication_slot('standby_2')."
         owner.execute("select pg_drop_replication_slot('standby_2')")
         assert finding().state == doctor.OK
 
@@ -385,7 +385,8 @@ def test_a_table_that_nobody_may_read_is_named_with_its_process(deployment: Depl
         holder.execute("lock table public.lookup_queue_items, app.workers in access exclusive mode")
         finding, pid = deployment.doctor()["locks"], holder.info.backend_pid
     process = f"process {pid} (postgres, an alter table)"
-    assert finding.finding == f"{process} lets nobody read app.workers, public.lookup_queue_items, so nothing more can be told"
+    tables = "app.workers, public.lookup_queue_items"
+    assert finding.finding == f"{process} keeps everybody from reading {tables}, so nothing more can be checked"
     assert f"pg_terminate_backend({pid})" in (finding.advice or "")
 
 
@@ -477,7 +478,7 @@ def test_a_schedule_that_is_gone_is_named(cron_database_url: str) -> None:
     with psycopg.connect(cron_database_url) as connection:
         connection.execute("delete from cron.job where jobname = 'batch-lookups-retention'")
         found = connection.execute("select state, finding from api.diagnose() where \"check\" = 'pg_cron'").fetchall()
-        assert found == [("problem", "gone from pg_cron: batch-lookups-retention")]
+        assert found == [("problem", "missing from pg_cron: batch-lookups-retention")]
         connection.rollback()
 
 
@@ -493,7 +494,7 @@ def test_a_pg_cron_that_the_owner_may_not_use_is_not_said_to_run_anything(cron_d
         connection.execute("reset role")
         connection.execute("grant usage on schema cron to no_cron_owner")
         connection.execute("set local role no_cron_owner")
-        missing = "pg_cron is here, and has no schedule of ours: workers run the maintenance"
+        missing = "pg_cron is installed, but has no schedule of ours: workers run the maintenance"
         assert connection.execute(found.encode()).fetchall() == [("warning", missing)]
         connection.rollback()
 
@@ -581,7 +582,7 @@ def test_an_incentives_api_that_speaks_no_tls_is_not_said_to_have_a_bad_certific
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/incentives"
         [finding] = doctor.check_upstream(Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing", incentives_api_url=url))
         answered.result()
-    assert (finding.state, "speaks no TLS" in finding.finding, "certificate" in finding.finding) == ("problem", True, False)
+    assert (finding.state, "does not speak TLS" in finding.finding, "certificate" in finding.finding) == ("problem", True, False)
 
 
 def test_an_own_api_that_is_down_is_named() -> None:

@@ -437,9 +437,9 @@ def test_a_wrong_change_is_named_and_changes_nothing(client: OrganizationClient,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"skip": [1, 7]}, "skip must be for rows at positions from 0 to 2; 7 is none"),
-        ({"edits": [{"position": 3, "column": 1, "value": "x"}]}, "edits must be for rows at positions from 0 to 2; 3 is none"),
-        ({"edits": [{"position": 0, "column": 9, "value": "x"}]}, "edits must be for columns from 1 to 8; 9 is none"),
+        ({"skip": [1, 7]}, "skip must be for rows at positions from 0 to 2, not 7"),
+        ({"edits": [{"position": 3, "column": 1, "value": "x"}]}, "edits must be for rows at positions from 0 to 2, not 3"),
+        ({"edits": [{"position": 0, "column": 9, "value": "x"}]}, "edits must be for columns from 1 to 8, not 9"),
     ],
 )
 def test_a_row_or_a_column_that_is_not_there_is_named(client: OrganizationClient, changes: Json, message: str) -> None:

@@ -314,7 +314,7 @@ def test_owners_who_are_no_superusers_can_deploy_or_are_told_what_they_lack() ->
 
         second = database_of("second")
         with pytest.raises(
-            MigrationError, match=r"second is no member of batch_lookups_shell.*\n +As a superuser: grant batch_lookups_shell to second$"
+            MigrationError, match=r"second is not a member of batch_lookups_shell.*\n +As a superuser: grant batch_lookups_shell to second$"
         ):
             migrate(second)
         administrator.execute("grant batch_lookups_shell to second")

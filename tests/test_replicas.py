@@ -383,11 +383,11 @@ def test_doctor_tells_whether_the_replica_is_read(own_pair: Pair) -> None:
     for wrong in (own_pair.primary.url(), own_pair.primary.url("template1")):
         assert found(database_replica_url=wrong) == (
             "warning",
-            "DATABASE_REPLICA_URL leads to no standby of the database, so the primary is read",
+            "DATABASE_REPLICA_URL does not lead to a standby of the database, so the primary is read",
         )
     own_pair.standby.stop(immediately=True)
     state, text = found()
-    assert (state, text.partition(":")[0]) == ("warning", "whether the replica is behind cannot be told")
+    assert (state, text.partition(":")[0]) == ("warning", "cannot tell whether the replica is behind")
     assert "replica" not in {finding.check for finding in doctor.diagnose(replace(own_pair.settings, database_replica_url=None))}
 
 

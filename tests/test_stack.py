@@ -204,9 +204,9 @@ def test_a_key_makes_no_database(new_environment: Environment) -> None:
     ("words", "message"),
     [
         (["keys", "create", "--organization", "Acme", "--scope", "bogus"], "bogus"),
-        (["catalogue", "import", "--name", "ours", "/nonexistent"], "/nonexistent is no folder"),
-        (["catalogue", "import", "/nonexistent"], "say either --name"),
-        (["catalogue", "import", "--name", "ours", "--rewiring-america", "/nonexistent"], "say either --name"),
+        (["catalogue", "import", "--name", "ours", "/nonexistent"], "/nonexistent is not a folder"),
+        (["catalogue", "import", "/nonexistent"], "give either --name"),
+        (["catalogue", "import", "--name", "ours", "--rewiring-america", "/nonexistent"], "give either --name"),
         (["catalogue", "import", "--rewiring-america", "/nonexistent"], "/nonexistent cannot be read"),
     ],
 )

@@ -203,7 +203,7 @@ class Authenticator:
             raise ApiError(
                 503,
                 "token_keys_unavailable",
-                "The keys to verify the token cannot be fetched; please try again",
+                "The keys that verify the token cannot be fetched; please try again",
                 headers={"Retry-After": "3"},
             ) from error
         member = clerk.membership(claims)
@@ -225,7 +225,7 @@ class Authenticator:
         for key in await self._known_internal_keys():
             if digest := body_digest(key, credentials, organization_id, time.time()):
                 return Caller(_organization(headers), SIGNED_SCOPES, signature=Signature(key, authorization, digest))
-        raise unauthorized("invalid_signature", "The signature is not ours, or not of this minute")
+        raise unauthorized("invalid_signature", "The signature is invalid, or more than a minute old")
 
     async def _is_internal(self, token: str) -> bool:
         keys = await self._known_internal_keys()

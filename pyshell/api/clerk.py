@@ -78,7 +78,7 @@ class Clerk:
         try:
             claims = jwt.decode(token, key, algorithms=["RS256"], options=_SIGNATURE_ONLY)
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
-            raise InvalidTokenError("The signature of the token is not right") from error
+            raise InvalidTokenError("The signature of the token is invalid") from error
         self._check(claims)
         return claims
 

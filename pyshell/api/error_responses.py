@@ -50,9 +50,7 @@ KINDS = {
     Kind.TIMEOUT: Meaning(503, "timeout", "The request took too long; please try again"),
     Kind.LOST: UNAVAILABLE,
     Kind.UNAVAILABLE: UNAVAILABLE,
-    Kind.OUTCOME_UNKNOWN: Meaning(
-        503, "outcome_unknown", "No answer came from the database: the request may or may not have been carried out"
-    ),
+    Kind.OUTCOME_UNKNOWN: Meaning(503, "outcome_unknown", "The database did not respond: the request may or may not have been carried out"),
     Kind.READ_ONLY: Meaning(503, "database_read_only", "The database is read-only at the moment; please try again"),
     Kind.NOT_MIGRATED: Meaning(503, "migrations_pending", "The database lacks migrations"),
 }

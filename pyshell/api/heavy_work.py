@@ -47,7 +47,7 @@ class HeavyWork:
                 await stack.enter_async_context(self._of_organization.one_of(organization_id))
             except TakenError:
                 raise ApiError(
-                    503, "busy", "Too many large requests are under way; please try again", headers={"Retry-After": "5"}
+                    503, "busy", "Too many large requests are in progress; please try again", headers={"Retry-After": "5"}
                 ) from None
             with suppress(TakenError):
                 await stack.enter_async_context(self._of_all.one_of(None))

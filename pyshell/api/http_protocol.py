@@ -30,7 +30,7 @@ MAX_CONNECTIONS = 10_000
 HEAD_TOO_LARGE = ApiError(
     431,
     "headers_too_large",
-    f"The address and the headers may have at most {MAX_HEAD_BYTES:,} bytes together, and the headers be {MAX_HEADERS} at most",
+    f"The URL and the headers may have at most {MAX_HEAD_BYTES:,} bytes together, and there may be at most {MAX_HEADERS} headers",
 )
 HEAD_INCOMPLETE = ApiError(408, "incomplete_headers", f"The headers of the request did not arrive within {HEAD_SECONDS:.0f} seconds")
 TOO_MANY_CONNECTIONS = ApiError(503, "busy", "There are too many connections; please try again", headers={"Retry-After": "5"})

@@ -39,7 +39,7 @@ class LargeAnswers:
                 await stack.enter_async_context(self._of_all.one_of(None))
             except TakenError:
                 raise ApiError(
-                    503, "busy", "Too many large answers are under way; please read those first", headers={"Retry-After": "5"}
+                    503, "busy", "Too many large responses are in progress; please read those first", headers={"Retry-After": "5"}
                 ) from None
             response = await answer()
             if isinstance(response, StreamingResponse) or len(response.body) > LARGE_BYTES:

@@ -82,7 +82,7 @@ def recognize_upload(content_type: str | None, data: bytes) -> str:
             415,
             "unsupported_media_type",
             f"A body of type {kind[:100]} cannot be read",
-            hint="Send JSON, NDJSON, CSV or an Excel workbook, such as with Content-Type: text/csv.",
+            hint="Send JSON, NDJSON, CSV or an Excel workbook, with a Content-Type such as text/csv.",
         )
     return kind
 

@@ -178,7 +178,7 @@ def catalogue_checksum(directory: Path) -> str:
 
 def csv_files(directory: Path) -> list[Path]:
     if not directory.is_dir():
-        raise CatalogueError(f"{directory} is no folder")
+        raise CatalogueError(f"{directory} is not a folder")
     files = sorted(path for path in directory.iterdir() if path.suffix.lower() == ".csv")
     if not files:
         raise CatalogueError(f"{directory} has no CSV files")
@@ -214,7 +214,7 @@ def read_rows(path: Path, allow_empty: bool = False) -> list[dict[str, str]]:
         raise CatalogueError(f"{path.name}, line {header_at}: column {header.index('') + 1} has no name")
     if len(set(header)) < len(header):
         twice = next(column for column in header if header.count(column) > 1)
-        raise CatalogueError(f"{path.name}, line {header_at}: the column {twice} is there twice")
+        raise CatalogueError(f"{path.name}, line {header_at}: the column {twice} occurs twice")
     if not rows and not allow_empty:
         raise CatalogueError(
             f"{path.name} has no rows, so every row that the catalogue has of it would be retired. "
@@ -245,5 +245,5 @@ def text_of(path: Path) -> str:
         raise CatalogueError(f"{path.name} is not UTF-8: line {line} has other bytes. Save it as CSV in UTF-8") from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise CatalogueError(f"{path.name}, line {line}: a NUL character, which no text has. Save it as CSV in UTF-8")
+        raise CatalogueError(f"{path.name}, line {line}: a NUL character, which text cannot have. Save it as CSV in UTF-8")
     return text

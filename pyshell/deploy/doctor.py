@@ -73,7 +73,7 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
         # That the database lacks migrations is a finding already.
         elif kind_of(error) is not Kind.NOT_MIGRATED:
             yield Finding(
-                "database", PROBLEM, explain(error), "Check DATABASE_URL, and that PostgreSQL runs and takes connections from here."
+                "database", PROBLEM, explain(error), "Check DATABASE_URL, and that PostgreSQL is running and accepts connections from here."
             )
 
 
@@ -92,11 +92,11 @@ def check_locks(settings: Settings, error: DatabaseError) -> Iterator[Finding]:
         yield Finding(
             "locks",
             PROBLEM,
-            f"process {pid} ({user}, {application}) lets nobody read {tables}, so nothing more can be told",
+            f"process {pid} ({user}, {application}) keeps everybody from reading {tables}, so nothing more can be checked",
             f"Let it end, or: select pg_terminate_backend({pid}).",
         )
     if not locks:
-        yield Finding("locks", PROBLEM, f"a lock could not be had: {explain(error)}", "Try again; pg_locks says who has it.")
+        yield Finding("locks", PROBLEM, f"a lock could not be obtained: {explain(error)}", "Try again; pg_locks says who holds it.")
 
 
 def check_replica(settings: Settings) -> Iterator[Finding]:
@@ -114,7 +114,7 @@ def check_replica(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 "replica",
                 WARNING,
-                f"whether the replica is behind cannot be told: {explain(error)}",
+                f"cannot tell whether the replica is behind: {explain(error)}",
                 "Check DATABASE_REPLICA_URL. The primary is read.",
             )
             return
@@ -123,7 +123,7 @@ def check_replica(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "replica",
             WARNING,
-            "DATABASE_REPLICA_URL leads to no standby of the database, so the primary is read",
+            "DATABASE_REPLICA_URL does not lead to a standby of the database, so the primary is read",
             "Name a streaming standby of it. After a failover, one counts again once it has written out pages of the new timeline.",
         )
     elif lag is None or lag > settings.database_replica_max_lag_seconds:
@@ -150,7 +150,7 @@ def check_secrets(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "secrets",
             WARNING,
-            "API_KEY_PEPPER is not set: who can read the database can try out API keys against their hashes",
+            "API_KEY_PEPPER is not set: whoever can read the database can try out API keys against their hashes",
             "Set API_KEY_PEPPER to the output of openssl rand -hex 32, and API_KEY_PEPPER_PREVIOUS to none.",
         )
     else:
@@ -159,7 +159,7 @@ def check_secrets(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "service_role_key",
             WARNING,
-            "SERVICE_ROLE_KEY is not set: a secret in the database stands in for it, so who can read that can make internal calls",
+            "SERVICE_ROLE_KEY is not set: a secret in the database is used instead, so whoever can read that can make internal calls",
             "Set SERVICE_ROLE_KEY to the output of openssl rand -hex 32, the same for the API and the workers.",
         )
     else:
@@ -199,7 +199,7 @@ def check_upstream(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "reach",
             PROBLEM,
-            f"{what} at {where} speaks no TLS, or not with us: {error.reason}",
+            f"{what} at {where} does not speak TLS, or not with us: {error.reason}",
             "Check scheme and port: INCENTIVES_API_URL begins with http:// where it is not encrypted.",
         )
     except OSError as error:
@@ -236,7 +236,7 @@ def check_clock(connection: OwnerConnection) -> Iterator[Finding]:
             "clocks",
             PROBLEM,
             f"the clock of the database is {offset:+.0f} s off this machine's",
-            "Let both follow the same time servers (chrony, systemd-timesyncd).",
+            "Synchronize both with the same time servers (chrony, systemd-timesyncd).",
         )
     else:
         yield Finding("clocks", OK, f"the clocks of the database and of this machine agree ({offset:+.1f} s)")
@@ -260,7 +260,7 @@ def check_disk(connection: OwnerConnection) -> Iterator[Finding]:
         "disk",
         state,
         left,
-        None if state == OK else "Make room: without any, PostgreSQL refuses all writes. job_retention_days deletes old batches.",
+        None if state == OK else "Free some space: without any, PostgreSQL refuses all writes. job_retention_days deletes old batches.",
     )
 
 

@@ -65,7 +65,7 @@ class Notifier:
             try:
                 await self._listen(url)
             except SessionNeededError:
-                logger.warning("a connection pooler in transaction mode keeps notifications away: whoever waits for some polls")
+                logger.warning("a connection pooler in transaction mode blocks notifications: polling instead")
                 self.is_ready.set()
                 return
             except (DatabaseError, OSError, TimeoutError) as error:

@@ -39,7 +39,7 @@ begin
         exception
             when insufficient_privilege then
                 raise insufficient_privilege using
-                    message = format('%s is no member of batch_lookups_shell, which another database of this server made', current_user),
+                    message = format('%s is not a member of batch_lookups_shell, which another database of this server made', current_user),
                     hint = format('As a superuser: grant batch_lookups_shell to %I', current_user);
         end;
     end if;
@@ -49,7 +49,7 @@ begin
             grant batch_lookups_shell to batch_lookups_app;
         exception
             when insufficient_privilege then
-                raise warning 'batch_lookups_app is no member of batch_lookups_shell: nobody can serve the API as that role here';
+                raise warning 'batch_lookups_app is not a member of batch_lookups_shell: the API cannot run as that role here';
         end;
     end if;
     -- The shell reads rows as the subscribers whom it serves.
@@ -58,7 +58,7 @@ begin
             grant authenticated to batch_lookups_shell;
         exception
             when insufficient_privilege then
-                raise warning 'batch_lookups_shell is no member of authenticated: the API cannot serve /realtime/v1/websocket here';
+                raise warning 'batch_lookups_shell is not a member of authenticated: the API cannot serve /realtime/v1/websocket here';
         end;
     end if;
 end;

@@ -135,7 +135,7 @@ exception
 end;
 $$;
 
-comment on function api.update_settings(jsonb) is 'Changes the settings named in the object, such as {"lookups_per_second": 50}, and returns all of them. Effective at once, without a restart. 400: an unknown setting, a value out of range.';
+comment on function api.update_settings(jsonb) is 'Changes the settings named in the object, such as {"lookups_per_second": 50}, and returns all of them. Takes effect immediately, without a restart. 400: an unknown setting, a value out of range.';
 
 create or replace function api.internal_key() returns text
 language plpgsql stable security definer

@@ -141,8 +141,8 @@ begin
         if to_regclass('pg_catalog.pg_dist_node') is not null then
             if app.spans_nodes() then
                 perform app.refuse(
-                    403, 'members_not_on_cluster', 'On a cluster of several nodes, members have no access by SQL',
-                    'The claims of a token stay at the node that takes the connection, and policies at the others see none. Use the HTTP API.');
+                    403, 'members_not_on_cluster', 'On a cluster of several nodes, members have no SQL access',
+                    'Only the node that takes the connection sees the claims of its token. Use the HTTP API.');
             end if;
         end if;
         perform app.refuse(

@@ -9,7 +9,7 @@ begin
         perform app.refuse_option('name', 'a string of 1 to 200 characters');
     elsif p_name like 'clerk:%' then
         perform app.refuse(
-            409, 'organization_of_clerk', 'Names that begin with clerk: belong to the organizations that users of Clerk made',
+            409, 'organization_of_clerk', 'Names that begin with clerk: are reserved for organizations created through Clerk',
             'Choose another name. With the id of the Clerk organization, its organization here gets that name.');
     end if;
 end;
@@ -81,8 +81,8 @@ begin
        or exists (select from app.organizations
                    where clerk_organization_id = p_clerk_organization_id or id = app.organization_id_of_clerk(p_clerk_organization_id)) then
         perform app.refuse(
-            409, 'organization_linked', 'The organization or the Clerk organization is linked to another one already',
-            'A link cannot be replaced. Create an organization of another name for this Clerk organization.');
+            409, 'organization_linked', 'The organization or the Clerk organization is already linked to another one',
+            'A link cannot be replaced. Create an organization with another name for this Clerk organization.');
     end if;
     update app.organizations set clerk_organization_id = p_clerk_organization_id where id = (p_organization).id;
     perform app.audit((p_organization).id, 'organization.linked', p_details => jsonb_build_object('clerk_organization_id', p_clerk_organization_id));
@@ -236,4 +236,4 @@ begin
 end;
 $$;
 
-comment on function api.authenticate_api_key(bytea, inet, bytea) is 'The organization and scopes of an API key, given by its hash: {organization_id, api_key_id, scopes, requests_per_minute, organization_requests_per_minute (null: no limit)}. p_previous_key_hash is the hash with the pepper before this one, which the hash of this one replaces. 401: unknown, revoked or expired. 403: not allowed from that address.';
+comment on function api.authenticate_api_key(bytea, inet, bytea) is 'The organization and scopes of an API key, given by its hash: {organization_id, api_key_id, scopes, requests_per_minute, organization_requests_per_minute (null: no limit)}. p_previous_key_hash is the hash with the previous pepper, which p_key_hash then replaces. 401: unknown, revoked or expired. 403: not allowed from that address.';

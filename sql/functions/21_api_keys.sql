@@ -81,8 +81,8 @@ begin
        or v_maker.allowed_networks is not null
           and exists (select from unnest(p_networks) n (network) where network <<= any (v_maker.allowed_networks) is not true) then
         perform app.refuse(
-            403, 'key_limits_exceeded', 'A key can make only keys that end no later and are used from no other networks than itself',
-            'Leave out expires_at and allowed_networks to have those of the key that you use.');
+            403, 'key_limits_exceeded', 'A key can create only keys that expire no later and allow no other networks than its own',
+            'Leave out expires_at and allowed_networks to inherit those of your key.');
     end if;
 end;
 $$;
@@ -136,7 +136,7 @@ end;
 $$;
 
 comment on function api.create_api_key(uuid, bytea, text, text, text, text[], timestamptz, cidr[], text[], text) is
-'Stores a new API key by its hash (HMAC-SHA256), and returns it without any secret. No scopes: all of them, or those granted. 400: an unknown scope, expires_at in the past, a hash, prefix or last four of another form. 401: the key p_created_by has been revoked. 403: scopes beyond p_granted_scopes, which the creator has; later end or other networks than those of the key whose id is p_created_by. 404: no such organization.';
+'Stores a new API key by its hash (HMAC-SHA256), and returns it without any secret. No scopes: all of them, or those granted. 400: an unknown scope, expires_at in the past, a malformed hash, prefix or last four. 401: the key p_created_by has been revoked. 403: scopes beyond p_granted_scopes, which the creator has; a later expiry or other networks than those of the key whose id is p_created_by. 404: no such organization.';
 
 -- The options in a request for a key; each member may be absent or null.
 create or replace function app.api_key_options(p_request jsonb, out name text, out scopes text[], out expires_at timestamptz, out allowed_networks cidr[], out grace interval)
@@ -181,7 +181,7 @@ begin
           from app.api_keys
          where organization_id = p_organization_id and revoked_at is null and (expires_at is null or expires_at > p_now)) >= p_limit then
         perform app.refuse(
-            409, 'too_many_api_keys', format('The organization has %s API keys that work', p_limit),
+            409, 'too_many_api_keys', format('The organization already has %s valid API keys', p_limit),
             'Revoke those that are not needed.');
     end if;
 end;
@@ -212,7 +212,7 @@ begin
 end;
 $$;
 
-comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[], text) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is wrong or unknown. 401: the key p_created_by has been revoked. 403: scopes beyond p_granted_scopes, or limits beyond those of the key p_created_by. 409 too_many_api_keys: max_api_keys (a setting) work.';
+comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[], text) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is invalid or unknown. 401: the key p_created_by has been revoked. 403: scopes beyond p_granted_scopes, or limits beyond those of the key p_created_by. 409 too_many_api_keys: it has max_api_keys (a setting) valid keys.';
 
 create or replace function app.find_api_key(p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[]) returns app.api_keys
 language plpgsql stable
@@ -357,7 +357,7 @@ end;
 $$;
 
 comment on function api.rotate_api_key(uuid, uuid, bytea, text, jsonb, text[], text) is
-'Replaces a key by a new one with the same name, scopes and networks; the old one keeps working for grace_seconds (default: one day; at most 30 days). 400: a member is wrong. 401: the key p_created_by has been revoked. 403: its scopes are beyond p_granted_scopes, or its end or networks beyond those of the key p_created_by. 404: no such key. 409: it has expired, was revoked or was already rotated, or twice max_api_keys work.';
+'Replaces a key with a new one with the same name, scopes and networks; the old one keeps working for grace_seconds (default: one day; at most 30 days). 400: a member is invalid. 401: the key p_created_by has been revoked. 403: its scopes are beyond p_granted_scopes, or its expiry or networks beyond those of the key p_created_by. 404: no such key. 409: it has expired, was revoked or was already rotated, or twice max_api_keys are valid.';
 
 -- A key, and with p_include_created all that it made, and that those made.
 create or replace function api.revoke_api_key(
@@ -401,4 +401,4 @@ begin
 end;
 $$;
 
-comment on function api.revoke_api_key(uuid, uuid, text[], boolean, text) is 'Revokes a key at once and for good, with p_include_created also the keys that it made, and returns it; a second call changes nothing. 403: its scopes are beyond p_granted_scopes. 404: no such key in this organization.';
+comment on function api.revoke_api_key(uuid, uuid, text[], boolean, text) is 'Revokes a key immediately and permanently, with p_include_created also the keys created with it, and returns it; a second call changes nothing. 403: its scopes are beyond p_granted_scopes. 404: no such key in this organization.';

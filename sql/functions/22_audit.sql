@@ -93,7 +93,7 @@ end;
 $$;
 
 comment on function api.list_audit_events(uuid, text, integer, integer, text) is
-'The audit events of an organization, newest first: who made, changed, revoked or linked what. {audit_events: [{id, organization_id, action, actor {type, id}, target_id, details, created_at}], total, limit, offset, next_cursor}. p_action lists one action only, such as api_key.created; p_cursor is the next_cursor of the page before. For admins. 400: limit not in 1 to 500, invalid_action, invalid_cursor, cursor_with_offset.';
+'The audit events of an organization, newest first: who created, changed, revoked or linked what. {audit_events: [{id, organization_id, action, actor {type, id}, target_id, details, created_at}], total, limit, offset, next_cursor}. p_action lists one action only, such as api_key.created; p_cursor is the next_cursor of the page before. For admins. 400: limit not in 1 to 500, invalid_action, invalid_cursor, cursor_with_offset.';
 grant execute on function api.list_audit_events(uuid, text, integer, integer, text) to authenticated;
 
 create or replace function app.prune_audit_events(p_now timestamptz, p_limit integer default 10000) returns integer

@@ -41,7 +41,7 @@ begin
 end;
 $$;
 
-comment on function api.list_relinked_organizations() is 'Organizations that were linked to another Clerk organization than their id stands for, as was possible once: members of the former one still see them by SQL and PostgREST. Make a new organization for the present one, and delete these when their data is no longer needed.';
+comment on function api.list_relinked_organizations() is 'Organizations that are linked to another Clerk organization than the one from which their id is derived, as was possible once: members of the former one can still access them by SQL and PostgREST. Create a new organization for the current one, and delete these when their data is no longer needed.';
 
 create or replace function api.rename_organization(p_organization_id uuid, p_name text) returns void
 language plpgsql volatile security definer
@@ -151,4 +151,4 @@ end;
 $$;
 
 comment on function api.delete_organization(uuid, boolean) is
-'Deletes an organization with everything that it has, about ten thousand rows a call: call it again, each time in a transaction of its own, until it returns {"deleted": true}; in psql with \watch. Its API keys stop working with the first call. p_force cancels its open batches, as many as two seconds allow; lookups that are under way still end or expire first, and their batches count as remaining_jobs. A Clerk organization whose members come back afterwards is created anew. 404: no such organization. 409: organization_busy.';
+'Deletes an organization with all its data, about ten thousand rows per call: call it again, each time in a transaction of its own, until it returns {"deleted": true}; in psql with \watch. Its API keys stop working with the first call. p_force cancels its open batches, as many as two seconds allow; lookups in flight still end or expire first, and their batches count as remaining_jobs. If members of a Clerk organization return afterwards, it is created again. 404: no such organization. 409: organization_busy.';

@@ -31,7 +31,7 @@ begin
 end;
 $$;
 
-comment on function api.note_write(uuid, boolean) is 'Notes that the organization has written, after the commit: replicas that have not replayed everything up to now no longer answer it. p_has_ended false: nobody knows whether the write has ended, so none answers it for five minutes.';
+comment on function api.note_write(uuid, boolean) is 'Notes that the organization has written, after the commit: replicas that have not replayed everything up to now no longer answer it. p_has_ended false: it is not known whether the write has ended, so no replica answers it for five minutes.';
 
 create or replace function api.read_position(
     p_organization_id uuid, out wal_history text, out written pg_lsn, out lsn pg_lsn, out read_at timestamptz
@@ -83,7 +83,7 @@ begin
 end;
 $$;
 
-comment on function api.replica_lag(text, pg_lsn, pg_lsn, timestamptz) is 'At a replica, with the answer of api.read_position: whether it has replayed what was written (null: it is no standby of that primary), by how many seconds it is behind at most (null: not known), and the position that it shows.';
+comment on function api.replica_lag(text, pg_lsn, pg_lsn, timestamptz) is 'At a replica, with the answer of api.read_position: whether it has replayed what was written (null: it is not a standby of that primary), by how many seconds it lags at most (null: not known), and its position.';
 
 -- What is older than any lag that a replica is read with. It goes into the row of the installation, so that nothing is forgotten.
 create or replace function app.prune_recent_writes(p_now timestamptz) returns void

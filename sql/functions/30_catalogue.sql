@@ -330,12 +330,12 @@ end;
 $$;
 
 comment on function api.import_catalogue(jsonb, boolean) is
-'Imports a catalogue, all or nothing: {"catalogue": its name, "devices": [rows], ...}, a file of sql/catalogue a member, a row an object of text. Adds and updates rows, and retires those that the same catalogue had and no longer has; a file that is absent is left as it is. Returns, for each file, how many rows it has, how many changed and how many were retired; importing the same again changes nothing.
+'Imports a catalogue, all or nothing: {"catalogue": its name, "devices": [rows], ...}, one member for each file of sql/catalogue; a row is an object of strings. Adds and updates rows, and retires those that the same catalogue had and no longer has; the rows of a missing file are left as they are. Returns, for each file, how many rows it has, how many changed and how many were retired; importing the same again changes nothing.
 
-- source, when there, says that the catalogue is the whole of the sources that begin so: programs of other catalogues from there become its own.
+- source, if given, says that the catalogue is complete for sources with this prefix: programs of other catalogues from there become its own.
 - What belongs to a row, such as the tiers of a program, comes with the row.
-- _line of a row: its line in the file, for errors, where that is not its place after the header.
+- _line of a row: its line in the file, for errors, if that is not its position after the header.
 - What it changed is noted in api.audit_events as catalogue.imported, with these counts of each file.
 - p_dry_run changes nothing and returns what would change, too: total_differences and the first 1,000 differences, {file, key, change (added, changed or retired), before, after}, with the cells that differ.
 
-400 invalid_catalogue: a row that is not valid, told by file, line and reason.';
+400 invalid_catalogue: a row is invalid; the message names the file, line and reason.';

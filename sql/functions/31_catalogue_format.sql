@@ -194,7 +194,7 @@ begin
       from cell c
      where c.value is not null and app.catalogue_cell_error(c.kind, c.value) is not null
      union all
-    select e.file, e.line, format('%s "%s" is none of %s', e.name, left(e.value, 100), array_to_string(e.choices, ', '))
+    select e.file, e.line, format('%s "%s" is not one of %s', e.name, left(e.value, 100), array_to_string(e.choices, ', '))
       from element e
      where e.value <> all (e.choices)
      union all
@@ -406,7 +406,7 @@ begin
         perform app.refuse(400, 'invalid_catalogue', 'catalogue must be the name of the catalogue');
     elsif jsonb_typeof(p_catalogue -> 'source') <> 'string' or btrim(p_catalogue ->> 'source') = '' then
         -- Every source begins with nothing.
-        perform app.refuse(400, 'invalid_catalogue', 'source must be the beginning of what the programs have as their source');
+        perform app.refuse(400, 'invalid_catalogue', 'source must be a prefix of the source of the programs');
     end if;
 
     select jsonb_agg(to_jsonb(e) order by e.file, e.line, e.error) into v_errors from app.catalogue_cell_errors(p_catalogue) e;

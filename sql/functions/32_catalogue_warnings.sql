@@ -122,4 +122,4 @@ end;
 $$;
 
 comment on function api.find_catalogue_warnings(integer, text) is
-'Programs and offers that have ended or look wrong, in one catalogue or in all: [{warning, program_id, tier_id, catalogue, explanation}], such as "ended" or "pays more than the device costs". p_days above 0: also offers that end within so many days, today included ("ends soon"). tier_id null: it concerns the whole program. 400 invalid_days.';
+'Programs and offers that have ended or look wrong, in one catalogue or in all: [{warning, program_id, tier_id, catalogue, explanation}], such as "ended" or "pays more than the device costs". p_days above 0: also offers that end within this many days, today included ("ends soon"). tier_id null: it concerns the whole program. 400 invalid_days.';

@@ -19,7 +19,7 @@ end;
 $$;
 
 comment on function api.list_device_categories() is
-'{device_categories: [{key, name, typical_cost, sizes: [{unit, typical_size}]}]}, by name, without retired ones. typical_cost in US dollars and typical_size in its unit stand in for what the device_facts of a lookup do not tell.';
+'{device_categories: [{key, name, typical_cost, sizes: [{unit, typical_size}]}]}, by name, without retired ones. typical_cost in US dollars and typical_size in its unit are assumed where the device_facts of a lookup say nothing.';
 grant execute on function api.list_device_categories() to authenticated;
 
 create or replace function api.list_devices(p_category text default null) returns json
@@ -93,5 +93,5 @@ end;
 $$;
 
 comment on function api.find_utilities(text) is
-'The electric utilities that serve a ZIP code or a Canadian postal code, as far as the catalogue knows: {postal_code, utilities: [{eiaid, name, country_code, state_or_province_code}]}. A lookup takes the first one of the site''s state unless its request names another; a code on a border has the utilities of both states, its own first. 400 invalid_postal_code.';
+'The electric utilities that serve a ZIP code or a Canadian postal code, as far as the catalogue knows: {postal_code, utilities: [{eiaid, name, country_code, state_or_province_code}]}. A lookup uses the first one in the site''s state unless its request names another; a code on a border has the utilities of both states, its own state''s first. 400 invalid_postal_code.';
 grant execute on function api.find_utilities(text) to authenticated;

@@ -81,7 +81,7 @@ begin
              group by o.file, o.n) f;
     if v_files is null then
         perform app.refuse(
-            404, 'catalogue_not_found', 'There is no catalogue of this name',
+            404, 'catalogue_not_found', 'There is no catalogue with this name',
             format('The catalogues are %s.', (select string_agg(distinct p.catalogue, ', ') from app.programs p where p.retired_at is null)));
     end if;
     return app.join_objects(json_build_object('catalogue', p_name), v_files);
@@ -89,7 +89,7 @@ end;
 $$;
 
 comment on function api.export_catalogue(text) is
-'The rows of a catalogue as api.import_catalogue takes them: {"catalogue": its name, "devices": [rows], ...}, without retired ones and without files that it has no rows of; an empty cell is null. Importing it again changes nothing; kept from before a mistake, it undoes the mistake. 404 catalogue_not_found.';
+'The rows of a catalogue as api.import_catalogue takes them: {"catalogue": its name, "devices": [rows], ...}, without retired ones and without files that it has no rows of; an empty cell is null. Importing it again changes nothing; importing an earlier export undoes a mistake. 404 catalogue_not_found.';
 
 create or replace function api.list_catalogues() returns json
 language plpgsql stable security definer
@@ -114,7 +114,7 @@ end;
 $$;
 
 comment on function api.list_catalogues() is
-'The catalogues that were imported, by name: {catalogues: [{catalogue, files: {programs: {rows, retired}, ...}}]}. A row is of the catalogue that imported it last; retired ones no longer count in lookups.';
+'The catalogues that were imported, by name: {catalogues: [{catalogue, files: {programs: {rows, retired}, ...}}]}. A row belongs to the catalogue that imported it last; retired ones no longer count in lookups.';
 
 -- What the tables have of the files of a catalogue, in all catalogues: {file: {key: row}}.
 create or replace function app.catalogue_state(p_catalogue jsonb) returns jsonb

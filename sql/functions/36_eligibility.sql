@@ -146,7 +146,7 @@ begin
         select c.*, coalesce(k.size, s.typical_size) as size, k.size is not null as size_known,
                coalesce(k.cost, c.typical_cost) as cost, k.cost is not null as cost_known, q.completed, q.conditions,
                case when c.fits and (c.tier).unit is not null and coalesce(k.size, s.typical_size) is null
-                    then q.failed || format('Size: not told (%s), and none is typical', (c.tier).unit) else q.failed end as failed
+                    then q.failed || format('Size: not given (%s), and there is no typical one', (c.tier).unit) else q.failed end as failed
           from candidate c
          cross join lateral app.check_requirements(c.tier, c.device, c.category, p_building_type, p_date, p_household) q
           left join app.device_category_sizes s on s.category_key = (c.device).category_key and s.unit = (c.tier).unit

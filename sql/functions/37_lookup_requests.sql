@@ -81,10 +81,10 @@ begin
         perform app.refuse(400, 'invalid_organization', 'company must be null, or 1 to 100 characters of A-Z, a-z, 0-9 and . _ ~ -',
                            '{"company": "acme"}');
     elsif p_changes ? 'device_names' and v_names is null then
-        perform app.refuse(400, 'invalid_organization', 'device_names must be ids of devices by names of 1 to 200 characters',
+        perform app.refuse(400, 'invalid_organization', 'device_names must map names of 1 to 200 characters to device ids',
                            '{"device_names": {"Split system": 1}}');
     elsif p_changes ? 'device_name_changes' and v_changes is null then
-        perform app.refuse(400, 'invalid_organization', 'device_name_changes must be ids of devices, or null, by names of 1 to 200 characters',
+        perform app.refuse(400, 'invalid_organization', 'device_name_changes must map names of 1 to 200 characters to device ids or null',
                            '{"device_name_changes": {"Split system": 1, "Old name": null}}');
     end if;
     v_changes := coalesce(v_changes, '{}');
@@ -98,7 +98,7 @@ begin
            updated_at   = excluded.updated_at
     returning p.device_names into v_names;
     if length(v_names::text) > 100000 then
-        perform app.refuse(400, 'invalid_organization', 'device_names must be no more than 100,000 characters in all');
+        perform app.refuse(400, 'invalid_organization', 'device_names may have at most 100,000 characters in all');
     end if;
     perform app.audit(p_organization_id, 'organization.changed', p_actor, p_details => jsonb_build_object('changed', app.member_names(p_changes)));
     return app.profile_json(p_organization_id);
@@ -106,7 +106,7 @@ end;
 $$;
 
 comment on function api.update_organization(uuid, jsonb, text) is
-'Changes company, device_names or both, and returns the organization as api.get_organization does. device_names replaces the whole map; device_name_changes sets the names that it has, and removes those that it has null for. 400 invalid_organization: such as an id that no device has. 404: no such organization.';
+'Changes company, device_names or both, and returns the organization as api.get_organization does. device_names replaces the whole map; device_name_changes sets the names it contains, and removes those whose value is null. 400 invalid_organization, such as for an unknown device id. 404: no such organization.';
 grant execute on function api.update_organization(uuid, jsonb, text) to authenticated;
 
 -- Ids of device names: the organization's own names come first, then the catalogue's. A repeated name is a quantity, as a repeated id is.

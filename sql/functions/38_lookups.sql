@@ -29,7 +29,7 @@ declare
 begin
     if v_company is null and not p_for_item then
         perform app.refuse(
-            400, 'company_missing', 'Applications need the organization''s company, and it has none',
+            400, 'company_missing', 'Applications need the organization''s company, which is not set',
             app.hint_for_caller('Set it once: in the portal under Organization, or PATCH /organization with {"company": "acme"}.',
                                 'Set it once: select api.update_organization(organization, ''{"company": "acme"}'').'));
     end if;
@@ -110,13 +110,13 @@ $$;
 comment on function api.lookup_incentives(uuid, jsonb, text, boolean) is
 'The incentives of one site.
 
-p_request is {reference_id, address, building_type, device_ids or device_names}, as in a batch; a device that repeats is a quantity. The customer of that reference_id is created when new. Optional members:
+p_request is {reference_id, address, building_type, device_ids or device_names}, as in a batch; a repeated device is a quantity. The customer of that reference_id is created if new. Optional members:
 
-- operation_type: lookup (default); refresh, the customer''s last lookup anew, with its devices and its utility, unless the catalogue has retired that; override, the same with other devices.
+- operation_type: lookup (default); refresh, the customer''s last lookup again, with its devices and, unless it has been retired, its utility; override, the same with other devices.
 - utility: one of possible_utilities.
 - lookup_date: a day (default: today at the site).
-- device_facts: what is known of the devices, such as {"1": {"cost": 12000, "ton": 2.5}}: US dollars for one, size in a unit.
-- household: what is known of the people there: {income (US dollars a year), size, owner_status (homeowner or renter), tax_filing (single, joint, separate, head_of_household, surviving_spouse)}, each of them optional. An offer that depends on an income that is not given, or that is for renters only when owner_status is not given, is conditional, and summed separately as conditional_incentive_amount.
+- device_facts: what is known about the devices, such as {"1": {"cost": 12000, "ton": 2.5}}: US dollars for one, size in a unit.
+- household: what is known about the people at the site: {income (US dollars a year), size, owner_status (homeowner or renter), tax_filing (single, joint, separate, head_of_household, surviving_spouse)}, each of them optional. An offer that depends on an income that is not given, or that is for renters only when owner_status is not given, is conditional, and summed separately as conditional_incentive_amount.
 - create_application: files an application for each eligible program, and returns its connect_url under p_connect_url_base.
 
 p_for_item: the lookup of a batch item, which needs no company for its applications and sends no webhook of its own. Amounts in US dollars.

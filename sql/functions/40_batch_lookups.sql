@@ -260,7 +260,7 @@ begin
 end;
 $$;
 
-comment on function api.list_batch_lookups(uuid, text, integer, integer, text, text, timestamptz, timestamptz, jsonb) is 'The jobs of an organization, newest first: {jobs, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. Optional: status; a part of the name, as it is written, whatever the case; created from and before; labels that a job must have, all of them, such as {"team": "north"}. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset, invalid_name, invalid_labels.';
+comment on function api.list_batch_lookups(uuid, text, integer, integer, text, text, timestamptz, timestamptz, jsonb) is 'The jobs of an organization, newest first: {jobs, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. Optional: status; a part of the name, without wildcards and ignoring case; created from and before; labels that a job must all have, such as {"team": "north"}. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset, invalid_name, invalid_labels.';
 grant execute on function api.list_batch_lookups(uuid, text, integer, integer, text, text, timestamptz, timestamptz, jsonb) to authenticated;
 
 -- What is still pending in a job that is being cancelled and not in flight ends as failed: what waits, and what was never claimed. The

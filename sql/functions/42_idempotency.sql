@@ -34,7 +34,7 @@ begin
         when lock_not_available then
             perform app.refuse(
                 409, 'request_in_progress', 'A request with this Idempotency-Key is in progress',
-                'Repeat it in a moment to get its answer.');
+                'Repeat it in a moment to get its response.');
     end;
 
     if v_new = 0 then

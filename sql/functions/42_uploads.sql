@@ -275,25 +275,25 @@ comment on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) 
 p_request is {"items": [...]} or the array itself. p_check_devices false leaves the device ids to an external provider. Options, in p_request or in p_options:
 
 - name: up to 200 characters.
-- labels: an object of at most 16 texts by which the job is found again; keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256.
+- labels: an object of at most 16 strings for finding the job later; keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256.
 - on_invalid: reject (default: all or nothing) or skip (stores the valid items, and returns the others).
 - dry_run: true returns the whole report of the validation, and stores nothing.
-- reuse_results: {max_age_days: 1 to 3650}. An item that equals one that was looked up for the organization within that time is given its answer and completed at once; a dry run counts them as known_already.
-- sample: look up so many items first, chosen at random but the same for the same file, then wait for api.continue_batch_lookup.
-- max_lookups: of this job, retries included.
-- when_limit_reached: what happens at max_lookups or at the organization''s monthly_lookups: fail (default: the other items fail with lookup_limit_reached) or wait.
+- reuse_results: {max_age_days: 1 to 3650}. An item that equals one that was looked up for the organization within that time gets its result, and is completed immediately; a dry run counts these as known_already.
+- sample: look up this many items first, chosen at random, but always the same ones for the same file; then wait for api.continue_batch_lookup.
+- max_lookups: the maximum of this job, retries included.
+- when_limit_reached: what happens at max_lookups or at the organization''s monthly_lookups: fail (default: the remaining items fail with lookup_limit_reached) or wait.
 
-p_file brings what a file has: {lines: [the line of each item]} beside items, or in their place an object with these members, of which only rows is required. Values are corrected where it is plain what was meant, and warnings say so.
+p_file is the content of a file: {lines: [the line of each item]} along with items or, instead of them, an object with these members, of which only rows is required. Values are corrected where the meaning is clear, with a warning.
 
 - rows: [[cell, ...], ...]
 - lines: the line of each row.
-- header_row: its number from 1, with nothing but sites below; found unless given.
+- header_row: its number from 1, with only sites below it; detected unless given.
 - columns: {field: name or number of its column, or null: it has none}.
 - defaults: {field: value}; for reference_id a text such as row-{line}, with the line of the row.
 - value_maps: {field: {text: value}}.
 - notes: [{code, message}].
 
-The answer ends with total_invalid, invalid_items, warnings, total_warnings and notes; that of a dry run has problem_groups and warning_groups, too: [{field, code, count, examples}].
+The result ends with total_invalid, invalid_items, warnings, total_warnings and notes; that of a dry run also has problem_groups and warning_groups: [{field, code, count, examples}].
 
 400: invalid_items (with index, error and problems [{field, column, code, message, value, suggestion}] of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns, too_many_columns, column_names_too_long. 429: too_many_open_items.';
 grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) to authenticated;
@@ -336,5 +336,5 @@ end;
 $$;
 
 comment on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, jsonb, text) is
-'api.create_batch_lookup for HTTP: its answer with the status (201, 200 for a dry run). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing; a refused one and a dry run leave no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs. p_traceparent is the trace context that its lookups and webhooks go on with; one that is not valid counts as none.';
+'api.create_batch_lookup for HTTP: its answer with the status (201, 200 for a dry run). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing; a refused one and a dry run leave no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs. p_traceparent is the trace context that its lookups and webhooks continue; an invalid one is ignored.';
 grant execute on function api.submit_batch_lookup(uuid, jsonb, boolean, jsonb, text, bytea, jsonb, text) to authenticated;

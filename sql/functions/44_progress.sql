@@ -95,13 +95,13 @@ begin
     if v_has_more then
         perform app.refuse(
             400, 'too_many_items',
-            'The job has too many items for one answer, or too large ones: include_items answers up to 500 items and 8 MB',
+            'The job has too many or too large items for one response: include_items returns up to 500 items and 8 MB',
             app.hint_for_caller('GET /batch-lookups/{job_id}/items lists them page by page, GET /batch-lookups/{job_id}/results as one file.',
-                                'Select from api.items, or call api.list_batch_lookup_items for page after page.'));
+                                'Select from api.items, or read page by page with api.list_batch_lookup_items.'));
     end if;
     return app.join_objects(app.job_progress_json(v_job), json_build_object('items', format('[%s]', array_to_string(v_items, ','))::json));
 end;
 $$;
 
-comment on function api.get_batch_lookup(uuid, uuid, boolean) is 'One job with its counts, and its items when asked; rate (items a second: a moving average over half a minute, of the whole job once it has ended; null while waiting_for is not), estimated_completion_at, errors_by_code and poll_after_ms (when to ask again; null: it has ended). 400 too_many_items: p_include_items answers up to 500 items and 8 MB. 404: no such job in this organization.';
+comment on function api.get_batch_lookup(uuid, uuid, boolean) is 'One job with its counts, and its items when asked; rate (items a second: a moving average over half a minute, of the whole job once it has ended; null while waiting_for is not), estimated_completion_at, errors_by_code and poll_after_ms (when to ask again; null: it has ended). 400 too_many_items: p_include_items returns up to 500 items and 8 MB. 404: no such job in this organization.';
 grant execute on function api.get_batch_lookup(uuid, uuid, boolean) to authenticated;

@@ -138,7 +138,7 @@ begin
 end;
 $$;
 
-comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before; p_q is looked for in reference_id, street_1, city and what the upload had of its own beside them, as it is written, whatever the case. A page of large results ends at 8 MB, with fewer items than p_limit and a next_cursor. 400: an unknown status, limit not in 1 to 500, invalid_cursor, cursor_with_offset. 404: no such job in this organization.';
+comment on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text, text) is 'The items of a job in upload order: {items, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before; p_q is searched for in reference_id, street_1, city and the upload''s own columns or metadata, without wildcards and ignoring case. A page of large results ends at 8 MB, with fewer items than p_limit and a next_cursor. 400: an unknown status, limit not in 1 to 500, invalid_cursor, cursor_with_offset. 404: no such job in this organization.';
 grant execute on function api.list_batch_lookup_items(uuid, uuid, text, integer, integer, text, text, text) to authenticated;
 
 create or replace function app.result_columns() returns text[]
@@ -248,8 +248,8 @@ $$;
 comment on function api.get_batch_lookup_results(uuid, uuid, text, text, text, integer, integer, text) is
 'A piece of a job''s results as text, in upload order, as they are now.
 
-- p_format csv: RFC 4180, with a header first; a cell that a spreadsheet would take for a formula begins with an apostrophe. ndjson: one item a line. xlsx: what a workbook is to hold, a header first, a JSON array a line, numbers as numbers.
-- p_layout append: where an upload had columns or metadata of its own, these come first, in their order under their names, and our columns behind, with (lookup) after a name that is taken; in NDJSON as the member source. plain: without them.
+- p_format csv: RFC 4180, with a header first; a cell that a spreadsheet would read as a formula begins with an apostrophe. ndjson: one item per line. xlsx: the rows of a workbook, with a header first, one JSON array per line, numbers as numbers.
+- p_layout append: where an upload had columns or metadata of its own, these come first, with their names and order, followed by our columns, with (lookup) after a name that is taken; in NDJSON as the member source. plain: without them.
 - last_position is the p_after of the next piece; null: this is the last one.
 
 400: an unknown format, layout or status. 404: no such job in this organization.';

@@ -117,7 +117,7 @@ begin
 end;
 $$;
 
-comment on function api.retry_batch_lookup(uuid, uuid, text, text) is 'Makes a new job of the items of an ended one that failed, all or those with p_error_code, and returns it as api.create_batch_lookup does, with retry_of_job_id. The new job has the labels of the old one. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
+comment on function api.retry_batch_lookup(uuid, uuid, text, text) is 'Creates a new job from the failed items of a job that has ended, all or those with p_error_code, and returns it as api.create_batch_lookup does, with retry_of_job_id. The new job has the labels of the old one. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
 grant execute on function api.retry_batch_lookup(uuid, uuid, text, text) to authenticated;
 
 create or replace function api.submit_retry(
@@ -176,7 +176,7 @@ begin
 end;
 $$;
 
-comment on function api.requeue_item(uuid, uuid, integer) is 'Makes a new job of one failed item of an ended job, given by its position, and returns it like api.retry_batch_lookup. 404: job_not_found, item_not_found. 409: job_not_ended, item_not_failed, retry_in_progress. 429: too_many_open_items.';
+comment on function api.requeue_item(uuid, uuid, integer) is 'Creates a new job from one failed item of a job that has ended, given by its position, and returns it like api.retry_batch_lookup. 404: job_not_found, item_not_found. 409: job_not_ended, item_not_failed, retry_in_progress. 429: too_many_open_items.';
 grant execute on function api.requeue_item(uuid, uuid, integer) to authenticated;
 
 -- Deletes jobs of an organization, which the caller holds, with all that is theirs but their reports: a statement for each table, however many
@@ -232,7 +232,7 @@ begin
 end;
 $$;
 
-comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes an ended job with its items. Its report, with addresses and amounts of its own, stays unless p_include_report. 404: no such job. 409 job_not_ended: not yet.';
+comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes a job that has ended, with its items. Its report, which has its own copy of addresses and amounts, is kept unless p_include_report. 404: no such job. 409 job_not_ended: it has not ended.';
 grant execute on function api.delete_batch_lookup(uuid, uuid, boolean) to authenticated;
 
 -- Until when a step that begins now goes on with deleting: it is one transaction, and others may wait for its rows.

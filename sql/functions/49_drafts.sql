@@ -253,7 +253,7 @@ begin
                 where organization_id = p_organization_id and status = 'draft' and expires_at > p_now);
     if v_open >= v_max then
         perform app.refuse(
-            409, 'too_many_open_uploads', format('The organization has %s drafts already', v_open),
+            409, 'too_many_open_uploads', format('The organization already has %s drafts', v_open),
             'Start or delete one of them.',
             p_members => json_build_object('open_uploads', v_open, 'max_open_uploads', v_max));
     end if;
@@ -386,7 +386,7 @@ $$;
 comment on function api.create_upload(uuid, jsonb, boolean, text, jsonb, jsonb) is
 'Keeps a file as a draft, to be reviewed, corrected and started.
 
-p_request and p_file are those of api.create_batch_lookup, but nothing in the rows is refused: what is wrong is listed, and columns that are missing or ambiguous wait to be named. Columns and values that the organization named when it started an earlier draft are taken over (how: remembered). p_reuse_results {max_age_days: 1 to 3650}: rows that equal an item that was looked up for the organization within that time are given its answer at the start, and estimate.known_already counts them.
+p_request and p_file are those of api.create_batch_lookup, but nothing in the rows is refused: problems are listed, and missing or ambiguous columns can be named later. Mappings of columns and values from earlier drafts that the organization started are applied (how: remembered). p_reuse_results {max_age_days: 1 to 3650}: rows that equal an item that was looked up for the organization within that time get its result at the start, and estimate.known_already counts them.
 
 Returns {id, name, status, job_id, created_at, updated_at, expires_at, total_rows, valid_rows, invalid_rows, skipped_rows, warning_rows, columns: [{number, header, field, how, samples}], missing_fields, defaults, value_maps, problem_groups, warning_groups: [{field, code, count, examples}], notes: [{code, message, sheet, sheets}] (the last two of a workbook with several sheets), reuse_results, estimate: {lookups, known_already, seconds}}.
 
@@ -431,7 +431,7 @@ end;
 $$;
 
 comment on function api.submit_upload(uuid, jsonb, boolean, text, jsonb, jsonb, text, bytea) is
-'api.create_upload for HTTP: its answer with the status (201). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing: with the draft as it was when it was new, even if it has been changed, started or deleted since. A refused one leaves no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs.';
+'api.create_upload for HTTP: its answer with the status (201). A request repeated with the same key within 7 days is answered as before (replayed) and does nothing: with the draft as it was when created, even if it has been changed, started or deleted since. A refused one leaves no trace. Further: 400 invalid_idempotency_key; 409 request_in_progress; 422 idempotency_key_reused: p_fingerprint, a hash of the request that is made of it when left out, differs.';
 grant execute on function api.submit_upload(uuid, jsonb, boolean, text, jsonb, jsonb, text, bytea) to authenticated;
 
 create or replace function app.delete_upload(p_organization_id uuid, p_upload_id uuid) returns void
@@ -457,7 +457,7 @@ begin
 end;
 $$;
 
-comment on function api.delete_upload(uuid, uuid) is 'Deletes a draft with its rows; the batch that it became stays. 404 upload_not_found.';
+comment on function api.delete_upload(uuid, uuid) is 'Deletes a draft with its rows; the batch created from it is kept. 404 upload_not_found.';
 grant execute on function api.delete_upload(uuid, uuid) to authenticated;
 
 -- Drafts that have expired, oldest first: at least one, further ones up to p_rows rows.

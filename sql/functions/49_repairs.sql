@@ -52,7 +52,7 @@ declare
     v_unknown constant integer := (select max(p) from unnest(p_positions) p where p >= p_upload.total_rows);
 begin
     if v_unknown is not null then
-        perform app.refuse_option(p_option, format('for rows at positions from 0 to %s; %s is none', p_upload.total_rows - 1, v_unknown));
+        perform app.refuse_option(p_option, format('for rows at positions from 0 to %s, not %s', p_upload.total_rows - 1, v_unknown));
     end if;
 end;
 $$;
@@ -73,13 +73,13 @@ begin
                    where coalesce(e ->> 'position', '') !~ '^[0-9]{1,5}$' or coalesce(e ->> 'column', '') !~ '^[0-9]{1,3}$'
                       or coalesce(jsonb_typeof(e -> 'value'), '') not in ('string', 'null') or length(e ->> 'value') > 32768
                       or e - array['position', 'column', 'value'] <> '{}') then
-        perform app.refuse_option('edits', 'an array of {"position": of the row, "column": its number, "value": a string, or null to take the edit back}');
+        perform app.refuse_option('edits', 'an array of {"position": of the row, "column": its number, "value": a string, or null to undo the edit}');
     end if;
     perform app.check_positions('edits', p_upload, array(select (e ->> 'position')::integer from jsonb_array_elements(p_edits) e));
     v_columns := jsonb_array_length(p_upload.columns);
     select (e ->> 'column')::integer into v_column from jsonb_array_elements(p_edits) e where (e ->> 'column')::integer not between 1 and v_columns;
     if found then
-        perform app.refuse_option('edits', format('for columns from 1 to %s; %s is none', v_columns, v_column));
+        perform app.refuse_option('edits', format('for columns from 1 to %s, not %s', v_columns, v_column));
     end if;
     update public.lookup_upload_rows r
        set edits = nullif(jsonb_strip_nulls(coalesce(r.edits, '{}') || e.edits), '{}')
@@ -90,7 +90,7 @@ begin
     -- All rows are in memory when they are judged: what one change after the other adds has the limit of a file, as HTTP has it.
     if (select sum(octet_length(edits::text)) from public.lookup_upload_rows
          where organization_id = p_upload.organization_id and upload_id = p_upload.id and edits is not null) > 20 * 1024 * 1024 then
-        perform app.refuse_option('edits', 'at most 20 MB altogether, earlier ones included');
+        perform app.refuse_option('edits', 'at most 20 MB in all, including earlier ones');
     end if;
 end;
 $$;
@@ -175,7 +175,7 @@ begin
      where organization_id = p_organization_id and id = p_upload_id
     returning * into v_upload;
     if octet_length(v_upload.value_maps::text) > 65536 then
-        perform app.refuse_option('value_maps', 'at most 64 KB altogether');
+        perform app.refuse_option('value_maps', 'at most 64 KB in all');
     end if;
     if p_changes ? 'edits' then
         perform app.edit_upload_rows(v_upload, p_changes -> 'edits');
@@ -200,9 +200,9 @@ comment on function api.update_upload(uuid, uuid, jsonb) is
 
 - name
 - columns: {field: name or number of its column, or null: no column has it}.
-- defaults: {field: value or null}, at most 2,048 bytes altogether; for reference_id a text such as row-{line}, with the line of the row.
+- defaults: {field: value or null}, at most 2,048 bytes in all; for reference_id a text such as row-{line}, with the line of the row.
 - value_maps: {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}.
-- edits: [{position, column, value}], at most 20 MB of a draft altogether; value null takes an edit back.
+- edits: [{position, column, value}], at most 20 MB for a draft in all; value null undoes an edit.
 - skip, unskip: an array of positions, or {problem: code, field?}.
 - reuse_results: {max_age_days}, or null for none.
 

@@ -46,8 +46,8 @@ begin
     if v_upload.skipped_rows = v_upload.total_rows then
         perform app.refuse(
             400, 'invalid_item_count', 'All rows of the upload are skipped',
-            app.hint_for_caller('Take at least one of them back: PATCH the upload with {"unskip": [...]}.',
-                                'Take at least one of them back: select api.update_upload(organization, upload, ''{"unskip": [0]}'').'));
+            app.hint_for_caller('Include at least one of them: PATCH the upload with {"unskip": [...]}.',
+                                'Include at least one of them: select api.update_upload(organization, upload, ''{"unskip": [0]}'').'));
     end if;
     v_created := app.create_batch(p_organization_id, null, v_upload.check_devices, v_options, app.upload_file(v_upload));
     if v_created ->> 'job_id' is not null then
@@ -96,5 +96,5 @@ end;
 $$;
 
 comment on function api.start_upload(uuid, uuid, jsonb, text, bytea, text) is
-'Makes a batch of a draft, without the rows that are skipped, and returns what api.submit_batch_lookup does. p_options are those of api.create_batch_lookup, and skip_invalid (true: on_invalid skip); the name and reuse_results are the upload''s unless given. The columns and values that were given are remembered for the next file. The draft stays until it expires. Further: 404 upload_not_found; 409 upload_started, with its job_id.';
+'Creates a batch from a draft, without the skipped rows, and returns what api.submit_batch_lookup does. p_options are those of api.create_batch_lookup, and skip_invalid (true: on_invalid skip); the name and reuse_results are the upload''s unless given. The mappings of columns and values are remembered for the next file. The draft is kept until it expires. Further: 404 upload_not_found; 409 upload_started, with its job_id.';
 grant execute on function api.start_upload(uuid, uuid, jsonb, text, bytea, text) to authenticated;

@@ -37,7 +37,7 @@ begin
 end;
 $$;
 
-comment on function api.list_uploads(uuid, text, integer, integer, text) is 'The drafts of an organization, and what became of those that were started, newest first: {uploads, total, limit, offset, next_cursor}. An upload is as api.create_upload returns it, without what comes after warning_rows. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
+comment on function api.list_uploads(uuid, text, integer, integer, text) is 'The uploads of an organization, drafts and started ones, newest first: {uploads, total, limit, offset, next_cursor}. Uploads are as api.create_upload returns them, up to warning_rows. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset.';
 grant execute on function api.list_uploads(uuid, text, integer, integer, text) to authenticated;
 
 create or replace function api.get_upload(p_organization_id uuid default app.claimed_organization_id(), p_upload_id uuid default null) returns json
@@ -50,7 +50,7 @@ begin
 end;
 $$;
 
-comment on function api.get_upload(uuid, uuid) is 'A draft, or what was started of it, as api.create_upload returns it. 404 upload_not_found: no such upload, or it has expired.';
+comment on function api.get_upload(uuid, uuid) is 'A draft, or a started upload, as api.create_upload returns it. 404 upload_not_found: no such upload, or it has expired.';
 grant execute on function api.get_upload(uuid, uuid) to authenticated;
 
 -- Whether any of the problems, or of the warnings, is of the code and the field; `any` is every code.
@@ -144,5 +144,5 @@ end;
 $$;
 
 comment on function api.get_upload_rows(uuid, uuid, text, text, text, text, boolean, integer, integer, text) is
-'The rows of a draft in their order: {rows: [{position, line, cells: [as sent], edits: {number of the column: text}, skipped, problems: [{field, column, code, message, value, suggestion}], warnings: [{field, column, code, message, was, now}]}], total, limit, offset, next_cursor}. p_problem, p_warning: rows with that code, or `any`; p_field: of that field, such as address.postal_code; p_q: text in any cell; p_skipped: only those that are, or are not. A page has fewer rows than asked for where they are long. 404 upload_not_found. 400: limit not in 1 to 500, invalid_q, invalid_cursor, cursor_with_offset.';
+'The rows of a draft in their order: {rows: [{position, line, cells: [as sent], edits: {number of the column: text}, skipped, problems: [{field, column, code, message, value, suggestion}], warnings: [{field, column, code, message, was, now}]}], total, limit, offset, next_cursor}. p_problem, p_warning: rows with that code, or `any`; p_field: of that field, such as address.postal_code; p_q: text in any cell; p_skipped: only those that are, or are not. A page has fewer rows than asked for if they are long. 404 upload_not_found. 400: limit not in 1 to 500, invalid_q, invalid_cursor, cursor_with_offset.';
 grant execute on function api.get_upload_rows(uuid, uuid, text, text, text, text, boolean, integer, integer, text) to authenticated;

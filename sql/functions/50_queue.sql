@@ -260,4 +260,4 @@ begin
 end;
 $$;
 
-comment on function api.ready_organizations(integer) is 'Organizations with something to claim, least recently served first. At a node of a cluster: of those whose rows it has.';
+comment on function api.ready_organizations(integer) is 'Organizations with something to claim, least recently served first. At a node of a cluster: only those whose rows it has.';

@@ -319,7 +319,7 @@ begin
     perform app.audit(app.installation_id(), 'lookups.paused', p_details => jsonb_build_object('seconds', p_seconds));
 end;
 $$;
-comment on function api.pause_lookups(integer) is 'For operators: starts no lookup for so many seconds, 900 at most, as a Retry-After does; lookups in flight finish. api.resume_lookups() ends it earlier. 400: seconds out of range.';
+comment on function api.pause_lookups(integer) is 'For operators: starts no lookup for this many seconds, at most 900, as a Retry-After does; lookups in flight finish. api.resume_lookups() ends it earlier. 400: seconds out of range.';
 
 create or replace function api.resume_lookups() returns void
 language plpgsql volatile security definer
@@ -334,4 +334,4 @@ begin
 end;
 $$;
 
-comment on function api.resume_lookups() is 'For operators: closes the circuit breaker and ends a pause, so that lookups start at once. The next failure or Retry-After counts again.';
+comment on function api.resume_lookups() is 'For operators: closes the circuit breaker and ends a pause, so that lookups start immediately. The next failure or Retry-After counts as before.';

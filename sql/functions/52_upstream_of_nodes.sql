@@ -189,7 +189,7 @@ begin
 end;
 $$;
 
--- Whether a worker has been heard of in the last 15 seconds: here, or at another node, which may serve the organizations of this one.
+-- Whether a worker has sent a heartbeat in the last 15 seconds: here, or at another node, which may serve the organizations of this one.
 create or replace function app.worker_runs(p_now timestamptz) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -158,7 +158,7 @@ begin
 end;
 $$;
 
-comment on function api.extend_leases(uuid, uuid[], integer[], uuid[]) is 'Renews the leases of lookups that run, given as parallel arrays, and returns the items that are still held under them, with the seconds until their lease expires. A lease that another transaction holds is not waited for and keeps its time: renew it again soon.';
+comment on function api.extend_leases(uuid, uuid[], integer[], uuid[]) is 'Renews the leases of lookups in flight, given as parallel arrays, and returns the items that are still held under them, with the seconds until their lease expires. A lease that another transaction has locked is skipped and not extended: renew it again soon.';
 
 create or replace function api.release_lookups(
     p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[], p_were_sent boolean default false
@@ -214,7 +214,7 @@ begin
 end;
 $$;
 
-comment on function api.release_lookups(uuid, uuid[], integer[], uuid[], boolean) is 'Releases items that were claimed and whose lookups will not come to an end, as parallel arrays; no retry is counted. Their lookups do not count either, unless they were sent (p_were_sent). Returns how many were still held. 55P03 (lock_not_available): another transaction holds a row of them; try again later.';
+comment on function api.release_lookups(uuid, uuid[], integer[], uuid[], boolean) is 'Releases claimed items whose lookups will not finish, as parallel arrays; no retry is counted. Their lookups do not count either, unless they were sent (p_were_sent). Returns how many were still held. 55P03 (lock_not_available): another transaction holds a row of them; try again later.';
 
 create or replace function api.release_lost_claims(p_organization_id uuid, p_worker text, p_lease_tokens uuid[]) returns integer
 language plpgsql volatile security definer
@@ -238,7 +238,7 @@ begin
 end;
 $$;
 
-comment on function api.release_lost_claims(uuid, text, uuid[]) is 'Releases what a worker holds without knowing it, because the connection broke before it heard what it had claimed: its leases other than those named; no retry is counted. Returns how many items. 55P03 (lock_not_available): another transaction holds a row of the organization; try again later.';
+comment on function api.release_lost_claims(uuid, text, uuid[]) is 'Releases leases that a worker holds without knowing it, because the connection broke before it received its claim: all but those given; no retry is counted. Returns how many items. 55P03 (lock_not_available): another transaction holds a row of the organization; try again later.';
 
 -- No lease expires before its worker could have renewed it: not within one lease after the server started, nor after a time in which no
 -- worker could write, because the database was read-only or unreachable or no worker ran.

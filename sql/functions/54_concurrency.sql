@@ -207,13 +207,13 @@ end;
 $$;
 
 comment on function api.heartbeat(text, integer, integer, integer, integer, integer, integer, double precision, double precision, double precision, double precision) is
-'Says that a worker is alive, and returns what it needs to know before a round of claims:
+'Reports that a worker is alive, and returns what it needs to know before a round of claims:
 
 - organization_ids: those with work, as api.ready_organizations; next_ready_in: seconds until more is ready (null: none known).
 - max_in_flight: its share of the lookups that may run at once; limit_version: the version of the concurrency limit.
 - lookups_per_second, lookup_timeout, lease_seconds (seconds) and max_response_bytes: the settings that concern it.
-- paused_for: seconds until a slot can be had (0: now); stopped: nothing may start now, not even what was claimed before.
-- unavailable_since: since when the incentives API is unavailable (null: it is not); failures: those since the last answer.
+- paused_for: seconds until a slot is available (0: now); stopped: nothing may start now, not even what was claimed before.
+- unavailable_since: since when the incentives API has been unavailable (null: it is available); failures: those since the last answer.
 - maintenance_due: whether it should call api.run_maintenance.
 - together: whether one claim may be for several organizations, because one PostgreSQL holds them all.
 
@@ -222,4 +222,4 @@ With p_outcomes, it also reports what the worker measured since its last report,
 - p_organizations: how many were served.
 - p_outcomes, p_answers (2xx, and 4xx that end an item) and p_overloads (429, 503, time-outs), without the organization that had most of these when there were several.
 - p_latency: the mean of the successes; p_busy_seconds: what all these lookups took; p_overload_seconds: what the overloaded ones took; in seconds.
-- p_usage: which part of its share it used (0 to 1).';
+- p_usage: the part of its share that it used (0 to 1).';

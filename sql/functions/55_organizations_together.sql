@@ -38,7 +38,7 @@ end;
 $$;
 
 comment on function api.claim_for_organizations(uuid[], text, integer[], integer) is
-'api.claim_lookups for several organizations in one transaction: of each, up to as many items as p_limits has in its place, until there are p_total or more. An organization whose rows another transaction holds is passed over: a row of nulls names it. Call it without a rate limit only: with one, the first claim holds the next slot until the commit. Where organizations are distributed over several nodes, call api.claim_lookups.';
+'api.claim_lookups for several organizations in one transaction: from each, up to as many items as the element of p_limits at its index, until there are p_total or more. An organization whose rows another transaction holds is skipped: a row of nulls names it. Call it only without a rate limit: with one, the first claim holds the next slot until the commit. On a cluster of several nodes, call api.claim_lookups.';
 
 -- Successes of several organizations as sets: what app.record_outcomes does for one organization after the other, in statements that are
 -- about all of them. Answers the organizations of which it recorded everything (done), and those whose jobs, reports or leases somebody
@@ -322,4 +322,4 @@ end;
 $$;
 
 comment on function api.record_for_organizations(uuid[], integer[], uuid[], integer[], uuid[], integer[], text[], text[], double precision[], double precision[]) is
-'api.record_lookups for several organizations in one transaction: the arrays hold the outcomes of one organization after those of the other, p_counts how many each has. Returns how often each verdict was given to each organization. The verdict busy says that nothing of the organization was recorded, because another transaction holds a row of it: call api.record_lookups for it. Where organizations are distributed over several nodes, call only that.';
+'api.record_lookups for several organizations in one transaction: the arrays hold the outcomes of each organization in turn, and p_counts how many each has. Returns how often each verdict was given to each organization. The verdict busy says that nothing of the organization was recorded, because another transaction holds a row of it: call api.record_lookups for it. On a cluster of several nodes, call only that.';

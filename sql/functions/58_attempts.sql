@@ -183,26 +183,26 @@ begin
     v_limit := floor(least(v_settings.max_in_flight, v_upstream.concurrency_limit));
 
     if not app.worker_runs(p_now) then
-        return app.waits_for('no_worker', null, 'No worker has been heard of in the last 15 seconds');
+        return app.waits_for('no_worker', null, 'No worker has sent a heartbeat in the last 15 seconds');
     elsif app.is_outage(v_upstream, v_settings, p_now) then
         return app.waits_for('circuit_breaker', nullif(greatest(app.closed_until(v_upstream, p_now), p_now), p_now), format(
             'The incentives API has been unavailable since %s; one lookup at a time probes it', app.rfc3339(v_upstream.unavailable_since)));
     elsif app.closed_until(v_upstream, p_now) > p_now then
-        return app.waits_for('retry_after', app.closed_until(v_upstream, p_now), 'Lookups are paused: the incentives API asked for that with Retry-After, or an operator did it');
+        return app.waits_for('retry_after', app.closed_until(v_upstream, p_now), 'Lookups are paused, by Retry-After from the incentives API or by an operator');
     elsif app.next_claim_at(v_settings, v_upstream, p_now) > p_now then
         return app.waits_for('rate_limit', p_now + (v_ahead.own + v_ahead.others + 1) * app.slot_spacing(v_settings), format(
-            'At most %s lookups start in a second, those of all organizations together; %s', v_settings.lookups_per_second, v_in_front));
+            'At most %s lookups of all organizations together start in a second; %s', v_settings.lookups_per_second, v_in_front));
     elsif (select sum(app.count_positions(positions)) from public.lookup_leases) >= v_limit then
         return app.waits_for('concurrency_limit', null, format(
-            'At most %s lookups run at once, those of all organizations together; %s', v_limit, v_in_front));
+            'At most %s lookups of all organizations together run at once; %s', v_limit, v_in_front));
     elsif v_ahead.others > 0 then
         return app.waits_for('other_batches', null, 'Batches of an organization take turns; ' || v_in_front);
     elsif v_ahead.own > 0 then
         return app.waits_for('earlier_items', null, 'Items are looked up in the order of the upload; ' || v_in_front);
     elsif exists (select 1 from app.organization_queue_state where ready_at <= p_now and served_at < v_served) then
-        return app.waits_for('other_organizations', null, 'Organizations take turns; another one has waited for longer');
+        return app.waits_for('other_organizations', null, 'Organizations take turns; another one has been waiting longer');
     end if;
-    return app.waits_for('next_claim', null, 'It is next: the next claim of a worker takes it');
+    return app.waits_for('next_claim', null, 'It is next: a worker''s next claim takes it');
 end;
 $$;
 
@@ -224,13 +224,13 @@ begin
      where organization_id = p_item.organization_id and job_id = p_item.job_id and p_item.position <@ positions;
     if found then
         return app.waits_for('in_flight', v_lease.expires_at, format(
-            'The worker %s looks it up; if it falls silent, the item returns to the queue', v_lease.worker));
+            'Worker %s is looking it up; if that worker goes silent, the item returns to the queue', v_lease.worker));
     end if;
     v_reason := app.item_is_held(p_item, p_now);
     if v_reason = 'continue' then
         return app.waits_for('continue', null, 'The sample of its job comes first; then the job waits to be continued');
     elsif v_reason is not null then
-        return app.waits_for('lookup_limit', case v_reason when 'next_month' then app.next_month(p_now) end, 'The lookups that were allowed are used up');
+        return app.waits_for('lookup_limit', case v_reason when 'next_month' then app.next_month(p_now) end, 'The allowed lookups are used up');
     elsif p_item.retry_at <= p_now or p_item.retry_at is null then
         return app.waits_for_claim(p_item, p_now);
     end if;
@@ -241,9 +241,9 @@ begin
      limit 1;
     if found and p_item.retry_count = 0 then
         return app.waits_for('duplicate', p_item.retry_at, format(
-            'Item %s of job %s asks the same question: its answer counts for both', v_other.position, v_other.job_id));
+            'Item %s of job %s asks the same question; both get its answer', v_other.position, v_other.job_id));
     end if;
-    return app.waits_for('retry_backoff', p_item.retry_at, 'The last attempt did not succeed; the next one follows after the backoff');
+    return app.waits_for('retry_backoff', p_item.retry_at, 'The last attempt failed; the next one follows after the backoff');
 end;
 $$;
 
@@ -285,8 +285,8 @@ $$;
 comment on function api.explain_item(uuid, uuid, integer) is
 'One item, given by its position in the upload (from 0), with its history:
 
-- attempts: the last hundred lookups that did not succeed at once (outcome complete, retry, wait or fail; latency_ms, HTTP status, error, worker), or the last hundred of all with the setting record_all_attempts.
-- waiting_for: {reason, until, message}, what it waits for now (null: it has ended): in_flight, continue (a sample), lookup_limit, retry_backoff, duplicate, no_worker, circuit_breaker, retry_after, rate_limit, concurrency_limit, other_batches, earlier_items, other_organizations or next_claim. until is the earliest or, for a lease and a duplicate, the latest time; null: not known.
+- attempts: the last hundred lookups (outcome complete, retry, wait or fail; latency_ms, HTTP status, error, worker); none if the first one succeeded, unless the setting record_all_attempts is on.
+- waiting_for: {reason, until, message}, what it is waiting for (null: it has ended): in_flight, continue (a sample), lookup_limit, retry_backoff, duplicate, no_worker, circuit_breaker, retry_after, rate_limit, concurrency_limit, other_batches, earlier_items, other_organizations or next_claim. until is the earliest or, for a lease and a duplicate, the latest time; null: not known.
 - source: the columns of its file in their order, or its metadata; null: nothing.
 
 404: job_not_found, item_not_found.';

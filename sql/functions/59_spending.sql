@@ -145,7 +145,7 @@ begin
            set status        = 'failed',
                retry_at      = null,
                error_code    = 'lookup_limit_reached',
-               error_message = 'The lookups that were allowed are used up',
+               error_message = 'The allowed lookups are used up',
                processed_at  = p_now
          where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending'
            and (i.retry_at is not null or i.position >= v_next_position)
@@ -296,17 +296,17 @@ begin
     select * into v_budget from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id;
     v_wait := app.job_waits_for(v_job);
     if v_wait.reason is null then
-        perform app.refuse(409, 'job_not_waiting', 'The job does not wait to be continued', 'Its waiting_for says when it does.');
+        perform app.refuse(409, 'job_not_waiting', 'The job is not waiting to be continued', 'Its waiting_for says when it does.');
     elsif v_wait.until is not null then
         perform app.refuse(
-            409, 'job_not_waiting', 'The organization has made all of its lookups of this month, and the job goes on by itself in the next one',
+            409, 'job_not_waiting', 'The organization has used up this month''s lookups; the job continues by itself next month',
             'Its waiting_until says when.');
     elsif p_max_lookups < 1 then
         perform app.refuse_option('max_lookups', 'a whole number from 1 to 2147483647');
     elsif coalesce(p_max_lookups, v_budget.max_lookups) <= v_budget.lookups then
         perform app.refuse(
-            409, 'lookup_limit_reached', format('The job has made %s of the lookups that it may make', v_budget.lookups),
-            'Pass a greater max_lookups.');
+            409, 'lookup_limit_reached', format('The job has made %s lookups and may make no more', v_budget.lookups),
+            'Pass a higher max_lookups.');
     end if;
     update app.job_budgets
        set held_position = null, max_lookups = coalesce(p_max_lookups, max_lookups)
@@ -331,7 +331,7 @@ end;
 $$;
 
 comment on function api.continue_batch_lookup(uuid, uuid, integer) is
-'Continues a job that waits after its sample (waiting_for continue) or at its limit (lookup_limit; give a greater p_max_lookups), and returns it. One with waiting_until goes on by itself. 404: no such job. 409: job_not_waiting, lookup_limit_reached. 400: invalid_max_lookups.';
+'Continues a job that waits after its sample (waiting_for continue) or at its limit (lookup_limit; give a higher p_max_lookups), and returns it. One with waiting_until continues by itself. 404: no such job. 409: job_not_waiting, lookup_limit_reached. 400: invalid_max_lookups.';
 grant execute on function api.continue_batch_lookup(uuid, uuid, integer) to authenticated;
 
 create or replace function api.set_monthly_lookups(p_organization_id uuid, p_lookups integer) returns void
@@ -357,4 +357,4 @@ end;
 $$;
 
 comment on function api.set_monthly_lookups(uuid, integer) is
-'For operators: how many lookups an organization may make in a calendar month (UTC), all its batches together; null: any number. At the limit, the other items of its batches fail with lookup_limit_reached, or wait for the next month or a higher limit, as when_limit_reached of each batch says. Effective at once. 404: no such organization. 400: invalid_monthly_lookups.';
+'For operators: how many lookups an organization may make in a calendar month (UTC), all its batches together; null: no limit. At the limit, the remaining items of its batches fail with lookup_limit_reached, or wait for the next month or a higher limit, as when_limit_reached of each batch says. Takes effect immediately. 404: no such organization. 400: invalid_monthly_lookups.';

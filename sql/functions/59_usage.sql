@@ -178,5 +178,5 @@ end;
 $$;
 
 comment on function api.get_usage(uuid, timestamptz, timestamptz, integer, integer, text) is
-'The lookups of an organization by day (UTC) and batch, newest first: {usage: [{day, job_id, name (null: none, or the batch was deleted), lookups, total_items and created_at of the batch (null: it was deleted)}], lookups (of all these days), month: {month, lookups, limit (null: none)}, total, limit, offset, next_cursor}. Each attempt counts, retries too. Optional: days that begin at or after p_created_from and before p_created_before. 400: limit not in 1 to 500, invalid_cursor, cursor_with_offset.';
+'The lookups of an organization by day (UTC) and batch, newest first: {usage: [{day, job_id, name (null: none, or the batch was deleted), lookups, total_items and created_at of the batch (null: it was deleted)}], lookups (of all these days), month: {month, lookups, limit (null: none)}, total, limit, offset, next_cursor}. Each attempt counts, including retries. Optional: days that begin at or after p_created_from and before p_created_before. 400: limit not in 1 to 500, invalid_cursor, cursor_with_offset.';
 grant execute on function api.get_usage(uuid, timestamptz, timestamptz, integer, integer, text) to authenticated;

@@ -435,5 +435,5 @@ begin
 end;
 $$;
 
-comment on function api.delete_incentive_report(uuid, uuid) is 'Deletes a report with its sites; the job and its items stay. 404: no such report in this organization. 409 job_not_ended: its job is still running.';
+comment on function api.delete_incentive_report(uuid, uuid) is 'Deletes a report with its sites; the job and its items are kept. 404: no such report in this organization. 409 job_not_ended: its job is still running.';
 grant execute on function api.delete_incentive_report(uuid, uuid) to authenticated;

@@ -131,7 +131,7 @@ end;
 $$;
 
 comment on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text, text) is
-'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; p_q, a text in reference_id, street_1 or city, whatever its case; total counts the sites that pass them. p_cursor is the next_cursor of the page before; a page of large sites ends at 8 MB, with fewer than p_limit and a next_cursor. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor, cursor_with_offset. 404: no such report in this organization.';
+'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; p_q, a text in reference_id, street_1 or city, ignoring case; total counts the sites that pass them. p_cursor is the next_cursor of the page before; a page of large sites ends at 8 MB, with fewer than p_limit and a next_cursor. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor, cursor_with_offset. 404: no such report in this organization.';
 grant execute on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text, text) to authenticated;
 
 -- A line of a file: of CSV, or the JSON array that a row of a workbook is made of.
@@ -220,5 +220,5 @@ end;
 $$;
 
 comment on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer, text, text) is
-'A piece of the sites of a report as lines of CSV (RFC 4180, CRLF, with a header first), or with p_format xlsx as the rows of a workbook (a JSON array a line, numbers as numbers), in upload order, with the filters of api.get_incentive_report; a batch''s report is one piece unless p_limit says otherwise, or the names of its programs take more than 8 MB. A cell that a spreadsheet would take for a formula begins with an apostrophe. Amounts in US dollars. last_position is the p_after of the next piece; null: this is the last one. 404: no such report in this organization.';
+'A piece of the sites of a report as lines of CSV (RFC 4180, CRLF, with a header first), or with p_format xlsx as the rows of a workbook (one JSON array per line, numbers as numbers), in upload order, with the filters of api.get_incentive_report; a batch''s report is one piece unless p_limit says otherwise, or the names of its programs take more than 8 MB. A cell that a spreadsheet would read as a formula begins with an apostrophe. Amounts in US dollars. last_position is the p_after of the next piece; null: this is the last one. 404: no such report in this organization.';
 grant execute on function api.get_incentive_report_csv(uuid, uuid, boolean, text, text, text, integer, integer, text, text) to authenticated;

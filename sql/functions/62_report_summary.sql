@@ -91,5 +91,5 @@ end;
 $$;
 
 comment on function api.get_incentive_report_summary(uuid, uuid) is
-'The totals of a report: {report, by_state, by_utility, by_program, by_device_category}, the largest value first. Sites of by_state and by_utility sum to the report''s; a site counts in each program it is eligible for, and in each device category it asks about, with what its devices get as far as the answer tells devices apart. Amounts in US dollars. 404: no such report in this organization.';
+'The totals of a report: {report, by_state, by_utility, by_program, by_device_category}, the largest value first. Sites of by_state and by_utility sum to the report''s; a site counts in each program it is eligible for, and in each device category it asks about, with the amounts of its devices, as far as the lookup result distinguishes them. Amounts in US dollars. 404: no such report in this organization.';
 grant execute on function api.get_incentive_report_summary(uuid, uuid) to authenticated;

@@ -10,7 +10,7 @@ begin
              from jsonb_each(case jsonb_typeof(p_labels) when 'object' then p_labels end) with ordinality l (key, value, n)
             where l.n > 16 or l.key !~ '^[A-Za-z0-9._~/-]{1,64}$' or jsonb_typeof(l.value) <> 'string'
                or length(l.value #>> '{}') not between 1 and 256)) then
-        perform app.refuse_option('labels', 'an object of at most 16 texts: keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256 characters');
+        perform app.refuse_option('labels', 'an object of at most 16 strings: keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256 characters');
     end if;
 end;
 $$;

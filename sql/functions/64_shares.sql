@@ -49,7 +49,7 @@ begin
     perform app.lock_report(p_organization_id, p_report_id);
     delete from app.report_shares where organization_id = p_organization_id and report_id = p_report_id and expires_at <= v_now;
     if (select count(*) from app.report_shares where organization_id = p_organization_id and report_id = p_report_id) >= 100 then
-        perform app.refuse(409, 'too_many_shares', 'The report has 100 links that work', 'Revoke those that are not needed.');
+        perform app.refuse(409, 'too_many_shares', 'The report already has 100 valid links', 'Revoke those that are not needed.');
     end if;
     insert into app.report_shares (id, organization_id, report_id, token_hash, created_by, created_at, expires_at)
     values (app.uuid_v7(v_now), p_organization_id, p_report_id, p_token_hash, v_maker, v_now,
@@ -63,7 +63,7 @@ end;
 $$;
 
 comment on function api.share_incentive_report(uuid, uuid, bytea, jsonb, text) is
-'Makes a link by which a report is read without a credential, as a page, CSV or a workbook, and returns {id, report_id, created_by, created_at, expires_at}. p_token_hash is the SHA-256 of the token in the link, which only its maker knows; p_request {"expires_in_days": 1 to 365, 30 unless told}. 400: invalid_expires_in_days, unknown_fields. 404: no such report in this organization. 409 too_many_shares: 100 links to it work.';
+'Creates a link that opens a report without a credential, as a page, CSV or a workbook, and returns {id, report_id, created_by, created_at, expires_at}. p_token_hash is the SHA-256 of the token in the link, which only its creator knows; p_request {"expires_in_days": 1 to 365, default 30}. 400: invalid_expires_in_days, unknown_fields. 404: no such report in this organization. 409 too_many_shares: it has 100 valid links.';
 grant execute on function api.share_incentive_report(uuid, uuid, bytea, jsonb, text) to authenticated;
 
 create or replace function api.list_incentive_report_shares(
@@ -84,7 +84,7 @@ begin
 end;
 $$;
 
-comment on function api.list_incentive_report_shares(uuid, uuid) is '{shares: [{id, report_id, created_by, created_at, expires_at}]}: the links to a report that work, the newest first, without their tokens. 404: no such report in this organization.';
+comment on function api.list_incentive_report_shares(uuid, uuid) is '{shares: [{id, report_id, created_by, created_at, expires_at}]}: the valid links to a report, newest first, without their tokens. 404: no such report in this organization.';
 grant execute on function api.list_incentive_report_shares(uuid, uuid) to authenticated;
 
 create or replace function api.revoke_incentive_report_share(
@@ -107,7 +107,7 @@ begin
 end;
 $$;
 
-comment on function api.revoke_incentive_report_share(uuid, uuid, uuid, text) is 'Ends a link to a report, at once. 404: report_not_found, share_not_found (also when it has expired).';
+comment on function api.revoke_incentive_report_share(uuid, uuid, uuid, text) is 'Revokes a link to a report, immediately. 404: report_not_found, share_not_found (also when it has expired).';
 grant execute on function api.revoke_incentive_report_share(uuid, uuid, uuid, text) to authenticated;
 
 create or replace function api.open_shared_report(p_token_hash bytea) returns json

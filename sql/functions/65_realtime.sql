@@ -123,7 +123,7 @@ begin
 end;
 $$;
 
-comment on function api.realtime_position() is 'The present position among the changes of the database: api.realtime_changes with it as p_since returns all that is not visible yet; on a cluster, what was updated within the last ten seconds as well.';
+comment on function api.realtime_position() is 'The current position among the changes of the database: api.realtime_changes with it as p_since returns all that is not visible yet; on a cluster, what was updated within the last ten seconds as well.';
 
 create or replace function app.prune_deleted_rows(p_now timestamptz, p_limit integer default 10000) returns integer
 language plpgsql volatile

@@ -192,5 +192,5 @@ end;
 $$;
 
 comment on function api.update_application(uuid, bigint, jsonb, boolean) is
-'Moves an application on, {"application_status": ...}: not_started, in_progress, awaiting_partner, completed, submitted, then approved or rejected; the status it has is no change. p_dry_run returns the result without storing it. 400: invalid_application. 404: no such application in this organization. 409 invalid_transition: that status cannot follow.';
+'Changes the status of an application, {"application_status": ...}: not_started, in_progress, awaiting_partner, completed, submitted, then approved or rejected; setting the current status changes nothing. p_dry_run returns the result without storing it. 400: invalid_application. 404: no such application in this organization. 409 invalid_transition: that status cannot follow.';
 grant execute on function api.update_application(uuid, bigint, jsonb, boolean) to authenticated;

@@ -178,7 +178,7 @@ end;
 $$;
 
 comment on function api.set_webhook_config(uuid, jsonb, boolean, text) is
-'Changes the members of the webhook config that the object names: url (HTTPS, or null for none), events, field_names (members of webhook_custom_fields to send, null: all), bundle_items, enabled. Returns the config, with signing_secret if it was created just now; it is never shown again. enabled true resumes deliveries, pending ones included. p_allow_http is for development. 400: invalid_webhook_config. 404: organization_not_found.';
+'Changes the members of the webhook config that the object names: url (HTTPS, or null for none), events, field_names (members of webhook_custom_fields to send, null: all), bundle_items, enabled. Returns the config, with signing_secret if it has just been created; it is never shown again. enabled true resumes deliveries, pending ones included. p_allow_http is for development. 400: invalid_webhook_config. 404: organization_not_found.';
 
 -- Stores a new current secret and returns it.
 create or replace function app.add_webhook_secret(p_organization_id uuid, p_now timestamptz) returns text
@@ -211,7 +211,7 @@ begin
     perform app.lock_webhook_config(p_organization_id);
     delete from app.webhook_secrets where organization_id = p_organization_id and expires_at <= v_now;
     if (select count(*) from app.webhook_secrets where organization_id = p_organization_id) >= 5 then
-        perform app.refuse(409, 'too_many_secrets', 'Five secrets are already valid at once', 'Wait until a rotated one expires.');
+        perform app.refuse(409, 'too_many_secrets', 'Five secrets are already valid', 'Wait until a rotated one expires.');
     end if;
 
     v_ends_at := v_now + app.seconds(v_overlap::double precision);

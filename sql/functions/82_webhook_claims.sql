@@ -32,7 +32,7 @@ begin
 end;
 $$;
 
-comment on function api.ready_webhooks(integer, uuid[]) is 'Organizations with deliveries to claim, least recently served first, except those given; and the seconds until there are more (null: none known). At a node of a cluster: of the organizations whose rows it has.';
+comment on function api.ready_webhooks(integer, uuid[]) is 'Organizations with deliveries to claim, least recently served first, except those given; and the seconds until there are more (null: none known). At a node of a cluster: only for the organizations whose rows it has.';
 
 create or replace function api.claim_webhooks(p_organization_id uuid, p_sender text, p_limit integer)
 returns table (delivery_id uuid, lease_token uuid, body text, url text, secrets bytea[], event text, traceparent text)
@@ -75,7 +75,7 @@ end;
 $$;
 
 comment on function api.claim_webhooks(uuid, text, integer) is
-'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets, with the trace context of the job, if it has one. Fewer if no more are due, none while the receiver has asked for a pause or the config is disabled. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
+'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets, with the trace context of the job, if it has one. Fewer if fewer are due, none while the receiver has asked for a pause or the config is disabled. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
 
 -- How long a sender has a delivery for itself.
 create or replace function app.webhook_lease() returns interval
@@ -230,7 +230,7 @@ begin
 end;
 $$;
 
-comment on function api.release_lost_webhooks(uuid, text, uuid[]) is 'Releases what a sender holds without knowing it, because the connection broke before it heard what it had claimed: its deliveries other than those named. Returns how many. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
+comment on function api.release_lost_webhooks(uuid, text, uuid[]) is 'Releases deliveries that a sender holds without knowing it, because the connection broke before it received its claim: all but those given. Returns how many. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
 
 -- Of run_maintenance: leases, the ready list, and what is older than 30 days, up to p_limit deliveries. It goes round the organizations with
 -- webhooks, and stays where there is more to delete; leases that have expired are seen to in every run. It waits for no row, because by then it holds rows of the

@@ -53,7 +53,7 @@ end;
 $$;
 
 comment on function api.record_webhooks(uuid, uuid[], uuid[], integer[], text[], double precision[], text[], double precision[]) is
-'Records attempts as parallel arrays: delivery, lease token, HTTP status, error class (null when an answer came), latency in seconds, the start of the answer, Retry-After in seconds. Any 2xx is success; 410 or five days of failures disable the config; other failures are retried as app.webhook_retry_schedule says. Returns a verdict for each delivery, as api.record_lookups does. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
+'Records attempts as parallel arrays: delivery, lease token, HTTP status, error class (null if there was a response), latency in seconds, the beginning of the response, Retry-After in seconds. Any 2xx is success; 410 or five days of failures disable the config; other failures are retried as app.webhook_retry_schedule says. Returns a verdict for each delivery, as api.record_lookups does. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
 
 -- One statement for all attempts. The lease token is the fencing token: an attempt under a lost lease matches no row, unless it succeeded
 -- and the delivery has not ended.

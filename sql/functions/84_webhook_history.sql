@@ -111,7 +111,7 @@ begin
 end;
 $$;
 
-comment on function api.get_webhook_delivery(uuid, uuid) is 'One webhook delivery with its body and attempt_log, an entry for each of the last hundred attempts: when, latency in milliseconds, HTTP status or error_class, and the first 1,024 characters of the answer. 404: webhook_delivery_not_found.';
+comment on function api.get_webhook_delivery(uuid, uuid) is 'One webhook delivery with its body and attempt_log, an entry for each of the last hundred attempts: time, latency in milliseconds, HTTP status or error_class, and the first 1,024 characters of the response. 404: webhook_delivery_not_found.';
 grant execute on function api.get_webhook_delivery(uuid, uuid) to authenticated;
 
 create or replace function api.resend_webhook_delivery(p_organization_id uuid, p_delivery_id uuid) returns json
@@ -126,7 +126,7 @@ begin
     perform from app.webhook_deliveries where organization_id = p_organization_id and id = p_delivery_id for update;
     v_delivery := app.find_webhook_delivery(p_organization_id, p_delivery_id);
     if v_delivery.status = 'sending' then
-        perform app.refuse(409, 'webhook_delivery_in_progress', 'The delivery is being sent at this moment');
+        perform app.refuse(409, 'webhook_delivery_in_progress', 'The delivery is being sent');
     end if;
 
     update app.webhook_deliveries
@@ -162,7 +162,7 @@ begin
 end;
 $$;
 
-comment on function api.recover_webhook_deliveries(uuid, jsonb) is 'Sends again all deliveries of events since {"since": timestamp} that have failed, or happened while webhooks were disabled: {recovered, since}. 400: invalid_since. 409: webhooks_disabled.';
+comment on function api.recover_webhook_deliveries(uuid, jsonb) is 'Resends all deliveries of events since {"since": timestamp} that have failed, or happened while webhooks were disabled: {recovered, since}. 400: invalid_since. 409: webhooks_disabled.';
 
 create or replace function app.check_receiver(p_organization_id uuid) returns void
 language plpgsql stable

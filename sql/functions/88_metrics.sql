@@ -213,4 +213,4 @@ begin
 end;
 $$;
 
-comment on function api.get_metrics() is 'What /metrics shows of all organizations, as one object: counters since the installation (work), the queue''s health, ages in seconds, and the state of PostgreSQL. Read-only and without a lock.';
+comment on function api.get_metrics() is 'What /metrics shows about all organizations, as one object: counters since the installation (work), the queue''s health, ages in seconds, and the state of PostgreSQL. Read-only and without a lock.';

@@ -36,15 +36,15 @@ begin
                  else app.found('read_only', 'ok', 'the database takes writes') end);
     return next (case when v_waiting > 0
                  then app.found('commits', 'problem', format('%s for a synchronous standby', app.counted(v_waiting, 'commit waits', 'commits wait')),
-                          format('Start the standby. To go on without it: take it out of synchronous_standby_names (%s), and select pg_reload_conf().', current_setting('synchronous_standby_names')))
+                          format('Start the standby. To continue without it: remove it from synchronous_standby_names (%s), and select pg_reload_conf().', current_setting('synchronous_standby_names')))
                  else app.found('commits', 'ok', 'no commit waits for a standby') end);
     return next (case when v_age > 1500000000
                  then app.found('transaction_ids', 'problem', format('the oldest transaction id is %s old; at 2.1 billion PostgreSQL stops', v_age),
                           'End what holds VACUUM back, then run VACUUM (FREEZE).')
                  else app.found('transaction_ids', 'ok', format('the oldest transaction id is %s old', v_age)) end);
     return next (case when pg_notification_queue_usage() > 0.1
-                 then app.found('notify_queue', 'problem', format('%s%% of the queue of notifications is used', round(pg_notification_queue_usage()::numeric * 100)),
-                          'A session that listens has been in a transaction for long: find it in pg_stat_activity and end it.')
+                 then app.found('notify_queue', 'problem', format('%s%% of the notification queue is used', round(pg_notification_queue_usage()::numeric * 100)),
+                          'A listening session has been in a transaction for too long: find it in pg_stat_activity and end it.')
                  else app.found('notify_queue', 'ok', 'notifications are delivered') end);
 end;
 $$;
@@ -65,13 +65,13 @@ declare
 begin
     select * into v_state from app.maintenance_state;
     if v_state.ran_at > v_now + interval '1 minute' then
-        return next app.found('clock', 'problem', format('maintenance ran at %s, which is still to come: the clock was set back', app.rfc3339(v_state.ran_at)),
-                        'Correct the clock of the database server. Everything goes on once that time has come.');
+        return next app.found('clock', 'problem', format('maintenance ran at %s, which is in the future: the clock was set back', app.rfc3339(v_state.ran_at)),
+                        'Correct the clock of the database server. Everything resumes once that time is reached.');
     end if;
     if v_state.ran_at < v_now - interval '2 minutes' then
         return next app.found('maintenance', 'problem',
                         case when v_state.ran_at = '-infinity' then 'maintenance has never run' else format('maintenance last ran at %s', app.rfc3339(v_state.ran_at)) end,
-                        'Start a worker, which runs it where pg_cron does not; look at what the checks pg_cron and transactions say.');
+                        'Start a worker, which runs it where pg_cron does not; see the checks pg_cron and transactions.');
     else
         return next app.found('maintenance', 'ok', format('maintenance ran at %s', app.rfc3339(v_state.ran_at)));
     end if;
@@ -83,7 +83,7 @@ begin
                                                  else format('none was violated at %s', app.rfc3339(v_state.checked_at)) end);
     end if;
     if not v_has_cron then
-        return next app.found('pg_cron', 'ok', 'pg_cron is not here: workers run the maintenance');
+        return next app.found('pg_cron', 'ok', 'pg_cron is not installed: workers run the maintenance');
         return;
     elsif not has_schema_privilege('cron', 'usage') or not has_table_privilege(to_regclass('cron.job')::oid, 'select') then
         return next app.found('pg_cron', 'ok', format('%s may not use pg_cron: workers run the maintenance', current_user));
@@ -105,9 +105,9 @@ begin
            into v_failure;
     end if;
     if v_count = 0 then
-        return next app.found('pg_cron', 'warning', 'pg_cron is here, and has no schedule of ours: workers run the maintenance', 'Run python -m pyshell migrate, which makes it.');
+        return next app.found('pg_cron', 'warning', 'pg_cron is installed, but has no schedule of ours: workers run the maintenance', 'Run python -m pyshell migrate, which creates it.');
     elsif v_missing is not null then
-        return next app.found('pg_cron', 'problem', format('gone from pg_cron: %s', v_missing), 'Run python -m pyshell migrate, which makes it.');
+        return next app.found('pg_cron', 'problem', format('missing from pg_cron: %s', v_missing), 'Run python -m pyshell migrate, which creates it.');
     elsif v_inactive is not null then
         return next app.found('pg_cron', 'problem', format('switched off in pg_cron: %s', v_inactive), 'select cron.alter_job(jobid, active => true) from cron.job where jobname like ''batch-lookups-%''.');
     elsif v_failure is not null then
@@ -132,13 +132,13 @@ begin
                                       upstream_unavailable_since timestamptz, upstream_consecutive_failures integer);
     return next (case when v_health.workers = 0 and v_health.ready_organizations > 0
                  then app.found('workers', 'problem', app.counted(v_health.ready_organizations, 'organization has work', 'organizations have work') || ', and no worker runs',
-                          'Start a worker: python -m pyshell worker. If one runs, read its log; a connection pooler in transaction mode is no place for it.')
+                          'Start a worker: python -m pyshell worker. If one runs, read its log; it cannot run through a connection pooler in transaction mode.')
                  when v_health.workers = 0
                  then app.found('workers', 'warning', 'no worker runs', 'Start a worker: python -m pyshell worker.')
-                 else app.found('workers', 'ok', app.counted(v_health.workers, 'worker has', 'workers have') || ' been heard of in the last 15 seconds') end);
+                 else app.found('workers', 'ok', app.counted(v_health.workers, 'worker has', 'workers have') || ' sent a heartbeat in the last 15 seconds') end);
     if v_health.expired_leases > 0 then
-        return next app.found('leases', 'warning', app.counted(v_health.expired_leases, 'item belongs', 'items belong') || ' to workers that have fallen silent',
-                        'They return to the queue with the next maintenance. If they do not, look at the checks maintenance and transactions.');
+        return next app.found('leases', 'warning', app.counted(v_health.expired_leases, 'item belongs', 'items belong') || ' to workers that have gone silent',
+                        'They return to the queue with the next maintenance. If they do not, see the checks maintenance and transactions.');
     end if;
     if v_waits.longest_unserved > 300 and v_health.workers > 0 and coalesce(v_health.upstream_unavailable_since, v_health.upstream_closed_until) is null then
         return next app.found('unserved', 'problem', format('an organization with ready items has not been served for %s seconds', round(v_waits.longest_unserved)),
@@ -147,7 +147,7 @@ begin
     if v_health.upstream_unavailable_since is not null then
         return next app.found('upstream', 'problem', format('the incentives API has not answered since %s (%s in a row)', app.rfc3339(v_health.upstream_unavailable_since),
                                app.counted(v_health.upstream_consecutive_failures, 'failure', 'failures')),
-                        'The log of the workers says what they meet; find out with its operator. Lookups go on by themselves when it answers; select api.resume_lookups() makes them at once.');
+                        'The log of the workers has its errors; ask its operator. Lookups resume by themselves when it answers; select api.resume_lookups() resumes them immediately.');
     elsif v_health.upstream_closed_until is not null then
         return next app.found('upstream', 'warning', format('lookups are paused until %s, by the incentives API or by an operator', app.rfc3339(v_health.upstream_closed_until)),
                         'api.audit_events has the pauses of operators, lookups.paused. If the incentives API keeps asking, lower lookups_per_second. select api.resume_lookups() ends a pause.');
@@ -178,7 +178,7 @@ begin
         if v_node.error is not null then
             v_found := true;
             return next app.found('nodes', 'problem', format('the node %s does not answer: %s', v_node.node, v_node.error),
-                            'Start it, or its standby. Its organizations wait, and nobody changes settings, organizations or keys meanwhile.');
+                            'Start it, or its standby. Meanwhile its organizations wait, and settings, organizations and keys cannot be changed.');
         elsif v_node.workers = 0 and v_node.has_shards and not v_central then
             v_found := true;
             return next app.found('nodes', 'problem', format('no worker serves the organizations of the node %s', v_node.node),
@@ -245,9 +245,9 @@ begin
     end if;
 
     return next (case when not pg_has_role('pg_read_all_stats', 'usage')
-                 then app.found('sessions', 'warning', format('%s does not see what sessions of other roles do, so nothing here knows how long their transactions are open', current_user),
+                 then app.found('sessions', 'warning', format('%s cannot see the sessions of other roles, so it is not known how long their transactions have been open', current_user),
                           format('As a superuser: grant pg_read_all_stats to %I.', current_user))
-                 else app.found('sessions', 'ok', 'the sessions of all roles are seen') end);
+                 else app.found('sessions', 'ok', 'the sessions of all roles are visible') end);
 
     v_found := false;
     for v_one in
@@ -303,11 +303,11 @@ begin
     loop
         return next (case when v_slot.is_lost
                      then app.found('wal', 'warning', format('the replication slot %s has lost WAL that its reader lacks', v_slot.slot_name),
-                              format('Make the reader anew, and: select pg_drop_replication_slot(%L).', v_slot.slot_name))
+                              format('Recreate the reader, and: select pg_drop_replication_slot(%L).', v_slot.slot_name))
                      when v_slot.active
                      then app.found('wal', 'warning', format('the replication slot %s, whose reader is behind, keeps %s of WAL', v_slot.slot_name, pg_size_pretty(v_slot.kept)),
-                              'Find out what holds its reader up: pg_stat_replication shows where it is.')
-                     else app.found('wal', 'problem', format('the replication slot %s, which nobody reads, keeps %s of WAL', v_slot.slot_name, pg_size_pretty(v_slot.kept)),
+                              'Find out what delays its reader: pg_stat_replication shows where it is.')
+                     else app.found('wal', 'problem', format('the replication slot %s, which has no reader, keeps %s of WAL', v_slot.slot_name, pg_size_pretty(v_slot.kept)),
                               format('If its reader is gone: select pg_drop_replication_slot(%L).', v_slot.slot_name)) end);
     end loop;
     if not found then
@@ -329,10 +329,10 @@ declare
     v_exists  boolean := exists (select from pg_publication where pubname = 'supabase_realtime');
 begin
     return next (case when v_missing is not null and current_setting('wal_level') = 'logical'
-                 then app.found('publication', 'warning', format('the publication supabase_realtime lacks %s, so Supabase''s Realtime tells nobody of them', v_missing),
+                 then app.found('publication', 'warning', format('the publication supabase_realtime lacks %s, so Supabase''s Realtime does not report their changes', v_missing),
                           format(case when v_exists then 'As the owner: alter publication supabase_realtime add table %s.'
                                       else 'As the owner: create publication supabase_realtime for table %s.' end, v_missing))
-                 else app.found('publication', 'ok', 'Supabase''s Realtime, where there is one, tells of jobs and reports') end);
+                 else app.found('publication', 'ok', 'Supabase''s Realtime, if there is one, reports changes of jobs and reports') end);
 end;
 $$;
 
@@ -346,7 +346,7 @@ declare
 begin
     return next (case when v_webhooks.oldest_due_age > 900
                  then app.found('webhooks', 'problem', format('%s due, the oldest for %s seconds', app.counted(v_webhooks.due, 'delivery is', 'deliveries are'), round(v_webhooks.oldest_due_age)),
-                          'Start a worker, which sends them; a receiver that is slow gets few at once, and delays its own.')
+                          'Start a worker, which sends them; a slow receiver gets few at once, and delays only its own.')
                  else app.found('webhooks', 'ok', app.counted(v_webhooks.due, 'delivery is', 'deliveries are') || ' due') end);
     for v_one in
         select o.id, o.name, c.failing_since, c.enabled, c.disabled_reason
@@ -357,7 +357,7 @@ begin
          limit 20
     loop
         return next app.found('receivers', 'warning',
-                        case when v_one.enabled then format('the receiver of organization %s has taken no webhook since %s', v_one.id, app.rfc3339(v_one.failing_since))
+                        case when v_one.enabled then format('the receiver of organization %s has accepted no webhook since %s', v_one.id, app.rfc3339(v_one.failing_since))
                              else format('the receiver of organization %s was disabled: %s', v_one.id, v_one.disabled_reason) end,
                         'Tell the organization: its webhook deliveries show what the receiver answered, and missed events can be recovered.');
     end loop;
@@ -376,7 +376,7 @@ declare
 begin
     return next (case when v_ids is not null
                  then app.found('clerk_links', 'problem', format('these organizations belong to another Clerk organization than the one they are linked to: %s', v_ids),
-                          'The members of both reach them. Create an organization for the new one, and link this one to its own.')
+                          'Members of both can access them. Create an organization for the new one, and link this one to its own.')
                  else app.found('clerk_links', 'ok', 'every organization is linked to its own Clerk organization, or to none') end);
 end;
 $$;
@@ -419,4 +419,4 @@ begin
 end;
 $$;
 
-comment on function api.diagnose() is 'For operators: what is wrong with the database, the queue, the incentives API and the webhooks. Each row is a check, its state (ok, warning or problem), what was found, and what to do. `python -m pyshell doctor` shows these and what only a process can see.';
+comment on function api.diagnose() is 'For operators: what is wrong with the database, the queue, the incentives API and the webhooks. Each row is a check, its state (ok, warning or problem), what was found, and what to do. `python -m pyshell doctor` shows these and those that only a process can check.';

@@ -68,7 +68,7 @@ begin
     if p_url is null or p_url !~ '^https?://[^/ ]+/' or p_service_role_key is null or p_service_role_key = '' then
         perform app.refuse(
             400, 'invalid_worker_url', 'The URL of the worker endpoint and the service role key are required',
-            'The URL is such as https://api.example.com/functions/v1/batch-lookups-worker.');
+            'The URL looks like https://api.example.com/functions/v1/batch-lookups-worker.');
     end if;
     perform app.keep_secret('batch_lookups_worker_url', p_url);
     perform app.keep_secret('batch_lookups_service_role_key', p_service_role_key);

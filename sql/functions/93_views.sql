@@ -35,7 +35,7 @@ $view$);
 comment on view api.jobs is 'Batches: status, counters, percent done, and how long it took or has taken so far.';
 comment on column api.jobs.organization_id is 'The organization that uploaded it.';
 comment on column api.jobs.id is 'Its id, which the HTTP API calls job_id.';
-comment on column api.jobs.name is 'The name that the upload gave it; null: none.';
+comment on column api.jobs.name is 'The name given by the upload; null: none.';
 comment on column api.jobs.status is 'pending, processing, completed, failed (every item failed) or cancelled.';
 comment on column api.jobs.total_items is 'Sites in the batch.';
 comment on column api.jobs.processed_items is 'Sites whose lookup has ended, completed and failed together.';
@@ -45,8 +45,8 @@ comment on column api.jobs.report_id is 'Its report in api.reports.';
 comment on column api.jobs.created_at is 'When it was uploaded.';
 comment on column api.jobs.started_at is 'When the first lookup was claimed; null: none yet.';
 comment on column api.jobs.completed_at is 'When it ended, whether completed, failed or cancelled; null: it is open.';
-comment on column api.jobs.took is 'From the first claim to the end, or to the latest change so far.';
-comment on column api.jobs.labels is 'The labels that the upload gave it, as an object; {}: none.';
+comment on column api.jobs.took is 'From the first claim to the end or, while it is open, to the latest change.';
+comment on column api.jobs.labels is 'The labels given by the upload, as an object; {}: none.';
 grant select on api.jobs to authenticated, service_role;
 
 select app.replace_view('items', $view$
@@ -86,27 +86,27 @@ comment on view api.items is 'Sites of batches with their results; position is t
 comment on column api.items.organization_id is 'The organization that uploaded it.';
 comment on column api.items.job_id is 'Its batch in api.jobs.';
 comment on column api.items.id is 'Its id.';
-comment on column api.items.position is 'Place in the upload, from 0.';
+comment on column api.items.position is 'Position in the upload, from 0.';
 comment on column api.items.status is 'pending, processing, completed or failed.';
-comment on column api.items.reference_id is 'The uploader''s own id of the site.';
+comment on column api.items.reference_id is 'The uploader''s own id for the site.';
 comment on column api.items.address is 'street_1, street_2, city, state_or_province_code, postal_code and country_code, as an object.';
 comment on column api.items.building_type is 'RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME or COMMERCIAL.';
-comment on column api.items.device_ids is 'Ids of the devices that were asked about; one that repeats is a quantity.';
+comment on column api.items.device_ids is 'Ids of the devices that were asked about; a repeated id is a quantity.';
 comment on column api.items.utility is 'Name of the utility that the lookup found.';
-comment on column api.items.utility_eiaid is 'Number of that utility at the US Energy Information Administration; null: none.';
+comment on column api.items.utility_eiaid is 'Number of that utility, assigned by the US Energy Information Administration; null: none.';
 comment on column api.items.eligible is 'Whether any program pays for it; null: not completed.';
 comment on column api.items.total_incentive_amount is 'US dollars, as the provider gave it; null: not completed, or no number.';
-comment on column api.items.result is 'The whole answer of the incentives API; null: not completed.';
+comment on column api.items.result is 'The full answer of the incentives API; null: not completed.';
 comment on column api.items.error_code is 'Why it failed, such as upstream_timeout; null: it has not failed.';
 comment on column api.items.error_message is 'The error in words.';
-comment on column api.items.warnings is 'What looks wrong with the input but did not stop it.';
+comment on column api.items.warnings is 'What looks wrong with the input but did not prevent the lookup.';
 comment on column api.items.retry_count is 'Attempts beyond the first.';
 comment on column api.items.retry_at is 'When it is retried; null: it is not waiting.';
 comment on column api.items.created_at is 'When it was uploaded.';
 comment on column api.items.processed_at is 'When its lookup ended; null: not yet.';
 comment on column api.items.source is 'The columns of the file that it came from, or its metadata, as an object; null: neither.';
-comment on column api.items.reused_from_job_id is 'With reuse_results: the batch of the site whose result this one was given; null: it has its own.';
-comment on column api.items.reused_from_position is 'Place of that site in its batch, from 0.';
+comment on column api.items.reused_from_job_id is 'With reuse_results: the batch of the site whose result was reused; null: the result is its own.';
+comment on column api.items.reused_from_position is 'Position of that site in its batch, from 0.';
 grant select on api.items to authenticated, service_role;
 
 select app.replace_view('uploads', $view$
@@ -115,12 +115,12 @@ select u.organization_id, u.id, u.name, u.status, u.job_id, u.total_rows, u.vali
   from public.lookup_uploads u
 $view$);
 
-comment on view api.uploads is 'Drafts, and what became of those that were started. Expired ones are there until they are deleted, a minute later.';
+comment on view api.uploads is 'Drafts, and those that were started, with their batches. Expired ones remain until they are deleted, within a minute.';
 comment on column api.uploads.organization_id is 'The organization that uploaded it.';
 comment on column api.uploads.id is 'Its id, which the HTTP API calls upload_id.';
 comment on column api.uploads.name is 'Its name, such as that of the file; null: none.';
 comment on column api.uploads.status is 'draft or started.';
-comment on column api.uploads.job_id is 'The batch that it became, which may have been deleted; null: it is a draft.';
+comment on column api.uploads.job_id is 'The batch created from it, which may have been deleted; null: it is a draft.';
 comment on column api.uploads.total_rows is 'Rows of the file: valid, invalid and skipped ones.';
 comment on column api.uploads.valid_rows is 'Rows that would be looked up.';
 comment on column api.uploads.invalid_rows is 'Rows with problems, which api.upload_rows names.';
@@ -140,12 +140,12 @@ $view$);
 comment on view api.upload_rows is 'Rows of uploads with what is wrong with each: select * from api.upload_rows where problems is not null.';
 comment on column api.upload_rows.organization_id is 'The organization that uploaded it.';
 comment on column api.upload_rows.upload_id is 'Its upload in api.uploads.';
-comment on column api.upload_rows.position is 'Place among the rows, from 0.';
-comment on column api.upload_rows.line is 'Line of the file, or row of the sheet, on which it begins.';
+comment on column api.upload_rows.position is 'Position among the rows, from 0.';
+comment on column api.upload_rows.line is 'Line of the file, or row of the sheet, where it begins.';
 comment on column api.upload_rows.cells is 'Its cells as they were sent.';
-comment on column api.upload_rows.edits is '{number of the column, from 1: text} in place of cells; null: nothing was edited.';
+comment on column api.upload_rows.edits is '{number of the column, from 1: text}, which replaces cells; null: nothing was edited.';
 comment on column api.upload_rows.skipped is 'Whether it is left out.';
-comment on column api.upload_rows.problems is '[{field, code, value}]; null: it is valid, or skipped. api.get_upload_rows has words for them.';
+comment on column api.upload_rows.problems is '[{field, code, value}]; null: it is valid, or skipped. api.get_upload_rows returns them as messages.';
 comment on column api.upload_rows.warnings is '[{field, code, was, now}]; null: none.';
 grant select on api.upload_rows to authenticated, service_role;
 
@@ -155,12 +155,12 @@ select u.organization_id, u.day, u.job_id, j.name, u.lookups
   left join public.batch_lookup_jobs j on j.organization_id = u.organization_id and j.id = u.job_id
 $view$);
 
-comment on view api.usage is 'Lookups by day and batch: each attempt counts, retries too.';
+comment on view api.usage is 'Lookups by day and batch: each attempt counts, including retries.';
 comment on column api.usage.organization_id is 'The organization that the lookups were made for.';
 comment on column api.usage.day is 'The day in UTC.';
 comment on column api.usage.job_id is 'The batch in api.jobs, which may have been deleted.';
 comment on column api.usage.name is 'The name of the batch; null: none, or it was deleted.';
-comment on column api.usage.lookups is 'Lookups that were claimed on that day and not given back unsent.';
+comment on column api.usage.lookups is 'Lookups that were claimed on that day and not released unsent.';
 grant select on api.usage to authenticated, service_role;
 
 select app.replace_view('reports', $view$
@@ -182,7 +182,7 @@ comment on column api.reports.eligible_sites is 'Sites that are eligible for at 
 comment on column api.reports.total_incentive_value is 'US dollars, all sites together.';
 comment on column api.reports.created_at is 'When its batch was uploaded.';
 comment on column api.reports.completed_at is 'When its batch ended; null: it is open.';
-comment on column api.reports.conditional_incentive_amount is 'US dollars that depend on facts about the households which nobody told; in no total.';
+comment on column api.reports.conditional_incentive_amount is 'US dollars that depend on facts about the households that were not given; in no total.';
 grant select on api.reports to authenticated, service_role;
 
 select app.replace_view('report_sites', $view$
@@ -196,9 +196,9 @@ $view$);
 comment on view api.report_sites is 'Sites of reports: utility, eligible or not, and the amount in US dollars.';
 comment on column api.report_sites.organization_id is 'The organization that it belongs to.';
 comment on column api.report_sites.report_id is 'Its report in api.reports.';
-comment on column api.report_sites.position is 'Place in the upload, from 0.';
+comment on column api.report_sites.position is 'Position in the upload, from 0.';
 comment on column api.report_sites.item_id is 'Its item in api.items, which may have been deleted.';
-comment on column api.report_sites.reference_id is 'The uploader''s own id of the site.';
+comment on column api.report_sites.reference_id is 'The uploader''s own id for the site.';
 comment on column api.report_sites.street_1 is 'First line of the address.';
 comment on column api.report_sites.street_2 is 'Second line of the address; null: none.';
 comment on column api.report_sites.city is 'City.';
@@ -212,7 +212,7 @@ comment on column api.report_sites.utility_name is 'Name of the utility.';
 comment on column api.report_sites.eligible is 'Whether any program pays for the site.';
 comment on column api.report_sites.total_incentive_amount is 'US dollars, all programs together.';
 comment on column api.report_sites.created_at is 'When its lookup was completed.';
-comment on column api.report_sites.conditional_incentive_amount is 'US dollars that depend on facts about the household which nobody told; in no total.';
+comment on column api.report_sites.conditional_incentive_amount is 'US dollars that depend on facts about the household that were not given; in no total.';
 grant select on api.report_sites to authenticated, service_role;
 
 select app.replace_view('report_programs', $view$
@@ -223,11 +223,11 @@ select p.organization_id, p.report_id, p.position, s.reference_id, s.country_cod
   join public.incentive_report_sites s on s.organization_id = p.organization_id and s.report_id = p.report_id and s.position = p.position
 $view$);
 
-comment on view api.report_programs is 'The programs that each site of a report is eligible for, a row each, with the amount in US dollars.';
+comment on view api.report_programs is 'The programs that each site of a report is eligible for, one row each, with the amount in US dollars.';
 comment on column api.report_programs.organization_id is 'The organization that it belongs to.';
 comment on column api.report_programs.report_id is 'Its report in api.reports.';
 comment on column api.report_programs.position is 'The site: its place in the upload, from 0, as in api.report_sites.';
-comment on column api.report_programs.reference_id is 'The uploader''s own id of the site.';
+comment on column api.report_programs.reference_id is 'The uploader''s own id for the site.';
 comment on column api.report_programs.country_code is 'Where the site is: US or CA.';
 comment on column api.report_programs.state_or_province_code is 'Where the site is: two letters, such as TX or ON.';
 comment on column api.report_programs.utility_eiaid is 'Number of the site''s utility at the US Energy Information Administration; null: none.';
@@ -312,15 +312,15 @@ select w.organization_id, w.minute, w.kind, w.outcome, nullif(w.error_class, '')
 $view$);
 
 comment on view api.work_history is 'The outcomes of each minute of the last 30 days: lookups, batches that ended, webhook attempts, pauses. Sum them: recent minutes may have several rows for the same outcome.';
-comment on column api.work_history.organization_id is 'The organization whose work it was; for a pause, the one whose lookup ran into it.';
+comment on column api.work_history.organization_id is 'The organization whose work it was; for a pause, the one whose lookup met it.';
 comment on column api.work_history.minute is 'The beginning of the minute.';
 comment on column api.work_history.kind is 'lookup, job, webhook or pause.';
-comment on column api.work_history.outcome is 'lookup: completed, failed, retried (it will be tried again) or deduplicated; job: completed, failed or cancelled; webhook: delivered, failed or retried; pause: outage or retry_after.';
+comment on column api.work_history.outcome is 'lookup: completed, failed, retried (another attempt follows) or deduplicated; job: completed, failed or cancelled; webhook: delivered, failed or retried; pause: outage or retry_after.';
 comment on column api.work_history.error_class is 'The error code of a lookup, such as upstream_timeout; http_4xx, http_5xx or the class of the error of a webhook; null: none.';
 comment on column api.work_history.items is 'How many.';
-comment on column api.work_history.latency_seconds is 'How long the answers took, in seconds, all together: sum(latency_seconds) / sum(items) is the mean.';
+comment on column api.work_history.latency_seconds is 'How long the answers took, in seconds, in total: sum(latency_seconds) / sum(items) is the mean.';
 comment on column api.work_history.latency_buckets is 'How many answers took up to 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30 and 60 seconds, and longer.';
-comment on column api.work_history.wait_seconds is 'Of items that ended: the seconds from the upload until the lookup that ended them began, all together.';
+comment on column api.work_history.wait_seconds is 'Of items that ended: the seconds from the upload until the lookup that ended them began, in total.';
 comment on column api.work_history.wait_buckets is 'How many items waited up to 1, 5, 15, 60, 300, 900, 3600, 14400 and 86400 seconds, and longer.';
 grant select on api.work_history to authenticated, service_role;
 
@@ -330,13 +330,13 @@ select nullif(e.organization_id, '00000000-0000-0000-0000-000000000000'::uuid) a
   from app.audit_events e
 $view$);
 
-comment on view api.audit_events is 'Who made, changed, revoked or linked what: API keys, webhooks, organizations, settings, pauses, catalogues. Members see it as admins of their organization.';
+comment on view api.audit_events is 'Who created, changed, revoked or linked what: API keys, webhooks, organizations, settings, pauses, catalogues. Members see it as admins of their organization.';
 comment on column api.audit_events.organization_id is 'The organization; null: the installation itself, such as its settings.';
 comment on column api.audit_events.id is 'A UUID of version 7: later events have greater ids.';
 comment on column api.audit_events.action is 'What happened, such as api_key.created.';
 comment on column api.audit_events.actor_type is 'api_key; user: of Clerk; operator: somebody with SQL access or the command line; system: the product itself.';
 comment on column api.audit_events.actor_id is 'The id of the API key, the id of the user, or the role of the operator in the database; null: not known.';
-comment on column api.audit_events.target_id is 'The id of what it was done to; null: the action names it.';
+comment on column api.audit_events.target_id is 'The id of what was acted on; null: the action implies it.';
 comment on column api.audit_events.details is 'Further facts, never a secret.';
 comment on column api.audit_events.created_at is 'When it happened.';
 grant select on api.audit_events to authenticated, service_role;
@@ -432,9 +432,9 @@ $view$, '{nodes}', case when app.spans_nodes() then 'app.nodes_together()'
 comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the rate and concurrency limits, and the state of the incentives API: since when it is unavailable, until when no lookup starts (an outage, or a Retry-After), and how long a lookup takes when it is not under load.';
 comment on column api.queue_health.blocking_transactions is 'Transactions open for over a second that hold rows or tables of the queue, and so may hold up an organization: [{pid, since, user, application, state, query}]. pg_terminate_backend(pid) ends one; pid is null for a prepared transaction.';
 comment on column api.queue_health.open_jobs is 'Jobs that are pending or processing.';
-comment on column api.queue_health.ready_items is 'Items that may be claimed and never were, including those that wait for the answer of a duplicate.';
-comment on column api.queue_health.held_items is 'Items that may not be claimed: their job waits to be continued, or their organization for the next month.';
-comment on column api.queue_health.items_waiting_for_retry is 'Items that were claimed and wait for a retry. While a batch some of whose items were answered before their turn (reuse_results, deduplicate_seconds) is still being claimed, as many of those that wait count as ready.';
+comment on column api.queue_health.ready_items is 'Items that have never been claimed and may be claimed now, including those that wait for the answer of a duplicate.';
+comment on column api.queue_health.held_items is 'Items that may not be claimed, because their job waits to be continued, or their organization for the next month.';
+comment on column api.queue_health.items_waiting_for_retry is 'Items that were claimed and wait for a retry. While a batch is still being claimed and some of its items were answered before their turn (reuse_results, deduplicate_seconds), as many of the waiting items count as ready.';
 comment on column api.queue_health.items_in_flight is 'Items that workers are looking up.';
 comment on column api.queue_health.expired_leases is 'Items whose worker has been silent for longer than its lease.';
 comment on column api.queue_health.oldest_open_job is 'Age of the oldest open job; null: none is open.';
@@ -442,10 +442,10 @@ comment on column api.queue_health.ready_organizations is 'Organizations with so
 comment on column api.queue_health.workers is 'Workers seen in the last 15 seconds.';
 comment on column api.queue_health.lookups_per_second is 'The rate limit, in lookups a second; null: none.';
 comment on column api.queue_health.max_in_flight is 'The concurrency limit of all workers together.';
-comment on column api.queue_health.concurrency_limit is 'How many lookups at once the incentives API seems to handle; null: not known yet.';
+comment on column api.queue_health.concurrency_limit is 'How many concurrent lookups the incentives API seems to handle; null: not known yet.';
 comment on column api.queue_health.upstream_unavailable_since is 'When the circuit breaker opened; null: it is closed.';
 comment on column api.queue_health.upstream_consecutive_failures is 'Failures since the last answer.';
-comment on column api.queue_health.upstream_closed_until is 'No lookup starts before, because of an outage or a Retry-After; null: they may start.';
+comment on column api.queue_health.upstream_closed_until is 'No lookup starts before this time, because of an outage or a Retry-After; null: lookups may start.';
 comment on column api.queue_health.upstream_base_latency is 'Seconds that a lookup takes when the incentives API is not under load.';
 comment on column api.queue_health.maintenance_ran_at is 'When maintenance ran last; null: never.';
 grant select on api.queue_health to service_role;
@@ -503,7 +503,7 @@ select null::text    as reference_id,
 $view$);
 
 comment on view api.sites is 'An empty view with the columns of a CSV upload: create temp table sites (like api.sites), \copy a file into it, call api.create_batch_lookup_from. device_ids such as 1;4.';
-comment on column api.sites.reference_id is 'Your own id of the site, unique in a batch.';
+comment on column api.sites.reference_id is 'Your own id for the site, unique in a batch.';
 comment on column api.sites.street_1 is 'First line of the address.';
 comment on column api.sites.street_2 is 'Second line of the address; null or empty: none.';
 comment on column api.sites.city is 'City.';
@@ -511,5 +511,5 @@ comment on column api.sites.state_or_province_code is 'Two letters, such as TX o
 comment on column api.sites.postal_code is 'ZIP code or Canadian postal code.';
 comment on column api.sites.country_code is 'US or CA.';
 comment on column api.sites.building_type is 'RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME or COMMERCIAL.';
-comment on column api.sites.device_ids is 'Ids of devices, such as 1;4; one that repeats is a quantity.';
+comment on column api.sites.device_ids is 'Ids of devices, such as 1;4; a repeated id is a quantity.';
 grant select on api.sites to authenticated, service_role;

@@ -121,7 +121,7 @@ begin
                    else k.partmethod is not null end
          union all
         select f.oid::regprocedure::text, case when f.proargnames[1] = 'p_organization_id' then 'does not run at the node of its organization'
-                                               else 'is delegated, though its first argument is no organization' end
+                                               else 'is delegated, though its first argument is not an organization' end
           from pg_catalog.pg_proc f
           left join pg_catalog.pg_dist_object o on o.classid = 'pg_catalog.pg_proc'::regclass and o.objid = f.oid
          where f.pronamespace = 'api'::regnamespace
@@ -201,4 +201,4 @@ begin
 end;
 $$;
 
-comment on function api.other_nodes() is 'At the coordinator of a cluster, the other nodes: notifications are heard at the node that sends them alone. No rows anywhere else.';
+comment on function api.other_nodes() is 'At the coordinator of a cluster, the other nodes: only the node that sends a notification delivers it. No rows anywhere else.';

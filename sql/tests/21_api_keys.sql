@@ -50,11 +50,11 @@ select is(array[:'made'::json ->> 'expires_at', :'made'::json #>> '{allowed_netw
 select lives_ok(format($$ select api.create_api_key(%L, sha256('less'), 'leap_live_', 'less', 'less', p_expires_at => '2099-01-01Z', p_allowed_networks => '{203.0.113.7/32}', p_created_by => %L) $$,
     :'org', :'made'::json ->> 'id'), 'a key makes keys with stricter limits');
 select throws_ok(format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', %s, p_created_by => %L) $$, :'org', o, :'maker'), 'PT403',
-    'A key can make only keys that end no later and are used from no other networks than itself', 'a key makes none with ' || o)
+    'A key can create only keys that expire no later and allow no other networks than its own', 'a key makes none with ' || o)
   from unnest(array['p_expires_at => ''2100-01-02Z''', 'p_allowed_networks => ''{203.0.113.0/24,203.0.114.0/24}''', 'p_allowed_networks => ''{203.0.0.0/16}''',
                     'p_allowed_networks => ''{::/0}''']) o;
 select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('x'), 'xxxx', '{"expires_at": "2101-01-01T00:00:00Z"}', p_created_by => %L) $$, :'org', :'maker', :'maker'), 'PT403',
-    'A key can make only keys that end no later and are used from no other networks than itself', 'a key does not extend itself');
+    'A key can create only keys that expire no later and allow no other networks than its own', 'a key does not extend itself');
 select is(api.create_api_key(:'other_org', sha256('other'), 'leap_live_', 'ther', p_created_by => :'maker') ->> 'expires_at', null, 'a key of another organization limits nothing');
 select throws_ok(format($$ select api.%s(%L, %L%s, p_granted_scopes => '{keys:admin}') $$, f, :'org', :'maker', case f when 'rotate_api_key' then ', sha256(''x''), ''xxxx''' else '' end), 'PT403', 'You cannot manage keys with scopes that you lack: ' || m,
     'nobody calls ' || f || ' for a key that may do more than they')
@@ -88,7 +88,7 @@ select count(api.request_api_key(:'many', sha256(('key ' || n)::bytea), 'leap_li
   from generate_series(1, 100) n \gset
 select throws_ok(
     format($$ select api.request_api_key(%L, sha256('another'), 'leap_live_', 'last', '{}', app.all_scopes()) $$, :'many'),
-    'PT409', 'The organization has 100 API keys that work', 'an organization has a hundred keys that work');
+    'PT409', 'The organization already has 100 valid API keys', 'an organization has a hundred keys that work');
 select lives_ok(
     format($$ select api.rotate_api_key(%L, %L, sha256('successor'), 'last', '{}', app.all_scopes()) $$, :'many', (select min(id::text) from app.api_keys where organization_id = :'many')),
     'each of them can be rotated');

@@ -11,7 +11,7 @@ select results_eq('select name, open_jobs, open_items, last_upload_at is not nul
 select api.rename_organization(:'org', 'Initech');
 select is((select name from app.organizations where id = :'org'), 'Initech', 'an organization can be renamed');
 select throws_ok(format($$ select api.rename_organization(%L, 'Globex') $$, :'org'), 'PT409', 'Another organization has this name', 'a name belongs to one organization');
-select throws_ok(format($$ select api.rename_organization(%L, 'clerk:x') $$, :'org'), 'PT409', 'Names that begin with clerk: belong to the organizations that users of Clerk made', 'an operator gives no name that a user of Clerk may have');
+select throws_ok(format($$ select api.rename_organization(%L, 'clerk:x') $$, :'org'), 'PT409', 'Names that begin with clerk: are reserved for organizations created through Clerk', 'an operator gives no name that a user of Clerk may have');
 select throws_ok(format($$ select api.rename_organization(%L, ' ') $$, :'org'), 'PT400', 'name must be a string of 1 to 200 characters', 'a name is not empty');
 select throws_ok(format($$ select api.rename_organization(%L, 'x') $$, gen_random_uuid()), 'PT404', 'Organization not found', 'an unknown organization cannot be renamed');
 

@@ -39,7 +39,7 @@ select throws_ok(
     'a prefix without its leading zero is refused');
 select pg_temp.refuses('utility_service_areas', 1, '{"prefix": "8x"}', 'prefix "8x" is not the beginning of a postal code', 'a prefix begins a postal code');
 select pg_temp.refuses('utility_service_areas', 1, '{"utility_key": "wy-none"}', 'utility_key "wy-none" is not in utilities', 'a service area needs its utility');
-select pg_temp.refuses('programs', 2, '{"scope": "city"}', 'scope "city" is none of state, utility', 'a scope is one of two');
+select pg_temp.refuses('programs', 2, '{"scope": "city"}', 'scope "city" is not one of state, utility', 'a scope is one of two');
 select pg_temp.refuses('programs', 1, '{"scope": "state"}', 'a program of scope state has no rows in program_utilities', 'a program of the state names no utilities');
 select pg_temp.refuses('programs', 2, '{"scope": "utility"}', 'a program of scope utility needs a row in program_utilities', 'a program of a utility names its utilities');
 select pg_temp.refuses('program_tiers', 1, '{"amount_type": "per_unit", "unit": null}', 'unit goes with amount_type per_unit, and only with it', 'an amount per unit needs the unit');
@@ -57,7 +57,7 @@ select pg_temp.refuses('program_tiers', 1, '{"category_keys": "test_pump test_bo
 select pg_temp.refuses('program_tiers', 1, '{"device_ids": "9001 77777777"}', 'device_ids "77777777" is not in devices', 'devices of a tier are known');
 select pg_temp.refuses('program_tiers', 1, '{"device_ids": "9001 9003"}', 'device 9003 is of none of the categories test_pump', 'devices of a tier are of its categories');
 select pg_temp.refuses('program_tiers', 1, '{"device_ids": "14"}', 'device 14 is of none of the categories test_pump', 'devices of a tier that another catalogue has are of its categories');
-select pg_temp.refuses('program_tiers', 1, '{"building_types": "CASTLE"}', 'building_types "CASTLE" is none of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL', 'building types of a tier are known');
+select pg_temp.refuses('program_tiers', 1, '{"building_types": "CASTLE"}', 'building_types "CASTLE" is not one of RESIDENTIAL, MULTIFAMILY, MANUFACTURED_HOME, COMMERCIAL', 'building types of a tier are known');
 select pg_temp.refuses('program_tiers', 1, '{"excludes": "wy-none"}', 'excludes "wy-none" is not in programs', 'a tier excludes programs that there are');
 select pg_temp.refuses('program_tiers', 1, '{"excludes": "wy-rebates"}', 'excludes its own program, whose offers are alternatives anyway', 'a tier does not exclude its own program');
 select throws_ok($$ select api.import_catalogue(jsonb_set(jsonb_set(jsonb_set(pg_temp.catalogue(), '{program_tiers,0,excludes}', '"wy-grant"'),
@@ -94,7 +94,7 @@ select throws_ok($$ select api.import_catalogue('{"boats": []}') $$, 'PT400', 'U
 select throws_ok($$ select api.import_catalogue('{"devices": [1]}') $$, 'PT400', 'Each file of a catalogue must be an array of objects', 'a file of a catalogue is an array of rows');
 select throws_ok($$ select api.import_catalogue('{"devices": []}') $$, 'PT400', 'catalogue must be the name of the catalogue', 'a catalogue has a name');
 select throws_ok(format($$ select api.import_catalogue(pg_temp.catalogue() || jsonb_build_object('source', %L::jsonb)) $$, v), 'PT400',
-    'source must be the beginning of what the programs have as their source', 'a catalogue takes over no programs of every source: ' || v)
+    'source must be a prefix of the source of the programs', 'a catalogue takes over no programs of every source: ' || v)
   from unnest(array['""', '" "', '["x"]', 'null']) v;
 
 -- What another catalogue has

@@ -17,7 +17,7 @@ select is((api.import_catalogue(api.export_catalogue('starter')::jsonb, true) ->
 select pg_temp.import('devices', 1, null);
 select ok(not api.export_catalogue('test')::jsonb -> 'devices' @> '[{"id": "9001"}]', 'what is retired is not exported');
 select is((api.import_catalogue(:'exported') #>> '{devices,changed}')::integer, 1, 'an earlier export undoes an import');
-select throws_ok($$ select api.export_catalogue('none') $$, 'PT404', 'There is no catalogue of this name', 'an unknown catalogue is not exported');
+select throws_ok($$ select api.export_catalogue('none') $$, 'PT404', 'There is no catalogue with this name', 'an unknown catalogue is not exported');
 
 -- Dry run
 select is(

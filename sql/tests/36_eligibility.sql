@@ -41,7 +41,7 @@ select pg_temp.import();
 -- As a release of before could leave it.
 delete from app.device_category_sizes where category_key = 'test_pump';
 select results_eq($$ select eligible, amount, details, failed, ignored ->> 0 from pg_temp.results('[9001]') $$,
-    $$ values (false, 0.00, 'Not eligible', '["Size: not told (ton), and none is typical"]'::jsonb, 'Owner status: for a homeowner or a renter') $$,
+    $$ values (false, 0.00, 'Not eligible', '["Size: not given (ton), and there is no typical one"]'::jsonb, 'Owner status: for a homeowner or a renter') $$,
     'an offer by a size that nobody knows pays nothing');
 select results_eq($$ select eligible, amount from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 4}}}') $$, $$ values (true, 400.00) $$,
     'an offer by a size that only the request tells pays by that');

@@ -19,9 +19,9 @@ select throws_ok(format('select api.update_organization(%L, %L)', :'org', c), 'P
   from (values
         ('The body must be an object with company, device_names or device_name_changes', array['{}', '[]', '{"name": "x"}']),
         ('company must be null, or 1 to 100 characters of A-Z, a-z, 0-9 and . _ ~ -', array['{"company": "a b"}', '{"company": 5}']),
-        ('device_names must be ids of devices by names of 1 to 200 characters',
+        ('device_names must map names of 1 to 200 characters to device ids',
          array['{"device_names": {"x": 777777}}', '{"device_names": {"x": "9001"}}', '{"device_names": null}']),
-        ('device_name_changes must be ids of devices, or null, by names of 1 to 200 characters',
+        ('device_name_changes must map names of 1 to 200 characters to device ids or null',
          array['{"device_name_changes": {"x": 777777}}', '{"device_name_changes": null}'])) r (m, cs), unnest(cs) c;
 select is(
     api.update_organization(:'org', '{"device_name_changes": {"Wee one": 9001, "nobody knows": null}}')::jsonb -> 'device_names',

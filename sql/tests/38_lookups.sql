@@ -3,7 +3,7 @@ select plan(18);
 \ir lookups.psql
 
 -- Applications
-select throws_ok($$ select pg_temp.lookup('[9001]', '{"create_application": true}') $$, 'PT400', 'Applications need the organization''s company, and it has none', 'an application needs a company');
+select throws_ok($$ select pg_temp.lookup('[9001]', '{"create_application": true}') $$, 'PT400', 'Applications need the organization''s company, which is not set', 'an application needs a company');
 select is_empty('select from public.applications', 'nothing is filed for an organization without a company');
 savepoint before;
 select is(api.lookup_incentives(:'org', pg_temp.request('[9001]', '{"create_application": true}'), 'https://connect.example.com', true)::jsonb ? 'connect_url',

@@ -41,7 +41,7 @@ select ok(length(lines) < 9000000 and last_position between 80 and 90, 'a piece 
 select is((api.get_batch_lookup_results(:'other_org', :'large')).last_position, null, 'lines without the results are one piece');
 select throws_ok(
     format($$ select api.get_batch_lookup(%L, %L, true) $$, :'other_org', :'large'), 'PT400',
-    'The job has too many items for one answer, or too large ones: include_items answers up to 500 items and 8 MB', 'a job does not include more than 8 MB of items');
+    'The job has too many or too large items for one response: include_items returns up to 500 items and 8 MB', 'a job does not include more than 8 MB of items');
 
 select * from finish();
 rollback;

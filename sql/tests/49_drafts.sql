@@ -49,7 +49,7 @@ select throws_ok(format($$ select api.create_upload(%L, (select jsonb_build_arra
 select throws_ok(format($$ select api.create_upload(%L, jsonb_build_array(jsonb_build_object('metadata', jsonb_build_object(repeat('k', 65536), 1)))) $$, :'org'), 'PT400',
                  'The names of all columns have 65616 bytes; they may have 65,536', 'the columns of a draft of JSON have no longer names than those of a file');
 select api.update_settings('{"max_open_uploads": 1}') as settings \gset
-select throws_ok(format($$ select api.create_upload(%L, pg_temp.items(1)) $$, :'org'), 'PT409', 'The organization has 3 drafts already', 'an organization has a limited number of drafts');
+select throws_ok(format($$ select api.create_upload(%L, pg_temp.items(1)) $$, :'org'), 'PT409', 'The organization already has 3 drafts', 'an organization has a limited number of drafts');
 
 -- The end
 select is(api.delete_upload(:'org', :'id') ->> 'message', 'Upload deleted successfully', 'an upload can be deleted');

@@ -29,7 +29,7 @@ select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id
                ('{"columns": {"city": []}}', 'columns must be an object of fields and their columns, by name or by number, or null', 'a column is a name or a number'),
                ('{"defaults": {"city": {}}}', 'defaults must be an object of fields and their values', 'a default is a value'),
                ('{"value_maps": {"city": {"a": "b"}}}', 'value_maps must be {field: {text: value}} for country_code, state_or_province_code, building_type or device_ids', 'only words of a vocabulary are mapped'),
-               ('{"edits": [{"position": 7, "column": 1, "value": "x"}]}', 'edits must be for rows at positions from 0 to 6; 7 is none', 'an edit is of a row that exists'),
+               ('{"edits": [{"position": 7, "column": 1, "value": "x"}]}', 'edits must be for rows at positions from 0 to 6, not 7', 'an edit is of a row that exists'),
                ('{"skip": ["x"]}', 'skip must be an array of positions of rows, or {"problem": a code, "field": ...}', 'rows are skipped by their positions'),
                ('{"name": " "}', 'name must be a string of 1 to 200 characters', 'the name of a draft is not empty')) v (c, message, what);
 
@@ -41,7 +41,7 @@ language sql as $$
 $$;
 select lives_ok(format($$ select api.update_upload(%L, %L, pg_temp.long_edits(0, 299)) $$, :'org', :'large'), 'many long cells can be edited');
 select throws_ok(format($$ select api.update_upload(%L, %L, pg_temp.long_edits(300, 699)) $$, :'org', :'large'), 'PT400',
-    'edits must be at most 20 MB altogether, earlier ones included', 'edits do not add up to more than a file may have');
+    'edits must be at most 20 MB in all, including earlier ones', 'edits do not add up to more than a file may have');
 select is(api.update_upload(:'org', :'id', '{"skip": [1.0, 2e0], "reuse_results": {"max_age_days": 30.0}}')::jsonb -> 'reuse_results', '{"max_age_days": 30}', 'a whole number may be written with a fraction of zero');
 
 select api.update_upload(:'org', :'id', '{"unskip": [2, 5]}') is not null as taken_back \gset

@@ -35,7 +35,7 @@ select array_agg(position order by position) as sample, array_agg(lease_token) a
 select is(cardinality(:'sample'::integer[]), 5, 'only the sample is claimed');
 select isnt(:'sample'::integer[], array[0, 1, 2, 3, 4], 'the sample is not the beginning of the file');
 select is_empty('select * from api.check_invariants()', 'the invariants hold while a sample is looked up');
-select throws_ok(format('select api.continue_batch_lookup(%L, %L)', :'org', :'job'), 'PT409', 'The job does not wait to be continued', 'a job is not continued before its sample has ended');
+select throws_ok(format('select api.continue_batch_lookup(%L, %L)', :'org', :'job'), 'PT409', 'The job is not waiting to be continued', 'a job is not continued before its sample has ended');
 select pg_temp.record(:'org', :'jobs', :'sample', :'tokens', 200, '{}') as recorded \gset
 select is(pg_temp.job(:'job', 'status', 'processed_items', 'waiting_for', 'rate', 'estimated_completion_at', 'poll_after_ms'), 'processing 5 continue null null 5000', 'after its sample a job waits to be continued, however long that takes');
 select pg_temp.submit_with(:'other_org', 20, '{"sample": 5}') as other_job \gset
@@ -87,7 +87,7 @@ select is((select next_ready_in from api.heartbeat('w')), null, 'a held job keep
 select api.run_maintenance() as ran \gset
 select is(pg_temp.drain(:'org'), 0::bigint, 'maintenance leaves a held job alone');
 select is_empty('select * from api.check_invariants()', 'the invariants hold at a limit');
-select throws_ok(format('select api.continue_batch_lookup(%L, %L)', :'org', :'job'), 'PT409', 'The job has made 4 of the lookups that it may make', 'a job at its limit goes on with a greater one only');
+select throws_ok(format('select api.continue_batch_lookup(%L, %L)', :'org', :'job'), 'PT409', 'The job has made 4 lookups and may make no more', 'a job at its limit goes on with a greater one only');
 select is(api.continue_batch_lookup(:'org', :'job', 12) ->> 'waiting_for', null, 'a greater limit lets a job go on');
 select is(pg_temp.drain(:'org'), 8::bigint, 'the items that waited are looked up');
 select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 12 0', 'a job that got a greater limit ends like others');
@@ -105,7 +105,7 @@ select is(
 select is(pg_temp.job(:'waiting_job', 'status', 'waiting_for', 'waiting_until'), 'processing lookup_limit 2026-12-01T00:00:00.000Z',
     'a batch that waits for the lookups of the next month says when that begins');
 select throws_ok(format('select api.continue_batch_lookup(%L, %L, 100)', :'org', :'waiting_job'), 'PT409',
-    'The organization has made all of its lookups of this month, and the job goes on by itself in the next one', 'nobody can continue a batch that waits for the next month');
+    'The organization has used up this month''s lookups; the job continues by itself next month', 'nobody can continue a batch that waits for the next month');
 select pg_temp.submit_with(:'org', 3, '{"sample": 1, "when_limit_reached": "wait"}') as sampled_job \gset
 select is(pg_temp.job(:'sampled_job', 'waiting_for', 'waiting_until'), pg_temp.job(:'waiting_job', 'waiting_for', 'waiting_until'), 'a sample waits for the next month like other items');
 select is((select next_ready_in from api.heartbeat('w')) > 86400, true, 'what waits is ready next month');

@@ -36,7 +36,7 @@ select is(pg_temp.found(:'org', null, p_from => '2026-11-25 12:00Z'), 4, 'jobs a
 select is(pg_temp.found(:'org', '{"team": "north"}', 'march', '2026-11-24', '2026-11-25'), 1, 'filters of jobs narrow each other');
 
 select throws_ok(format($$ select pg_temp.submit_labelled(%L, %L) $$, :'org', l), 'PT400',
-    'labels must be an object of at most 16 texts: keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256 characters',
+    'labels must be an object of at most 16 strings: keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256 characters',
     'labels of another form are refused: ' || left(l, 20))
   from (values ('["north"]'), ('{"team": 1}'), ('{"a b": "c"}'), ('{"team": ""}'),
                ((select jsonb_object_agg('k' || n, 'v') from generate_series(1, 17) n)::text)) v (l);

@@ -62,7 +62,7 @@ select is(api.open_shared_report(sha256('one'))::text, null, 'a revoked link lea
 select throws_ok(format($$ select api.revoke_incentive_report_share(%L, %L, %L) $$, :'org', :'report', :'share'::json ->> 'id'), 'PT404', 'Link not found', 'a link is revoked once');
 
 select api.share_incentive_report(:'org', :'report', sha256(n::text::bytea)) from generate_series(1, 100) n;
-select throws_ok(format($$ select api.share_incentive_report(%L, %L, sha256('x')) $$, :'org', :'report'), 'PT409', 'The report has 100 links that work', 'links have a number, in which expired ones do not count');
+select throws_ok(format($$ select api.share_incentive_report(%L, %L, sha256('x')) $$, :'org', :'report'), 'PT409', 'The report already has 100 valid links', 'links have a number, in which expired ones do not count');
 select api.delete_incentive_report(:'org', :'report');
 select is(array(select report_id from app.report_shares), array[:'other_report'::uuid], 'the links of a report are deleted with it');
 

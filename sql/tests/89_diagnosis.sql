@@ -10,7 +10,7 @@ select count(*) from api.heartbeat('w') \gset heard_
 select api.run_maintenance() as ran \gset
 select is_empty($$ select * from api.diagnose() where state <> 'ok' and "check" not in ('pg_cron', 'workers') $$, 'all is well with a new deployment');
 update app.workers set seen_at = now();
-select is(pg_temp.found('workers'), 'ok: 1 worker has been heard of in the last 15 seconds', 'one worker is told as one');
+select is(pg_temp.found('workers'), 'ok: 1 worker has sent a heartbeat in the last 15 seconds', 'one worker is told as one');
 select pg_temp.submit(:'org', 4) as job \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer'), pg_temp.look_up(:'org', 1, 404), pg_temp.look_up(:'org', 1, 403);
 select is(pg_temp.found('lookups'), 'problem: the incentives API refused our credentials for 1 item in the last quarter of an hour', 'refused credentials go before other failures');
@@ -26,7 +26,7 @@ select is(pg_temp.found('unserved'), 'problem: an organization with ready items 
 update app.upstream_state set unavailable_since = '2026-11-24 12:15+00', consecutive_failures = 12, probe_at = '-infinity';
 select is(pg_temp.found('upstream'), 'problem: the incentives API has not answered since 2026-11-24T12:15:00.000Z (12 failures in a row)', 'an outage is told with its beginning');
 select is(pg_temp.found('unserved'), null, 'in an outage no transaction is to blame for whom nobody serves');
-select matches((select advice from api.diagnose() where "check" = 'upstream'), '^The log of the workers says what they meet',
+select matches((select advice from api.diagnose() where "check" = 'upstream'), '^The log of the workers has its errors',
     'only a worker knows whether it meets another service or another key');
 update app.upstream_state set unavailable_since = null, paused_until = now() + interval '1 hour';
 select matches(pg_temp.found('upstream'), '^warning: lookups are paused until \S+, by the incentives API or by an operator$',
@@ -51,7 +51,7 @@ grant pg_read_all_stats to plain_owner;
 set local role plain_owner;
 select state as seen from app.diagnose_transactions('{"blocking_transactions": []}') where "check" = 'sessions' \gset
 reset role;
-select is(:'hidden'::text, 'problem: process 7 (crm, no name) holds rows of the queue; warning: plain_owner does not see what sessions of other roles do, so nothing here knows how long their transactions are open',
+select is(:'hidden'::text, 'problem: process 7 (crm, no name) holds rows of the queue; warning: plain_owner cannot see the sessions of other roles, so it is not known how long their transactions have been open',
     'an owner who does not see the sessions of others is told so');
 select is(:'seen'::text, 'ok', 'a member of pg_read_all_stats sees them');
 -- The publication of Supabase's Realtime
@@ -59,10 +59,10 @@ create function pg_temp.lacking() returns text
 language sql as $$ select finding || '. ' || advice from api.diagnose() where "check" = 'publication' and state = 'warning' $$;
 
 alter publication supabase_realtime drop table public.incentive_reports;
-select is(pg_temp.lacking(), 'the publication supabase_realtime lacks public.incentive_reports, so Supabase''s Realtime tells nobody of them. As the owner: alter publication supabase_realtime add table public.incentive_reports.',
+select is(pg_temp.lacking(), 'the publication supabase_realtime lacks public.incentive_reports, so Supabase''s Realtime does not report their changes. As the owner: alter publication supabase_realtime add table public.incentive_reports.',
     'a table that is not published is named with the statement that publishes it');
 drop publication supabase_realtime;
-select is(pg_temp.lacking(), 'the publication supabase_realtime lacks public.batch_lookup_jobs, public.incentive_reports, so Supabase''s Realtime tells nobody of them. As the owner: create publication supabase_realtime for table public.batch_lookup_jobs, public.incentive_reports.',
+select is(pg_temp.lacking(), 'the publication supabase_realtime lacks public.batch_lookup_jobs, public.incentive_reports, so Supabase''s Realtime does not report their changes. As the owner: create publication supabase_realtime for table public.batch_lookup_jobs, public.incentive_reports.',
     'a publication that is gone is named with the statement that makes it anew');
 
 select * from finish();

@@ -117,7 +117,7 @@ def test_a_report_tells_what_was_not_looked_up(signed_in: SignedIn, client: Orga
     looked_up = page.locator(".figure", has_text="looked up").last
     expect(heading).to_contain_text("1 of 5 sites was not looked up, and the figures leave them out. The batch")
     client.post(f"/batch-lookups/{job['job_id']}/cancel")
-    expect(heading).to_have_text(re.compile(r"^Cancelled, [\d:]+ [AP]M\. 4 of 5 sites were not looked up, and the figures leave them out\."))
+    expect(heading).to_have_text(re.compile(r"^Cancelled, [\d:]+ [AP]M\. 4 of 5 sites were not looked up, and the figures leave them"))
     expect(looked_up).to_have_text("1site looked upof 5 uploaded")
     person.look("report-cancelled")
     assert "No site looked up" in client.get(f"/incentive-reports/{job['report']['id']}/html").text

@@ -79,7 +79,7 @@ class Parent:
                     pid = self._fork(number)
                 except OSError as error:
                     # For want of memory or of process ids, which may pass. Those that serve go on.
-                    logger.error("a process could not be started: %s; it is tried again", error.strerror)
+                    logger.error("a process could not be started: %s; will try again", error.strerror)
                     self._due[number] = time.monotonic() + STEADY_SECONDS
                 else:
                     del self._due[number]
@@ -124,7 +124,7 @@ class Parent:
             if self._stops_at is not None:
                 continue
             if status == STARTUP_FAILURE:
-                logger.error("process %d could not begin to serve; all end", pid)
+                logger.error("process %d could not start serving; stopping all", pid)
                 self._status = status
                 self._stop(signal.SIGTERM)
                 continue

@@ -193,7 +193,7 @@ def label_params(request: Request) -> dict[str, str]:
             raise ApiError(
                 400,
                 "invalid_label",
-                "label must be a key, a colon and a value, and each key be given once",
+                "label must be a key, a colon and a value, and each key may be given only once",
                 hint="Such as label=team:north.",
             )
         labels[key] = value

@@ -35,8 +35,8 @@ async def upgrade_required(request: Request) -> Response:
     raise ApiError(
         426,
         "upgrade_missing",
-        "This address speaks WebSocket, and the request has no header Upgrade: websocket",
-        hint="A proxy on the way has to pass the headers Upgrade and Connection on, in nginx by proxy_set_header.",
+        "This address is for WebSockets, and the request has no header Upgrade: websocket",
+        hint="A proxy has to forward the headers Upgrade and Connection, in nginx with proxy_set_header.",
         headers={"Upgrade": "websocket", "Connection": "Upgrade"},
     )
 
@@ -81,7 +81,7 @@ async def metrics(request: Request) -> Response:
     """Prometheus metrics: counts and durations, no data of callers. `METRICS_TOKEN` is asked for where it is set."""
     state = request.app.state
     if not is_allowed(state.settings.metrics_token, request.headers.get("authorization", "")):
-        raise ApiError(401, "invalid_metrics_token", "Metrics are for those who have their token", headers={"WWW-Authenticate": "Bearer"})
+        raise ApiError(401, "invalid_metrics_token", "Metrics require the METRICS_TOKEN", headers={"WWW-Authenticate": "Bearer"})
     text = await state.metrics.exposition(partial(call, state.pool, "get_metrics"))
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 

@@ -95,7 +95,7 @@ async def linked_report(request: Request) -> Report:
         found = json.loads(answer)
     if found is None:
         raise ApiError(
-            404, "shared_report_not_found", "This link leads to no report, or no longer", hint="Ask whoever gave it to you for a new one."
+            404, "shared_report_not_found", "This link does not work, or no longer works", hint="Ask whoever gave it to you for a new one."
         )
     return Report(UUID(found["organization_id"]), UUID(found["report_id"]))
 

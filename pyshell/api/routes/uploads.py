@@ -63,7 +63,7 @@ async def one_upload(request: Request) -> AsyncIterator[Upload]:
             await stack.enter_async_context(uploads.one_of(request.user.organization_id))
         except TakenError:
             raise ApiError(
-                429, "too_many_uploads", f"{uploads.size} uploads of the organization are under way", headers={"Retry-After": "5"}
+                429, "too_many_uploads", f"{uploads.size} uploads of the organization are in progress", headers={"Retry-After": "5"}
             ) from None
         # Options are checked even if they have no effect.
         options, sheet = file_options(request), text_param(request, "sheet")
@@ -102,7 +102,7 @@ def check_line_ends(body: Body) -> None:
             400,
             "empty_file",
             "The file is a single line",
-            hint="`curl -d` takes the line ends away. Send the file with -F file=@sites.csv or --data-binary @sites.csv.",
+            hint="`curl -d` removes line breaks. Send the file with -F file=@sites.csv or --data-binary @sites.csv.",
         )
 
 
@@ -111,7 +111,7 @@ async def read_body(request: Request) -> Body:
     content_type = request.headers.get("content-type")
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip"):
-        raise ApiError(415, "unsupported_encoding", "The body may be compressed with gzip, and with nothing else")
+        raise ApiError(415, "unsupported_encoding", "The body may be compressed only with gzip")
     if declared_bytes(request) > MAX_FILE_BYTES:
         raise body_too_large(MAX_FILE_BYTES)
     pieces = limited(request.stream(), MAX_FILE_BYTES)

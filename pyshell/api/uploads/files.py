@@ -50,6 +50,6 @@ def refuse_others(data: bytes) -> None:
         raise ApiError(
             400,
             "unsupported_file",
-            "This is a web page or an XML file, whatever its name says",
+            "This is a web page or an XML file, despite its name",
             hint="Open it in a spreadsheet, and save it as an Excel workbook or as CSV UTF-8.",
         )

@@ -61,7 +61,7 @@ def read_workbook(data: bytes, sheet: str | None = None) -> Table:
             400,
             "invalid_workbook",
             "The workbook cannot be read: it is damaged, or its sheet is too large",
-            hint="Save a copy with nothing but the table in it, or save the sheet as CSV UTF-8.",
+            hint="Save a copy with only the table in it, or save the sheet as CSV UTF-8.",
         )
     answer: dict[str, Any] = {}
     for line in told:
