@@ -118,7 +118,7 @@ begin
           from (select h.n, h.name, k.field, rank() over (partition by k.field order by k.rank) as rank
                   from unnest(p_headers) with ordinality h (name, n)
                   join app.column_names k on k.name = app.plain_name(h.name)
-                 where v_how[h.n] is null and k.field <> all (v_known)) c
+                 where v_how[h.n] is null and array_position(v_known, k.field) is null) c
          where c.rank = 1
          group by c.field
          order by min(c.n)

@@ -1,5 +1,5 @@
 begin;
-select plan(35);
+select plan(36);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -18,6 +18,8 @@ select is((select array_agg(field) from app.file_columns(array['Key', 'A', 'B', 
                '{"reference_id": "KEY", "address.street_1": 2, "city": 3, "state_or_province_code": 4, "postal_code": 5}',
                '{"building_type": "RESIDENTIAL", "device_ids": "1"}')),
           array['reference_id', 'street_1', 'city', 'state_or_province_code', 'postal_code'], 'the request names columns by name or by number');
+select is((select array_agg(field) from app.file_columns(array['Owner', 'City', 'Zip'], '{}', '{}', '{"owner": null}', true)), array[null, 'city', 'postal_code'],
+          'a column that is remembered as unused leaves the others to their names');
 select throws_ok(
     $$ select app.file_columns(array['Deal ID', 'Billing City', 'Shipping City'], '{}', '{}') $$,
     'PT400', 'More than one column may be the city: Billing City, Shipping City', 'two columns that fit equally well are asked for, not guessed');
