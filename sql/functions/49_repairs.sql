@@ -108,8 +108,18 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_positions constant integer[] := case when jsonb_typeof(p_rows) = 'array' then app.integers(p_rows) end;
+    v_positions integer[] := case when jsonb_typeof(p_rows) = 'array' then app.integers(p_rows) end;
+    v_rows      jsonb[];
+    v_lines     integer[];
 begin
+    if v_positions is null and not p_skip then
+        -- A skipped row is not judged, so its problems are found here.
+        select array_agg(app.edited_cells(cells, edits) order by position), array_agg(line order by position) into v_rows, v_lines
+          from public.lookup_upload_rows
+         where organization_id = p_upload.organization_id and upload_id = p_upload.id;
+        v_positions := array(select i.position from unnest(app.judged_rows(p_upload, v_rows, v_lines)) i
+                              where app.has_problem(i.problems, p_rows ->> 'problem', p_rows ->> 'field'));
+    end if;
     perform app.check_positions(case when p_skip then 'skip' else 'unskip' end, p_upload, v_positions);
     update public.lookup_upload_rows
        set is_skipped = p_skip

@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(28);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -51,6 +51,9 @@ select api.update_upload(:'org', :'id', jsonb_build_object('edits', jsonb_build_
     is not null as edited \gset
 select is(pg_temp.rows(:'id', 'unknown_device'), null, 'a row has no problem any more when its cell is edited');
 select is(pg_temp.rows(:'id', null, 'any'), array[0, 3, 4], 'a row has no warning any more when its cell is edited');
+select api.update_upload(:'org', :'id', '{"skip": [0, 3, 4, 5, 6]}') is not null as left_out \gset
+select is((api.update_upload(:'org', :'id', '{"unskip": {"problem": "any", "field": "address.state_or_province_code"}}') ->> 'skipped_rows', pg_temp.rows(:'id', p_skipped => true))::text,
+          '(5,"{0,1,3,5,6}")', 'all skipped rows with a problem can be included again at once');
 
 select * from finish();
 rollback;
