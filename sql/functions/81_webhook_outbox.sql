@@ -252,10 +252,11 @@ begin
     select * into v_state from app.webhook_queue_state where organization_id = p_organization_id;
     delete from app.webhook_wakeups where organization_id = p_organization_id;
     if exists (select from app.webhook_configs where organization_id = p_organization_id and enabled and url is not null) then
-        v_ready_at := greatest(
-            least((select min(next_attempt_at) from app.webhook_deliveries where organization_id = p_organization_id and status = 'pending'),
-                  (select min(lease_expires_at) from app.webhook_deliveries where organization_id = p_organization_id and status = 'sending')),
-            nullif(v_state.paused_until, '-infinity'));
+        v_ready_at := least(
+            (select min(next_attempt_at) from app.webhook_deliveries where organization_id = p_organization_id and status = 'pending'),
+            (select min(lease_expires_at) from app.webhook_deliveries where organization_id = p_organization_id and status = 'sending'));
+        -- By itself, the end of a pause makes nothing due.
+        v_ready_at := case when v_ready_at is not null then greatest(v_ready_at, v_state.paused_until) end;
     else
         perform app.fail_undeliverable(p_organization_id, app.clock());
     end if;

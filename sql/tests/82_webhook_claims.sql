@@ -1,5 +1,5 @@
 begin;
-select plan(59);
+select plan(60);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
@@ -118,6 +118,11 @@ select is((select pg_temp.deliver(:'org', 1, 429, null, 90)), 'accepted', 'a rec
 select is_empty(format($$ select * from api.claim_webhooks(%L, 'a', 10) $$, :'org'), 'nothing is claimed during a pause');
 select is((select round(next_ready_in) from api.ready_webhooks()), 90::double precision, 'the ready list knows until when');
 select pg_temp.turn_clock(app.clock() + interval '91 seconds');
+select count(*) from pg_temp.deliver(:'org', 3, 200) \gset ignored_
+select pg_temp.turn_clock(app.clock() + interval '1 minute');
+select count(*) from api.claim_webhooks(:'org', 'a', 1) \gset ignored_
+select is((select array[organization_ids::text, next_ready_in::text] from api.ready_webhooks()), '{"{}",null}', 'a pause that is over keeps nobody on the ready list');
+select pg_temp.tell(:'org', 1) \gset ignored_
 select is((select pg_temp.deliver(:'org', 1, 410)), 'accepted', 'a receiver is gone');
 select is((select enabled || disabled_reason from app.webhook_configs), 'falsegone', 'a receiver that is gone disables the config');
 
