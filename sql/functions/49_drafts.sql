@@ -192,8 +192,8 @@ end;
 $$;
 
 -- The items of a request as a table: a column for each field that is required or that any item has, and one for each further member, such as
--- those of metadata. The columns are as app.file_layout has them; the rows an array of arrays, because one of JSON takes ten times as much memory
--- while it is built.
+-- those of metadata. An address, metadata or household that is no object is a column, too. The columns are as app.file_layout has them; the rows
+-- an array of arrays, because one of JSON takes ten times as much memory while it is built.
 create or replace function app.items_as_file(p_request jsonb, out columns jsonb, out rows jsonb[])
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -207,7 +207,9 @@ begin
     v_items := array(
         select coalesce((select jsonb_object_agg(case when m.key = any (v_fields) then 'metadata.' || m.key else m.key end, m.value)
                            from jsonb_each(case jsonb_typeof(i.item -> 'metadata') when 'object' then i.item -> 'metadata' else '{}' end) m), '{}')
-               || case jsonb_typeof(i.item) when 'object' then i.item - array['address', 'metadata', 'household'] else '{}' end
+               || case jsonb_typeof(i.item) when 'object' then i.item - array(
+                      select k.name from unnest(array['address', 'metadata', 'household']) k (name)
+                       where jsonb_typeof(i.item -> k.name) in ('object', 'null')) else '{}' end
                || coalesce((select jsonb_object_agg(case when h.key in ('income', 'size') then 'household_' || h.key else h.key end, h.value)
                               from jsonb_each(case jsonb_typeof(i.item -> 'household') when 'object' then i.item -> 'household' else '{}' end) h), '{}')
                || case jsonb_typeof(i.item -> 'address') when 'object' then i.item -> 'address' else '{}' end

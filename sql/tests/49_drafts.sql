@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(28);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -35,6 +35,10 @@ select results_eq(
     format($$ select c ->> 'header', c ->> 'field' from json_array_elements(api.create_upload(%L, pg_temp.items(1, '{"household": {"income": 60000, "owner_status": "homeowner"}}')) -> 'columns') c
                where c ->> 'number' > '7' order by c ->> 'number' $$, :'other_org'),
     $$ values ('device_ids', 'device_ids'), ('household_income', 'household_income') $$, 'the household of an item in JSON is in columns, too');
+select results_eq(
+    format($$ select c ->> 'header', c ->> 'field' from json_array_elements(api.create_upload(%L, pg_temp.items(1, '{"address": "1 Elm St", "household": [1], "metadata": null}')) -> 'columns') c
+               where c ->> 'number' > '7' order by c ->> 'number' $$, :'other_org'),
+    $$ values ('address', null), ('household', null) $$, 'an address or a household that is no object is in a column, too');
 select is(api.create_upload(:'org', null, true, null, '{"rows": [["Key", "Billing City", "Shipping City"], ["d-1", "Austin", "Boston"]]}')::jsonb #> '{columns,1}',
           '{"number": 2, "header": "Billing City", "field": null, "how": "ambiguous", "samples": ["Austin"]}', 'columns that fit equally well wait to be named');
 select throws_ok(format($$ select api.create_upload(%L, null, true, null, '{"rows": [["Key"]]}') $$, :'org'), 'PT400', 'A batch must have 1 to 10,000 items; this one has 0', 'a file without rows is no draft');
@@ -55,7 +59,7 @@ select throws_ok(format($$ select api.create_upload(%L, pg_temp.items(1)) $$, :'
 select is(api.delete_upload(:'org', :'id') ->> 'message', 'Upload deleted successfully', 'an upload can be deleted');
 select pg_temp.turn_clock(now() + interval '15 days');
 select is(api.list_uploads(:'org') ->> 'total', '0', 'a draft is gone after two weeks');
-select is(app.prune_expired(), 3, 'retention deletes what has expired');
+select is(app.prune_expired(), 4, 'retention deletes what has expired');
 select is_empty('select 1 from public.lookup_uploads union all select 1 from public.lookup_upload_rows', 'an expired draft takes its rows along');
 
 
