@@ -27,7 +27,7 @@ as $$
 declare
     v_company text := (app.profile(p_organization_id)).company;
 begin
-    if v_company is null and not p_for_item then
+    if v_company is null and p_for_item is not true then
         perform app.refuse(
             400, 'company_missing', 'Applications need the organization''s company, which is not set',
             app.hint_for_caller('Set it once: in the portal under Organization, or PATCH /organization with {"company": "acme"}.',
@@ -99,7 +99,7 @@ begin
     if v_connect_url is not null then
         v_result := app.join_objects(v_result::json, json_build_object('connect_url', v_connect_url))::text;
     end if;
-    if not p_for_item then
+    if p_for_item is not true then
         perform app.enqueue_lookup_webhook(p_organization_id, v_item, v_result::json, v_now);
     end if;
     perform app.log_incentive_call(p_organization_id, v_customer_id, v_item.reference_id, v_asked.operation_type, 200, v_result, v_now);

@@ -178,7 +178,7 @@ begin
         v_application.updated_at         := v_now;
         v_application.submitted_at       := case when v_status = 'submitted' then v_now else v_application.submitted_at end;
         v_application.decided_at         := case when v_status in ('approved', 'rejected') then v_now end;
-        if not p_dry_run then
+        if p_dry_run is not true then
             update public.applications
                set application_status = v_application.application_status,
                    updated_at         = v_application.updated_at,

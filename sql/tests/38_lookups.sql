@@ -40,7 +40,7 @@ select is_empty('select from app.incentive_calls', 'no call older than 30 days i
 select api.set_webhook_config(:'org', '{"url": "https://example.com/", "field_names": ["deal"]}') as config \gset
 select api.lookup_incentives(:'org', pg_temp.request('[9001]', '{"webhook_custom_fields": {"deal": 7}}'), p_for_item => true) as item \gset
 select is_empty('select from app.webhook_deliveries', 'the lookup of a batch item is told when the item is recorded');
-select api.lookup_incentives(:'org', pg_temp.request('[9001]', '{"webhook_custom_fields": {"deal": 7}}')) as single \gset
+select api.lookup_incentives(:'org', pg_temp.request('[9001]', '{"webhook_custom_fields": {"deal": 7}}'), p_for_item => null) as single \gset
 select is((select count(*)::integer from app.webhook_deliveries where event = 'lookup.completed'), 1, 'a single lookup is told at once');
 select is(
     (select (d.data -> 0 -> 'result') = :'single'::jsonb and d.data #>> '{0,webhook_custom_fields,deal}' = '7' from app.webhook_deliveries d), true,
