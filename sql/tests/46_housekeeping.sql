@@ -1,5 +1,5 @@
 begin;
-select plan(31);
+select plan(34);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is still pending; 3 items are unfinished', 'an open job is not tried again');
@@ -32,6 +32,50 @@ select throws_ok(format($$ select api.requeue_item(%L, %L, 0) $$, :'other_org', 
 select is(pg_temp.look_up(:'org', 1), 1::bigint, 'the retry is looked up');
 select throws_ok(format($$ select api.requeue_item(%L, (select id from public.batch_lookup_jobs where total_items = 1), 0) $$, :'org'), 'PT409', 'The item has not failed', 'an item that has not failed is not tried again');
 select count(api.delete_batch_lookup(:'org', id)) from public.batch_lookup_jobs where id <> :'job' \gset others_
+
+savepoint before;
+select pg_temp.submit(:'other_org', 1) as one, pg_temp.submit(:'other_org', 1) as another \gset
+select pg_temp.look_up(:'other_org', 2, 404) as failed, api.retry_batch_lookup(:'other_org', :'one') as of_one, api.retry_batch_lookup(:'other_org', :'another') ->> 'retry_of_job_id' as of_another \gset
+rollback to before;
+select is(:'of_another'::text, :'another', 'two jobs are retried side by side');
+
+-- The rows of one job
+create function pg_temp.rows_of(p_job uuid) returns jsonb
+language plpgsql as $$
+declare
+    v_table  regclass;
+    v_count  integer;
+    v_counts jsonb := '{}';
+begin
+    for v_table in select attrelid::regclass from pg_attribute join pg_class c on c.oid = attrelid
+                    where attname = 'job_id' and c.relkind in ('r', 'p') and not c.relispartition loop
+        execute format('select count(*) from %s where job_id = $1', v_table) into v_count using p_job;
+        v_counts := v_counts || case when v_count > 0 then jsonb_build_object(v_table, v_count) else '{}' end;
+    end loop;
+    return v_counts;
+end;
+$$;
+create function pg_temp.job_of_a_file(p_organization_id uuid) returns uuid
+language sql as $$
+    select (body ->> 'job_id')::uuid
+      from api.submit_batch_lookup(p_organization_id, p_options => '{"labels": {"team": "north"}, "max_lookups": 9, "name": "Sites"}', p_file => jsonb_build_object('rows', jsonb_build_array(
+               '["Deal ID", "Street", "City", "State", "ZIP", "Bldg", "Devices", "Owner"]'::jsonb,
+               jsonb_build_array('d-1', '1 Congress Ave', 'Austin', 'TX', '78701', 'RESIDENTIAL', (select min(id) from app.devices), 'Kim'),
+               jsonb_build_array('d-2', '2 Congress Ave', 'Austin', 'TX', '78701', 'RESIDENTIAL', (select min(id) from app.devices), 'Kim'),
+               jsonb_build_array('d-3', '3 Congress Ave', 'Austin', 'TX', '78701', 'RESIDENTIAL', (select min(id) from app.devices), 'Kim'))),
+           p_traceparent => '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01')
+$$;
+savepoint before;
+select api.set_webhook_config(:'other_org', '{"url": "https://example.com/", "events": ["lookup.completed", "batch.completed"]}') as config \gset
+select pg_temp.job_of_a_file(:'other_org') as first, pg_temp.job_of_a_file(:'other_org') as second \gset
+select pg_temp.look_up(:'other_org', 6) as found, app.count_known(:'other_org', '{}', 1) as known, pg_temp.job_of_a_file(:'other_org') as third \gset
+select pg_temp.look_up(:'other_org', 1, 500) as failed, (select count(*) from api.claim_lookups(:'other_org', 'w', 1)) as leased \gset
+select array[pg_temp.rows_of(:'second'), pg_temp.rows_of(:'third')] as others \gset
+select api.delete_batch_lookup(:'other_org', :'first') as deleted, array[pg_temp.rows_of(:'second'), pg_temp.rows_of(:'third')] as kept \gset
+select pg_temp.rows_of(:'first') as left \gset
+rollback to before;
+select is(:'kept'::jsonb[], :'others', 'what belongs to another job of the organization is kept');
+select is(:'left'::jsonb, '{"lookup_usage": 1, "incentive_reports": 1, "app.webhook_deliveries": 1}', 'a deleted job leaves its usage, its report and what was told of its end');
 
 -- Retention, that of attempts aside (chapter 58)
 delete from public.lookup_attempts;

@@ -1,5 +1,5 @@
 begin;
-select plan(28);
+select plan(35);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -47,13 +47,22 @@ select is(api.update_upload(:'org', :'id', '{"skip": [1.0, 2e0], "reuse_results"
 select api.update_upload(:'org', :'id', '{"unskip": [2, 5]}') is not null as taken_back \gset
 select is(pg_temp.rows(:'id', null, 'any'), array[0, 2, 3, 4], 'a row that is no longer skipped has its warning again');
 select is(pg_temp.rows(:'id', 'unknown_device'), array[5], 'a row that is no longer skipped has its problem again');
-select api.update_upload(:'org', :'id', jsonb_build_object('edits', jsonb_build_array('{"position": 2, "column": 5, "value": "78701"}'::jsonb, jsonb_build_object('position', 5, 'column', 7, 'value', :'device'::text))))
+select api.update_upload(:'org', :'id', jsonb_build_object('edits', jsonb_build_array('{"position": 2, "column": 5, "value": "10001"}'::jsonb, '{"position": 2, "column": 5, "value": "78701"}'::jsonb, jsonb_build_object('position', 5, 'column', 7, 'value', :'device'::text))))
     is not null as edited \gset
 select is(pg_temp.rows(:'id', 'unknown_device'), null, 'a row has no problem any more when its cell is edited');
-select is(pg_temp.rows(:'id', null, 'any'), array[0, 3, 4], 'a row has no warning any more when its cell is edited');
+select is(pg_temp.rows(:'id', null, 'any'), array[0, 3, 4], 'a row has no warning any more when its cell is edited, the last time if several');
 select api.update_upload(:'org', :'id', '{"skip": [0, 3, 4, 5, 6]}') is not null as left_out \gset
 select is((api.update_upload(:'org', :'id', '{"unskip": {"problem": "any", "field": "address.state_or_province_code"}}') ->> 'skipped_rows', pg_temp.rows(:'id', p_skipped => true))::text,
           '(5,"{0,1,3,5,6}")', 'all skipped rows with a problem can be included again at once');
+select is_empty(format($$ select from public.lookup_upload_rows where upload_id = %L and (is_skipped or edits - '2' <> '{}') $$, :'large'), 'the changes of a draft leave others alone');
+select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id', jsonb_build_object('edits', e)), 'PT400',
+                 'edits must be an array of {"position": of the row, "column": its number, "value": a string, or null to undo the edit}', what)
+  from (values ((select jsonb_agg('{"position": 0, "column": 1, "value": "x"}'::jsonb) from generate_series(1, 10001)), 'a change has 10,000 edits at most'),
+               (jsonb_build_array(jsonb_build_object('position', 0, 'column', 1, 'value', repeat('x', 32769))), 'a cell has at most 32,768 characters'),
+               ('[7]', 'an edit is an object'),
+               ('[{"position": -1, "column": 1, "value": "x"}]', 'an edit has a position'),
+               ('[{"position": 1, "value": "x"}]', 'an edit names its column'),
+               ('[{"position": 1, "column": 1, "value": "x", "row": 2}]', 'an edit has no other members')) v (e, what);
 
 select * from finish();
 rollback;
