@@ -1,5 +1,5 @@
 begin;
-select plan(34);
+select plan(37);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is still pending; 3 items are unfinished', 'an open job is not tried again');
@@ -89,7 +89,8 @@ select is((select count(*) from public.lookup_queue_items where job_id = :'job')
 select count(pg_temp.look_up(:'org', 3, 404)) from generate_series(1, 1) \gset looked_up_
 select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 4)) s \gset made_
 select is(array[app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-01', 6)], array[2, 2, 0], 'a run deletes whole jobs, up to its limit of items');
-select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 3)) s \gset made_
+select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 4)) s \gset made_
+select is((select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 2, 'infinity')), array[1, 3], 'a job of more items than the limit is deleted, alone');
 select is(
     (select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 100, '-infinity')), array[3, 9], 'small jobs leave together');
 select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 3)) s \gset made_
@@ -104,6 +105,17 @@ select is(
 select is(app.prune_expired('2200-01-01'), 0, 'reports are kept for ever by default');
 select ok((api.update_settings('{"report_retention_days": 90}') ->> 'report_retention_days') = '90', 'a setting says how long reports are kept');
 select is(app.prune_expired(now() + interval '89 days'), 0, 'a report stays as long as it says');
+update public.incentive_reports set total_sites = 3 where completed_at is not null;
+select is(
+    array[(select array[deleted, rows] from app.delete_ended_reports(:'org', '2200-01-01', 7, 'infinity')),
+          (select array[deleted, rows] from app.delete_ended_reports(:'org', '2200-01-01', 6, 'infinity')),
+          (select array[deleted, rows] from app.delete_ended_reports(:'org', '2200-01-01', 2, '-infinity'))],
+    array[array[2, 6], array[2, 6], array[1, 3]], 'whole reports are deleted up to a limit of sites, and one at least');
+update public.incentive_reports set total_sites = 1000 where completed_at is not null;
+select is(
+    array[(select array[deleted, rows] from app.delete_ended_reports(:'org', '2200-01-01', 10000, '-infinity')),
+          (select array[deleted, rows] from app.delete_ended_reports(:'org', '2200-01-01', 2000, 'infinity'))],
+    array[array[1, 1000], array[2, 2000]], 'when its time is over, a step has deleted one report at least');
 select pg_temp.submit(:'org', 1) as open_job \gset
 select count(*) from public.incentive_reports where completed_at is not null \gset ended_
 select ok(:ended_count > 3, 'there are ended reports');
