@@ -1,5 +1,5 @@
 begin;
-select plan(35);
+select plan(39);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -31,6 +31,9 @@ select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id
                ('{"value_maps": {"city": {"a": "b"}}}', 'value_maps must be {field: {text: value}} for country_code, state_or_province_code, building_type or device_ids', 'only words of a vocabulary are mapped'),
                ('{"edits": [{"position": 7, "column": 1, "value": "x"}]}', 'edits must be for rows at positions from 0 to 6, not 7', 'an edit is of a row that exists'),
                ('{"skip": ["x"]}', 'skip must be an array of positions of rows, or {"problem": a code, "field": ...}', 'rows are skipped by their positions'),
+               ('{"value_maps": {"building_type": {"Hut": {}}}}', 'value_maps must be {field: {text: value}} for country_code, state_or_province_code, building_type or device_ids', 'a word is mapped to a value'),
+               ('{"skip": {"problem": 7}}', 'skip must be an array of positions of rows, or {"problem": a code, "field": ...}', 'a problem is a code'),
+               (format('{"name": "%s"}', repeat('x', 201)), 'name must be a string of 1 to 200 characters', 'the name of a draft has at most 200 characters'),
                ('{"name": " "}', 'name must be a string of 1 to 200 characters', 'the name of a draft is not empty')) v (c, message, what);
 
 -- Edits upon edits
@@ -54,7 +57,7 @@ select is(pg_temp.rows(:'id', null, 'any'), array[0, 3, 4], 'a row has no warnin
 select api.update_upload(:'org', :'id', '{"skip": [0, 3, 4, 5, 6]}') is not null as left_out \gset
 select is((api.update_upload(:'org', :'id', '{"unskip": {"problem": "any", "field": "address.state_or_province_code"}}') ->> 'skipped_rows', pg_temp.rows(:'id', p_skipped => true))::text,
           '(5,"{0,1,3,5,6}")', 'all skipped rows with a problem can be included again at once');
-select is_empty(format($$ select from public.lookup_upload_rows where upload_id = %L and (is_skipped or edits - '2' <> '{}') $$, :'large'), 'the changes of a draft leave others alone');
+select is_empty(format($$ select from public.lookup_upload_rows where upload_id = %L and (is_skipped or edits - '2' <> '{}' or (problems is null) = (edits is not null)) $$, :'large'), 'the changes of a draft leave others alone');
 select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id', jsonb_build_object('edits', e)), 'PT400',
                  'edits must be an array of {"position": of the row, "column": its number, "value": a string, or null to undo the edit}', what)
   from (values ((select jsonb_agg('{"position": 0, "column": 1, "value": "x"}'::jsonb) from generate_series(1, 10001)), 'a change has 10,000 edits at most'),
@@ -63,6 +66,7 @@ select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id
                ('[{"position": -1, "column": 1, "value": "x"}]', 'an edit has a position'),
                ('[{"position": 1, "value": "x"}]', 'an edit names its column'),
                ('[{"position": 1, "column": 1, "value": "x", "row": 2}]', 'an edit has no other members')) v (e, what);
+select is(api.update_upload(:'org', :'id', format('{"name": "%s", "value_maps": {"building_type": {"Hut": null}}}', repeat('x', 200))::jsonb) ->> 'value_maps', '{}', 'a word can be taken back');
 
 select * from finish();
 rollback;

@@ -1,5 +1,5 @@
 begin;
-select plan(19);
+select plan(21);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -22,6 +22,16 @@ select is((api.get_upload_rows(:'org', :'id', p_q => 'nothing'))::jsonb, '{"rows
 
 select is((api.get_upload_rows(:'org', :'id', p_offset => 2147483647)) #>> '{rows}', '[]', 'a page behind the last row is empty, however far behind');
 select is((api.get_upload_rows(:'org', :'id', p_limit => 7)) ->> 'next_cursor', null, 'the last page of rows leads no further');
+
+-- One of two drafts
+create function pg_temp.read(p_organization_id uuid, p_id uuid) returns text
+language sql as $$
+    select concat_ws(' ', r ->> 'total', json_array_length(r -> 'rows')) from api.get_upload_rows(p_organization_id, p_id) r
+$$;
+select pg_temp.read(:'org', :'id') as alone, api.create_upload(:'org', null, true, null, :'file') ->> 'id' as twin \gset
+select is(pg_temp.read(:'org', :'id'), :'alone', 'the rows of another draft are not read');
+select api.delete_upload(:'org', :'twin') is not null as deleted \gset
+select is(pg_temp.read(:'org', :'id'), :'alone', 'the rows of another draft are not deleted');
 
 -- Lists
 select pg_temp.turn_clock(now() + interval '1 hour');
