@@ -1,5 +1,5 @@
 begin;
-select plan(24);
+select plan(26);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 7) as job \gset
 
@@ -27,6 +27,12 @@ select is((api.get_batch_lookup_results(:'org', :'job', p_limit => 7)).last_posi
 select is((api.get_batch_lookup_results(:'org', :'job', p_after => 3, p_limit => 7)).last_position, null, 'the last piece says that it is the last');
 select is(array_length(string_to_array((api.get_batch_lookup_results(:'org', :'job')).lines, E'\r\n'), 1), 1 + 7 + 1, 'a file has a header and a line for each item');
 select throws_ok(format($$ select api.get_batch_lookup_results(%L, %L) $$, :'other_org', :'job'), 'PT404', 'Batch job not found', 'another organization cannot read the results');
+
+-- One of two jobs
+select api.create_batch_lookup(:'org', pg_temp.items(3, '{"metadata": {"owner": "Zoe"}}')) ->> 'job_id' as beside \gset
+select pg_temp.look_up(:'org', 8, 404) as failed \gset
+select is(array(select api.list_batch_lookup_items(:'org', j::uuid, p_error_code => 'not_found') ->> 'total' from unnest(array[:'job', :'beside']) j), '{7,3}', 'the errors of another job are not counted');
+select is(array(select api.list_batch_lookup_items(:'org', j::uuid, p_q => 'zoe') ->> 'total' from unnest(array[:'job', :'beside']) j), '{0,3}', 'a text is looked for in the columns of the same job');
 
 -- Large results: 110 of 100 KB
 select pg_temp.submit(:'other_org', 110) as large \gset

@@ -1,5 +1,5 @@
 begin;
-select plan(37);
+select plan(38);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is still pending; 3 items are unfinished', 'an open job is not tried again');
@@ -87,6 +87,11 @@ select is((select count(*) from public.lookup_queue_items where job_id = :'job')
 
 -- In small steps
 select count(pg_temp.look_up(:'org', 3, 404)) from generate_series(1, 1) \gset looked_up_
+savepoint before;
+select count(*) from (select pg_temp.submit(o, 3), pg_temp.look_up(o, 3) from unnest(array[:'org', :'other_org']::uuid[]) o, generate_series(1, 2)) s \gset made_
+select app.prune('jobs', '2200-01-01', 9) as pruned \gset
+rollback to before;
+select is(:pruned, 3, 'a run counts the items of all organizations against its limit');
 select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 4)) s \gset made_
 select is(array[app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-01', 6)], array[2, 2, 0], 'a run deletes whole jobs, up to its limit of items');
 select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 4)) s \gset made_
