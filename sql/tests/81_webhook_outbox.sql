@@ -1,5 +1,5 @@
 begin;
-select plan(32);
+select plan(33);
 \ir fixtures.psql
 
 -- Everything that waits to be sent, as (event, data).
@@ -86,6 +86,8 @@ select api.set_webhook_config(:'org', '{"events": ["lookup.completed"], "bundle_
 select pg_temp.submit(:'org', 230) as job, pg_temp.look_up(:'org', 230) \gset ignored_
 select results_eq(format($$ select json_array_length(data -> 'items') from pg_temp.outbox(%L) order by 1 $$, :'org'), 'values (30), (100), (100)', 'lookups of a flush are bundled by the hundred');
 select is((select count(distinct item ->> 'item_id')::integer from pg_temp.outbox(:'org'), json_array_elements(data -> 'items') item), 230, 'every lookup of a bundle is told once');
+select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1, 404) \gset ignored_
+select is((select count(*) from app.webhook_deliveries where event = 'lookup.failed'), 0::bigint, 'a bundle has no lookup of an event that nobody asked for');
 select api.set_webhook_config(:'org', '{"bundle_items": false}') as config \gset
 select is((select count(*)::integer from pg_temp.outbox(:'org') where data -> 'items' is not null), 3, 'what was bundled stays so');
 

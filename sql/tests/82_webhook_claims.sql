@@ -1,5 +1,5 @@
 begin;
-select plan(60);
+select plan(64);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
@@ -123,6 +123,16 @@ select pg_temp.turn_clock(app.clock() + interval '1 minute');
 select count(*) from api.claim_webhooks(:'org', 'a', 1) \gset ignored_
 select is((select array[organization_ids::text, next_ready_in::text] from api.ready_webhooks()), '{"{}",null}', 'a pause that is over keeps nobody on the ready list');
 select pg_temp.tell(:'org', 1) \gset ignored_
+select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'whoever hears of a lookup is on the ready list');
+select app.wake_webhooks(:'org', app.clock() + interval '1 hour') \gset ignored_
+select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'what is due later puts off nothing that is due');
+select count(*) from pg_temp.deliver(:'org', 2, 200) \gset ignored_
+select api.set_webhook_config(:'org', '{"events": ["batch.completed"]}') as config, pg_temp.turn_clock(app.clock() + interval '1 minute') \gset
+select count(*) from api.claim_webhooks(:'org', 'a', 1) \gset ignored_
+select is((select organization_ids from api.ready_webhooks()), '{}', 'whoever has heard everything has left the ready list');
+select pg_temp.tell(:'org', 1) \gset ignored_
+select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'whoever hears of a batch is on the ready list');
+select api.set_webhook_config(:'org', '{"events": ["lookup.completed"]}') as config \gset
 select is((select pg_temp.deliver(:'org', 1, 410)), 'accepted', 'a receiver is gone');
 select is((select enabled || disabled_reason from app.webhook_configs), 'falsegone', 'a receiver that is gone disables the config');
 
