@@ -1,5 +1,5 @@
 begin;
-select plan(39);
+select plan(40);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -67,6 +67,7 @@ select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id
                ('[{"position": 1, "value": "x"}]', 'an edit names its column'),
                ('[{"position": 1, "column": 1, "value": "x", "row": 2}]', 'an edit has no other members')) v (e, what);
 select is(api.update_upload(:'org', :'id', format('{"name": "%s", "value_maps": {"building_type": {"Hut": null}}}', repeat('x', 200))::jsonb) ->> 'value_maps', '{}', 'a word can be taken back');
+select is(api.update_upload(:'org', :'id', '{"name": "One"}') ->> 'name', 'One', 'one of several drafts can be renamed');
 
 select * from finish();
 rollback;

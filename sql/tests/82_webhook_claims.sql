@@ -1,5 +1,5 @@
 begin;
-select plan(64);
+select plan(68);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
@@ -99,6 +99,28 @@ select is((select count(*)::integer from api.claim_webhooks(:'org', 'a', 1)), 1,
 select throws_like(format('select api.resend_webhook_delivery(%L, %L)', :'org', (select id from app.webhook_deliveries)), '%being sent%', 'a delivery is not sent twice at once');
 select throws_like(format($$ select api.recover_webhook_deliveries(%L, '{"since": "yesterday"}') $$, :'org'), 'since must be%', 'the parameter since is a timestamp');
 
+-- Lost leases
+delete from app.webhook_deliveries;
+select pg_temp.tell(:'org', 4) \gset ignored_
+select count(*) from api.claim_webhooks(:'org', 'a', 4) \gset ignored_
+update app.webhook_deliveries d set lost_leases = (array[30, 2, 1, 0])[u.n] from (select id, row_number() over (order by id) as n from app.webhook_deliveries) u where u.id = d.id;
+select pg_temp.turn_clock(app.clock() + interval '61 seconds');
+select app.expire_webhook_leases(:'org', app.clock()) \gset ignored_
+select is_empty(
+    $$ select d.lost_leases, d.next_attempt_at - app.clock()
+         from app.webhook_deliveries d
+         left join (values (1, 0), (2, 10), (3, 20), (31, 900)) w (lost_leases, seconds) using (lost_leases)
+        where (extract(epoch from d.next_attempt_at - app.clock()) between w.seconds * 0.5 and w.seconds * 1.5) is not true $$,
+    'a delivery whose senders end waits twice as long each time, after the first and up to a quarter of an hour');
+savepoint before;
+select app.settle_webhooks(:'org'), app.wake_webhooks(:'other_org', app.clock() + interval '1 hour') \gset ignored_
+select array[organization_ids::text, next_ready_in::text] as ready from api.ready_webhooks() \gset
+select pg_temp.turn_clock(app.clock() + interval '1 hour');
+select (select lost_leases from api.claim_webhooks(:'org', 'a', 1) c join app.webhook_deliveries d on d.id = c.delivery_id) as claimed \gset
+rollback to before;
+select is(:'ready'::text[], array[format('{%s}', :'org'), '3600'], 'the ready list has who is due, and says when the next one is');
+select is(:claimed, 1, 'what is due first is claimed first');
+
 -- Five days
 delete from app.webhook_deliveries;
 select pg_temp.tell(:'org', 1) \gset ignored_
@@ -106,7 +128,9 @@ select pg_temp.deliver(:'org', 1, 503) \gset ignored_
 select pg_temp.turn_clock(app.clock() + interval '5 days');
 select pg_temp.deliver(:'org', 1, 503) \gset ignored_
 select results_eq('select enabled, disabled_reason, disabled_at from app.webhook_configs', $$ values (false, 'failing', app.clock()) $$, 'five days of failure disable the config');
+select pg_temp.turn_clock(app.clock() + interval '1 day');
 select is_empty(format($$ select * from api.claim_webhooks(%L, 'a', 10) $$, :'org'), 'nothing is sent while the config is disabled');
+select is((select organization_ids from api.ready_webhooks()), '{}', 'no sender asks for what is kept while the config is disabled');
 select is((select count(*)::integer from app.webhook_deliveries where status = 'pending'), 1, 'deliveries are kept while the config is disabled');
 select throws_like(format('select api.resend_webhook_delivery(%L, %L)', :'org', (select id from app.webhook_deliveries)), 'Webhooks are not enabled', 'nothing is sent again while the config is disabled');
 select api.set_webhook_config(:'org', '{"enabled": true}') as config, pg_temp.turn_clock(app.clock() + interval '1 hour') \gset
@@ -169,7 +193,8 @@ select results_eq(
     $$ values ('another', 1::bigint), ('sender', 1), (null, 2) $$, 'a sender keeps the deliveries that it knows of, and others keep theirs');
 select ok((select :'lost' = any (organization_ids) from api.ready_webhooks()), 'released deliveries are due at once');
 select api.rotate_webhook_secret(:'lost', '{"overlap_seconds": 60}') is not null as rotated, pg_temp.turn_clock(app.clock() + interval '59 seconds') \gset
-select is((select cardinality(secrets) from api.claim_webhooks(:'lost', 'sender', 1)), 2, 'a delivery is signed with both secrets while they overlap');
+select results_eq(format($$ select secrets from api.claim_webhooks(%L, 'sender', 1) $$, :'lost'),
+    format($$ select array_agg(secret order by expires_at nulls first) from app.webhook_secrets where organization_id = %L $$, :'lost'), 'a delivery is signed with both secrets while they overlap, the new one first');
 select pg_temp.turn_clock(app.clock() + interval '1 second');
 select is((select cardinality(secrets) from api.claim_webhooks(:'lost', 'sender', 1)), 1, 'a delivery is not signed with a secret that ends now');
 

@@ -1,5 +1,5 @@
 begin;
-select plan(20);
+select plan(21);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/", "events": ["lookup.completed", "batch.completed"]}') as config \gset
@@ -35,6 +35,7 @@ select :'org', :'lookup', n, '2026-11-24 12:00:00+00', 1, 500 from generate_seri
 select is((select array[count(*), min((a ->> 'attempt')::integer), max((a ->> 'attempt')::integer)]
              from json_array_elements(api.get_webhook_delivery(:'org', :'lookup') -> 'attempt_log') a), array[100, 51, 150]::bigint[],
     'a delivery that was sent again very often tells of its last hundred attempts');
+select is((api.get_webhook_delivery(:'org', :'batch') -> 'attempt_log')::text, '[]', 'the attempts of another delivery are not told');
 select throws_ok(format('select api.get_webhook_delivery(%L, %L)', :'other_org', :'lookup'), 'PT404', 'Webhook delivery not found',
     'another organization''s delivery is not found');
 
