@@ -1,5 +1,5 @@
 begin;
-select plan(14);
+select plan(16);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -21,9 +21,17 @@ select is((select (u ->> 'status', u ->> 'job_id')::text from json_array_element
           format('(started,%s)', :'started'::json ->> 'job_id'), 'the list shows what became of a draft');
 
 -- Memory
+select api.create_organization('Initech') as third_org \gset
 select is((api.create_upload(:'org', null, true, null, :'file')::jsonb #> '{value_maps}'), '{"building_type": {"Hut": "COMMERCIAL"}}', 'the next file of the organization finds its own words known');
 select is((api.create_upload(:'org', null, true, null, :'file')::jsonb #>> '{columns,5,how}'), 'remembered', 'a column that was named is remembered by its header');
 select is((api.create_upload(:'other_org', null, true, null, :'file')::jsonb #> '{value_maps}'), '{}', 'another organization has a memory of its own');
+
+select api.create_upload(:'third_org', null, true, null, '{"rows": [["Deal ID", "Street", "City", "State", "ZIP", "Bldg", "", "Owner"], ["d-1", "1 Elm St", "Austin", "TX", "78701", "Hut", "1", "Kim"]]}') ->> 'id' as third \gset
+select api.update_upload(:'third_org', :'third', '{"columns": {"device_ids": 7, "city": null}, "value_maps": {"building_type": {"Hut": "COMMERCIAL"}}, "defaults": {"city": "Austin"}}') ->> 'valid_rows' as valid, api.start_upload(:'third_org', :'third') is not null as third_started \gset
+select results_eq(format($$ select name, field, values from app.column_memory where organization_id = %L order by name $$, :'third_org'),
+    $$ values ('bldg', 'building_type', '{"Hut": "COMMERCIAL"}'::jsonb), ('city', null, '{}') $$, 'what was said of named columns and of their words is remembered, and nothing else');
+select is(array(select c ->> 'field' from json_array_elements(api.create_upload(:'third_org', null, true, null, '{"rows": [["Deal ID", "City", "ZIP"], ["d-1", "Austin", "78701"]]}') -> 'columns') c), array['reference_id', null, 'postal_code'],
+    'a column that was left out is left out of the next file, beside those known by name');
 
 select string_agg(md5(n::text), '') as long from generate_series(1, 300) n \gset
 select api.create_upload(:'org', null, true, null, jsonb_set(jsonb_set(:'file', '{rows}', (:'file'::jsonb -> 'rows') - 7 - 6 - 5 - 4 - 3), '{rows,0,0}', to_jsonb(:'long'::text)) - 'lines')
