@@ -1,5 +1,5 @@
 begin;
-select plan(41);
+select plan(45);
 \ir lookups.psql
 
 create function pg_temp.ask(p_request jsonb) returns jsonb
@@ -20,13 +20,16 @@ select throws_ok(format('select api.update_organization(%L, %L)', :'org', c), 'P
         ('The body must be an object with company, device_names or device_name_changes', array['{}', '[]', '{"name": "x"}']),
         ('company must be null, or 1 to 100 characters of A-Z, a-z, 0-9 and . _ ~ -', array['{"company": "a b"}', '{"company": 5}']),
         ('device_names must map names of 1 to 200 characters to device ids',
-         array['{"device_names": {"x": 777777}}', '{"device_names": {"x": "9001"}}', '{"device_names": null}']),
+         array['{"device_names": {"x": 777777}}', '{"device_names": {"x": "9001"}}', '{"device_names": null}', '{"device_names": {" ": 9001}}', format('{"device_names": {"%s": 9001}}', repeat('x', 201))]),
         ('device_name_changes must map names of 1 to 200 characters to device ids or null',
          array['{"device_name_changes": {"x": 777777}}', '{"device_name_changes": null}'])) r (m, cs), unnest(cs) c;
 select is(
     api.update_organization(:'org', '{"device_name_changes": {"Wee one": 9001, "nobody knows": null}}')::jsonb -> 'device_names',
     '{"wee one": 9001, "little one": 9001}', 'a change of some names keeps the others');
 select is(api.update_organization(:'org', '{"device_name_changes": {"WEE ONE": null}}')::jsonb -> 'device_names', '{"little one": 9001}', 'a name that is changed to null is gone');
+select is(octet_length(api.update_organization(:'other_org', jsonb_build_object('device_names', (select jsonb_object_agg(lpad(n::text, 200, 'x'), 9001) from generate_series(1, 400) n)))::jsonb ->> 'device_names'), 84000, 'names of 200 characters are taken');
+select throws_ok(format($$ select api.update_organization(%L, %L) $$, :'other_org', (select jsonb_build_object('device_name_changes', jsonb_object_agg(lpad(n::text, 200, 'y'), 9001)) from generate_series(1, 100) n)), 'PT400',
+    'device_names may have at most 100,000 characters in all', 'the names of an organization have a limit in all, also when they come bit by bit');
 select throws_ok($$ select api.get_organization(gen_random_uuid()) $$, 'PT404', 'Organization not found', 'an unknown organization has no profile');
 
 -- Names of devices
