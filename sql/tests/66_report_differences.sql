@@ -1,5 +1,5 @@
 begin;
-select plan(13);
+select plan(14);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select id as before from public.incentive_reports where job_id = :'job' \gset
@@ -39,6 +39,7 @@ select is(api.diff_incentive_reports(:'org', :'before', :'before')::jsonb - arra
     '{"totals": {"added": {"sites": 0, "difference": 0}, "removed": {"sites": 0, "difference": 0}, "changed": {"sites": 0, "difference": 0},
                  "unchanged": {"sites": 3, "difference": 0}, "difference": 0}, "differences": [], "total": 0, "limit": 100, "offset": 0, "next_cursor": null}', 'a report does not differ from itself');
 select is(api.diff_incentive_reports(:'org', :'after', :'before')::jsonb #> '{totals,added}', '{"sites": 1, "difference": 1200.50}', 'a site that is added adds its amount');
+select is(array(select d ->> 'change' from json_array_elements(api.diff_incentive_reports(:'org', :'before', :'after', 'removed') -> 'differences') d), '{removed}', 'differences of one kind can be asked for');
 
 select * from finish();
 rollback;
