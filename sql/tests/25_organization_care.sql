@@ -1,5 +1,5 @@
 begin;
-select plan(23);
+select plan(26);
 \ir fixtures.psql
 
 select results_eq('select name, api_keys, open_jobs, open_items, last_upload_at from api.list_organizations()',
@@ -34,9 +34,20 @@ delete from app.organizations where id = :'clerk';
 select pg_temp.submit(:'other_org', 2) as other_job \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer');
 select results_eq('select name, open_jobs, open_items from api.list_organizations()', $$ values ('Globex', 1, 2), ('Initech', 1, 2) $$, 'operators see how many items are not looked up yet');
+savepoint before;
+select api.cancel_batch_lookup(:'other_org', pg_temp.submit(:'other_org', 1)) as cancelled,
+       array_agg(api.create_api_key(:'other_org', sha256(k::bytea), 'leap_live_', 'xxxx', k)) as keys from unnest(array['usable', 'revoked', 'expired']) k \gset
+update app.api_keys set revoked_at = now() where name = 'revoked';
+update app.api_keys set expires_at = now() where name = 'expired';
+select array[api_keys, open_jobs] as listed from api.list_organizations() where name = 'Globex' \gset
+select app.delete_rows_of_organization(:'other_org', 2) as deleted \gset
+rollback to before;
+select is(:'listed'::integer[], '{1,1}', 'only keys that can be used are counted, and only jobs that are open');
+select is(:deleted, 2, 'a step deletes as many rows as it may, whatever their tables');
 select app.file_applications(:'org', app.customer_id(:'org', 'site-1', now()), 'site-1', :'answer', now());
 select api.update_organization(:'org', '{"company": "acme"}');
 select throws_ok(format('select api.delete_organization(%L)', :'org'), 'PT409', 'The organization has open work: 1 batch', 'an organization with open work is not deleted');
+select throws_ok(format('select api.delete_organization(%L, null)', :'org'), 'PT409', 'The organization has open work: 1 batch', 'the deletion of an organization is not forced by null');
 select throws_ok(format('select api.delete_organization(%L)', gen_random_uuid()), 'PT404', 'Organization not found', 'an unknown organization cannot be deleted');
 
 -- With a lookup under way.
