@@ -51,7 +51,7 @@ begin
     v_count := cardinality(v_items);
     if v_count > 0 then
         v_leases := app.new_leases(
-            p_organization_id, p_worker, v_items, greatest(v_slots.first_at + v_slots.slots * v_slots.spacing, v_now) + v_slots.lease);
+            p_organization_id, p_worker, v_items, greatest(v_slots.first_at + v_slots.slots * v_slots.spacing, v_now) + v_slots.lease, v_now);
         v_job_ids := array(select l.job_id from unnest(v_leases) l);
         perform app.keep_leases(p_organization_id, v_leases);
         if v_slots.spacing > interval '0' or v_slots.is_probe then
@@ -264,9 +264,9 @@ begin
 end;
 $$;
 
--- A lease for each job, by job. It expires some time after the last of its lookups may start.
+-- A lease for each job, by job. It expires some time after the last of its lookups may start. Its token tells when it was claimed.
 create or replace function app.new_leases(
-    p_organization_id uuid, p_worker text, p_items public.lookup_queue_items[], p_expires_at timestamptz
+    p_organization_id uuid, p_worker text, p_items public.lookup_queue_items[], p_expires_at timestamptz, p_now timestamptz
 ) returns public.lookup_leases[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -276,7 +276,7 @@ declare
     v_leases public.lookup_leases[] := '{}';
 begin
     for v_lease in
-        select p_organization_id, i.job_id, gen_random_uuid(), p_worker, p_expires_at, range_agg(int4range(i.position, i.position + 1)), false
+        select p_organization_id, i.job_id, app.uuid_v7(p_now), p_worker, p_expires_at, range_agg(int4range(i.position, i.position + 1)), false
           from unnest(p_items) i
          group by i.job_id
          order by i.job_id

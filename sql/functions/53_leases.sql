@@ -177,6 +177,7 @@ declare
     v_versions  xid[];
     v_item      public.lookup_queue_items;
     v_released  public.lookup_queue_items[] := '{}';
+    v_days      date[]                      := '{}';
 begin
     foreach v_lease in array v_leases loop
         v_positions := array(select c.position
@@ -203,11 +204,12 @@ begin
          returning i.*
         loop
             v_released := v_released || v_item;
+            v_days := v_days || app.claimed_on(v_lease.lease_token);
         end loop;
     end loop;
     perform app.end_leases(p_organization_id, v_leases, v_released);
     if p_were_sent is not true then
-        perform app.uncount_lookups(p_organization_id, v_released);
+        perform app.uncount_lookups(p_organization_id, v_released, v_days);
     end if;
     perform app.publish_item_changes(p_organization_id, v_released, v_now);
     return cardinality(v_released);

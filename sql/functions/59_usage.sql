@@ -81,45 +81,58 @@ begin
 end;
 $$;
 
--- Takes back the count of items that a worker has released unsent: it claimed them today or yesterday. One that has slept for longer than that
--- leaves them counted, by day and in the limit of their job alike.
-create or replace function app.uncount_lookups(p_organization_id uuid, p_items public.lookup_queue_items[]) returns void
+-- The day (UTC) of a claim, by the token of its lease; of one that tells no time, from before it did, today.
+create or replace function app.claimed_on(p_lease_token uuid) returns date
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return ((case substr(p_lease_token::text, 15, 1)
+                  when '7' then to_timestamp(('x' || translate(left(p_lease_token::text, 13), '-', ''))::bit(48)::bigint / 1000.0)
+                  else app.clock() end) at time zone 'UTC')::date;
+end;
+$$;
+
+-- Takes back the count of items that a worker has released unsent. p_days: when each of them was claimed, as a month's lookups count only in that
+-- month.
+create or replace function app.uncount_lookups(p_organization_id uuid, p_items public.lookup_queue_items[], p_days date[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
-    v_days    date[]    := array[(app.clock() at time zone 'UTC')::date, (app.clock() at time zone 'UTC')::date - 1];
-    v_job     record;
+    v_claimed record;
     v_lookups integer;
-    v_left    integer;
-    v_fewer   integer[] := '{0,0}';
-    v_ended   integer[] := '{0,0}';
+    v_days    date[]    := '{}';
+    v_fewer   integer[] := '{}';
+    v_ended   integer[] := '{}';
 begin
-    for v_job in select i.job_id, count(*)::integer as items from unnest(p_items) i group by i.job_id order by i.job_id loop
-        v_left := v_job.items;
-        for n in 1 .. cardinality(v_days) loop
-            select lookups into v_lookups
-              from public.lookup_usage
-             where organization_id = p_organization_id and day = v_days[n] and job_id = v_job.job_id and lookups > 0
-               for update;
-            continue when not found;
-            update public.lookup_usage
-               set lookups = greatest(lookups - v_left, 0)
-             where organization_id = p_organization_id and day = v_days[n] and job_id = v_job.job_id;
-            v_fewer[n] := v_fewer[n] + least(v_lookups, v_left);
-            v_ended[n] := v_ended[n] + (v_lookups <= v_left)::integer;
-            v_left := v_left - least(v_lookups, v_left);
-            exit when v_left = 0;
-        end loop;
+    for v_claimed in
+        select i.job_id, d.day, count(*)::integer as items
+          from unnest(p_items) with ordinality i
+          join unnest(p_days) with ordinality d (day, n) on d.n = i.ordinality
+         group by i.job_id, d.day
+         order by i.job_id, d.day
+    loop
+        select lookups into v_lookups
+          from public.lookup_usage
+         where organization_id = p_organization_id and day = v_claimed.day and job_id = v_claimed.job_id and lookups > 0
+           for update;
+        continue when not found;
+        update public.lookup_usage
+           set lookups = greatest(lookups - v_claimed.items, 0)
+         where organization_id = p_organization_id and day = v_claimed.day and job_id = v_claimed.job_id;
         update app.job_budgets
-           set lookups = greatest(lookups - (v_job.items - v_left), 0)
-         where organization_id = p_organization_id and job_id = v_job.job_id;
+           set lookups = greatest(lookups - least(v_lookups, v_claimed.items), 0)
+         where organization_id = p_organization_id and job_id = v_claimed.job_id;
+        v_days := v_days || v_claimed.day;
+        v_fewer := v_fewer || least(v_lookups, v_claimed.items);
+        v_ended := v_ended || (v_lookups <= v_claimed.items)::integer;
     end loop;
     update app.usage_days d
        set lookups = d.lookups - u.fewer, jobs = d.jobs - u.ended
-      from unnest(v_days, v_fewer, v_ended) u (day, fewer, ended)
-     where d.organization_id = p_organization_id and d.day = u.day and u.fewer > 0;
+      from (select day, sum(fewer) as fewer, sum(ended) as ended from unnest(v_days, v_fewer, v_ended) n (day, fewer, ended) group by day) u
+     where d.organization_id = p_organization_id and d.day = u.day;
 end;
 $$;
 

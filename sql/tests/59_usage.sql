@@ -1,5 +1,5 @@
 begin;
-select plan(17);
+select plan(19);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -75,6 +75,17 @@ select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(le
   from api.claim_lookups(:'org', 'w', 10) where job_id = :'job' \gset
 select api.release_lookups(:'org', :'jobs', :'positions', :'tokens', p_were_sent => true) as released \gset
 select is(array[:released, pg_temp.used(:'job')], array[3, 3]::bigint[], 'an item that was given back after its lookup was sent counts');
+
+-- Given back after the month has ended
+select pg_temp.turn_clock('2026-11-30 23:59:55+00'), pg_temp.submit(:'other_org', 10) as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'other_org', 'w', 4) \gset
+select pg_temp.turn_clock('2026-12-01 00:00:05+00'), api.set_monthly_lookups(:'other_org', 4);
+select count(*) as claimed from api.claim_lookups(:'other_org', 'w', 4) \gset
+select api.release_lookups(:'other_org', :'jobs', :'positions', :'tokens') as released \gset
+select is(
+    (select array_agg(format('%s %s', u.day, u.lookups) order by u.day) from public.lookup_usage u where u.job_id = :'job'),
+    '{2026-11-30 0,2026-12-01 4}', 'what was claimed in one month and given back in the next one does not count in the first');
+select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 9)), 0, 'what the month before gives back is no more lookups of this month');
 
 select * from finish();
 rollback;
