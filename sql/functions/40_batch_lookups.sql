@@ -2,7 +2,7 @@
 
 create or replace function app.store_batch(
     p_organization_id uuid, p_items app.batch_item[], p_name text default null, p_retry_of_job_id uuid default null,
-    p_spending jsonb default '{}'
+    p_spending jsonb default '{}', p_labels jsonb default '{}'
 ) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -19,6 +19,8 @@ begin
     returning * into v_job;
     v_report := app.create_report(p_organization_id, v_job);
     perform app.keep_name(p_organization_id, v_job.id, p_name);
+    -- What ends at once, because its answers are known, has them in its webhook.
+    perform app.store_labels(p_organization_id, v_job.id, p_labels);
     perform app.enqueue_items(p_organization_id, v_job.id, p_items, v_now);
     perform app.notify_change('INSERT', 'batch_lookup_jobs', p_organization_id, v_job.id);
     perform app.notify_change('INSERT', 'incentive_reports', p_organization_id, v_report.id);

@@ -234,8 +234,8 @@ begin
         end if;
     end if;
 
-    v_created := app.store_batch(p_organization_id, v_valid, p_name => v_options.name, p_spending => v_options.spending);
-    perform app.store_labels(p_organization_id, (v_created ->> 'job_id')::uuid, v_options.labels);
+    v_created := app.store_batch(
+        p_organization_id, v_valid, p_name => v_options.name, p_spending => v_options.spending, p_labels => v_options.labels);
     if v_file.header is not null or v_file.sources is not null then
         perform app.store_sources(p_organization_id, (v_created ->> 'job_id')::uuid, v_parsed, v_file.header, v_file.sources);
     end if;

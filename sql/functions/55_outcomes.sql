@@ -409,6 +409,7 @@ declare
     v_late     app.lookup_outcome[];
     v_items    public.lookup_queue_items[] := '{}';
     v_row      record;
+    v_webhooks app.webhook_configs;
     v_job      record;
     v_status   text;
     v_ended_at timestamptz;
@@ -458,9 +459,13 @@ begin
         perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, v_job.id);
         perform app.update_report(p_organization_id, v_job.id, v_ended_at, p_now, v_job.processed, v_job.eligible, v_job.value, v_job.conditional);
     end loop;
-    perform app.enqueue_item_webhooks(w, p_organization_id, v_items, p_now)
-       from app.webhook_config_for(p_organization_id, app.webhook_events()) w
-      where w.organization_id is not null;
+    v_webhooks := app.webhook_config_for(p_organization_id, array['lookup.completed']);
+    if v_webhooks.organization_id is not null then
+        perform app.enqueue_item_webhooks(v_webhooks, p_organization_id, v_items, p_now);
+        if v_webhooks.enabled and v_items <> '{}' then
+            perform app.wake_webhooks(p_organization_id, p_now);
+        end if;
+    end if;
     perform app.count_outcomes(p_organization_id, v_late, v_items, p_now);
     return v_items;
 end;

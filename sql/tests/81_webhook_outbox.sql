@@ -1,5 +1,5 @@
 begin;
-select plan(33);
+select plan(35);
 \ir fixtures.psql
 
 -- Everything that waits to be sent, as (event, data).
@@ -106,6 +106,24 @@ select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select is(app.expire_leases(:'org', app.clock()), 1, 'the last lease of an item expires');
 select is((select data ->> 'error_code' from pg_temp.outbox(:'org')), 'lease_expired', 'the failure of an expired lease is told');
+
+-- An answer that comes late replaces the failure
+select api.set_webhook_config(:'org', '{"events": ["lookup.completed"]}') as config, pg_temp.submit(:'org', 1) as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'w', 1) \gset
+select pg_temp.turn_clock(app.clock() + interval '61 seconds');
+select app.expire_leases(:'org', app.clock()) as expired \gset
+delete from app.webhook_deliveries;
+select app.settle_webhooks(:'org');
+select pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
+select is(
+    array[(select ready_at from app.webhook_queue_state where organization_id = :'org'), (select max(next_attempt_at) from app.webhook_deliveries)],
+    array[app.clock(), app.clock()], 'the sender hears of an answer that comes late at once');
+
+-- A batch that ends as it is created
+select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded, api.set_webhook_config(:'org', '{"events": ["batch.completed"]}') as config \gset
+delete from app.webhook_deliveries;
+select api.create_batch_lookup(:'org', pg_temp.items(1), p_options => '{"reuse_results": {"max_age_days": 1}, "labels": {"team": "north"}}') as created \gset
+select is((select data #>> '{labels,team}' from pg_temp.outbox(:'org')), 'north', 'the event of a batch whose results are all reused has its labels');
 
 -- The transaction
 delete from app.webhook_deliveries;
