@@ -212,9 +212,10 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_lease  public.lookup_leases;
-    v_reason text;
-    v_other  public.lookup_queue_items;
+    v_lease        public.lookup_leases;
+    v_reason       text;
+    v_is_duplicate boolean;
+    v_other        public.lookup_queue_items;
 begin
     if p_item.status <> 'pending' then
         return null;
@@ -226,6 +227,20 @@ begin
         return app.waits_for('in_flight', v_lease.expires_at, format(
             'Worker %s is looking it up; if that worker goes silent, the item returns to the queue', v_lease.worker));
     end if;
+    v_is_duplicate := p_item.retry_at > p_now and p_item.retry_at < 'infinity'
+                      and not exists (select from public.lookup_attempts
+                                       where organization_id = p_item.organization_id and job_id = p_item.job_id and position = p_item.position);
+    if v_is_duplicate then
+        select * into v_other
+          from public.lookup_queue_items
+         where organization_id = p_item.organization_id and deduplication_key = p_item.deduplication_key and status = 'pending' and id <> p_item.id
+         order by id
+         limit 1;
+        if found then
+            return app.waits_for('duplicate', p_item.retry_at, format(
+                'Item %s of job %s asks the same question; both get its answer', v_other.position, v_other.job_id));
+        end if;
+    end if;
     v_reason := app.item_is_held(p_item, p_now);
     if v_reason = 'continue' then
         return app.waits_for('continue', null, 'The sample of its job comes first; then the job waits to be continued');
@@ -234,14 +249,8 @@ begin
     elsif p_item.retry_at <= p_now or p_item.retry_at is null then
         return app.waits_for_claim(p_item, p_now);
     end if;
-    select * into v_other
-      from public.lookup_queue_items
-     where organization_id = p_item.organization_id and deduplication_key = p_item.deduplication_key and status = 'pending' and id < p_item.id
-     order by id
-     limit 1;
-    if found and p_item.retry_count = 0 then
-        return app.waits_for('duplicate', p_item.retry_at, format(
-            'Item %s of job %s asks the same question; both get its answer', v_other.position, v_other.job_id));
+    if v_is_duplicate then
+        return app.waits_for('duplicate', p_item.retry_at, 'Another item asked the same question and got no answer; this one is looked up next');
     end if;
     return app.waits_for('retry_backoff', p_item.retry_at, 'The last attempt failed; the next one follows after the backoff');
 end;

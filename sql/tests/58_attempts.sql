@@ -1,5 +1,5 @@
 begin;
-select plan(28);
+select plan(30);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -138,6 +138,19 @@ select throws_ok(
     format('select api.explain_item(%L, %L, 3)', :'org', :'job'), 'PT404', 'The job has no item at this position', 'an item that is not there is not found');
 select throws_ok(
     format('select api.explain_item(%L, %L, 0)', :'other_org', :'job'), 'PT404', 'Batch job not found', 'nobody is told of the items of others');
+
+-- An item that waits for the answer to another one
+select api.create_organization('Twins') as twins, api.update_settings('{"deduplicate_seconds": 3600}') as settings \gset
+select pg_temp.submit(:'twins', 1) as first_job, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
+select pg_temp.submit(:'twins', 1) as second_job \gset
+select is(
+    (select array[w ->> 'reason', w ->> 'message'] from (select api.explain_item(:'twins', :'second_job', 0) -> 'waiting_for') e (w)),
+    array['duplicate', format('Item 0 of job %s asks the same question; both get its answer', :'first_job')], 'a duplicate is told whose answer it waits for');
+select api.cancel_batch_lookup(:'twins', :'first_job') as cancelled \gset
+select is(
+    (select array[w ->> 'reason', w ->> 'message'] from (select api.explain_item(:'twins', :'second_job', 0) -> 'waiting_for') e (w)),
+    array['duplicate', 'Another item asked the same question and got no answer; this one is looked up next'],
+    'a duplicate whose other item was cancelled is not said to have failed');
 
 select * from finish();
 rollback;
