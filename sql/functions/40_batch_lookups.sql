@@ -26,6 +26,12 @@ begin
     perform app.notify_change('INSERT', 'incentive_reports', p_organization_id, v_report.id);
     if p_spending ? 'reuse_days' then
         v_reused := app.reuse_results(p_organization_id, v_job.id, p_items, (p_spending ->> 'reuse_days')::integer, v_now);
+    end if;
+    -- After it, so that what it answers says so, as a dry run has told.
+    if (select deduplicate_seconds is not null from app.settings) then
+        perform app.defer_duplicates(p_organization_id, v_job.id, v_now);
+    end if;
+    if v_reused is not null then
         v_job    := app.find_job(p_organization_id, v_job.id);
         v_report := app.find_report(p_organization_id, v_report.id);
     end if;

@@ -19,9 +19,6 @@ begin
            case when v_deduplicates then app.dedup_key(i) end, i.household
       from unnest(p_items) i;
     perform app.queue_job(p_organization_id, p_job_id, 0, cardinality(p_items));
-    if v_deduplicates then
-        perform app.defer_duplicates(p_organization_id, p_job_id, p_now);
-    end if;
     perform app.mark_ready(p_organization_id, p_now);
     perform app.serialize_uploads(p_organization_id);
     perform app.check_open_items(p_organization_id);

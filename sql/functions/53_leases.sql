@@ -212,6 +212,10 @@ begin
         perform app.uncount_lookups(p_organization_id, v_released, v_days);
     end if;
     perform app.publish_item_changes(p_organization_id, v_released, v_now);
+    -- Another item may have got the answer meanwhile.
+    if (select deduplicate_seconds is not null from app.settings) then
+        perform app.answer_duplicates(p_organization_id, v_released, v_now);
+    end if;
     return cardinality(v_released);
 end;
 $$;
@@ -348,6 +352,9 @@ begin
      where l.organization_id = p_organization_id and l.job_id = h.job_id and l.lease_token = h.lease_token;
     perform app.publish_item_changes(p_organization_id, v_expired, p_now);
     perform app.count_unanswered(p_organization_id, v_expired, 'failed', 'lease_expired', p_now);
+    if v_settings.deduplicate_seconds is not null then
+        perform app.answer_duplicates(p_organization_id, v_expired, p_now);
+    end if;
     return cardinality(v_expired);
 end;
 $$;

@@ -20,6 +20,34 @@ as $$
         || coalesce('|' || (p_item).household::text, ''))::uuid end
 $$;
 
+-- How long a duplicate waits for the answer to another item.
+create or replace function app.wait_for_duplicates_until(p_now timestamptz) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select p_now + 2 * app.seconds(lease_seconds + lookup_timeout_seconds) from app.settings);
+end;
+$$;
+
+-- The questions that are being looked up; none while answers are not shared.
+create or replace function app.keys_in_flight(p_organization_id uuid) returns uuid[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if (select deduplicate_seconds is null from app.settings) then
+        return '{}';
+    end if;
+    return array(select distinct i.deduplication_key
+                   from public.lookup_leases l
+                  cross join unnest(l.positions) r
+                   join public.lookup_queue_items i
+                     on i.organization_id = p_organization_id and i.job_id = l.job_id and i.position >= lower(r) and i.position < upper(r)
+                  where l.organization_id = p_organization_id and i.status = 'pending' and i.deduplication_key is not null);
+end;
+$$;
+
 -- For the items of a job that is new or continued: recent answers are used at once; duplicates of pending items are deferred for at most twice a
 -- lease and a time-out, then looked up.
 create or replace function app.defer_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
@@ -27,14 +55,11 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_settings  app.settings;
-    v_until     timestamptz;
+    v_until     timestamptz := app.wait_for_duplicates_until(p_now);
     v_items     public.lookup_queue_items[];
     v_keys      uuid[];
     v_positions integer[];
 begin
-    select * into v_settings from app.settings;
-    v_until := p_now + 2 * app.seconds(v_settings.lease_seconds + v_settings.lookup_timeout_seconds);
     select array_agg(row(i.*)::public.lookup_queue_items) into v_items
       from public.lookup_queue_items i
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.deduplication_key is not null;

@@ -100,6 +100,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_job   record;
+    v_keys  uuid[];
     v_count integer;
     v_items integer := 0;
     v_jobs  integer := 0;
@@ -113,7 +114,8 @@ begin
         if v_jobs >= 100 or v_items >= 10000 then
             return false;
         elsif v_job.when_limit_reached = 'fail' then
-            v_count := app.fail_at_limit(p_organization_id, v_job.id, p_now);
+            v_keys := coalesce(v_keys, app.keys_in_flight(p_organization_id));
+            v_count := app.fail_at_limit(p_organization_id, v_job.id, v_keys, p_now);
             -- What is left of a job in flight waits for its lookups, and counts for nothing here.
             v_items := v_items + v_count;
             v_jobs  := v_jobs + least(v_count, 1);
@@ -125,13 +127,15 @@ begin
 end;
 $$;
 
--- Fails the items of a job that are not in flight, and answers how many. Later retries of those that are fail at the next claim.
-create or replace function app.fail_at_limit(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns integer
+-- Fails the items of a job that are not in flight, and answers how many. Later retries of those that are fail at the next claim. p_keys: the
+-- questions in flight. What asks one of them waits for its answer, which takes no lookup.
+create or replace function app.fail_at_limit(p_organization_id uuid, p_job_id uuid, p_keys uuid[], p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_next_position integer;
+    v_until         timestamptz                 := app.wait_for_duplicates_until(p_now);
     v_item          public.lookup_queue_items;
     v_items         public.lookup_queue_items[] := '{}';
 begin
@@ -149,6 +153,7 @@ begin
                processed_at  = p_now
          where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending'
            and (i.retry_at is not null or i.position >= v_next_position)
+           and (i.retry_at <= p_now or coalesce(i.deduplication_key <> all (p_keys), true))
            and not i.position <@ (select coalesce(range_agg(r), '{}')
                                     from public.lookup_leases l
                                    cross join unnest(l.positions) r
@@ -157,6 +162,14 @@ begin
     loop
         v_items := v_items || v_item;
     end loop;
+    update public.lookup_queue_items i
+       set retry_at = v_until
+     where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending' and i.deduplication_key = any (p_keys)
+       and i.retry_at is null and i.position >= v_next_position
+       and not i.position <@ (select coalesce(range_agg(r), '{}')
+                                from public.lookup_leases l
+                               cross join unnest(l.positions) r
+                               where l.organization_id = p_organization_id and l.job_id = p_job_id);
     if cardinality(v_items) > 0 then
         perform app.publish_item_changes(p_organization_id, v_items, p_now);
     end if;
@@ -185,6 +198,20 @@ begin
 end;
 $$;
 
+-- When what its job does not wait for a limit with has waited long enough for the answer to another item; null: nothing does.
+create or replace function app.next_failure_at(p_organization_id uuid) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select min(i.retry_at)
+              from public.lookup_queue_items i
+              left join app.job_budgets b on b.organization_id = i.organization_id and b.job_id = i.job_id
+             where i.organization_id = p_organization_id and i.status = 'pending' and i.retry_at < 'infinity'
+               and coalesce(b.when_limit_reached, 'fail') = 'fail');
+end;
+$$;
+
 -- Stops the jobs of an organization that have reached a limit, and returns how many of p_limit items a claim may take. The caller holds the
 -- queue. Once the month is spent, the organization is not ready before the next one.
 create or replace function app.keep_limits(p_organization_id uuid, p_limit integer, p_now timestamptz) returns integer
@@ -204,7 +231,8 @@ begin
         delete from app.queue_wakeups where organization_id = p_organization_id;
         -- One of them may have come with a higher limit.
         v_ready_at := case when app.lookups_left(p_organization_id, p_now) is distinct from 0 then p_now
-                           when app.next_ready_at(p_organization_id, p_now) is not null then app.next_month(p_now) end;
+                           when app.next_ready_at(p_organization_id, p_now) is not null
+                           then least(app.next_month(p_now), app.next_failure_at(p_organization_id)) end;
         update app.organization_queue_state
            set ready_at = v_ready_at
          where organization_id = p_organization_id;

@@ -1,5 +1,5 @@
 begin;
-select plan(48);
+select plan(53);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -74,6 +74,33 @@ select array_agg(job_id order by position) as jobs, array_agg(position order by 
 select pg_temp.record(:'org', (:'jobs'::uuid[])[:1], (:'positions'::integer[])[:1], (:'tokens'::uuid[])[:1], 200, :'answer') as recorded \gset
 select is(:'positions' || ' ' || pg_temp.statuses(:'job'), '{0,1} completed, pending', 'a duplicate whose own lookup is under way gets the answer to that');
 select pg_temp.record(:'org', (:'jobs'::uuid[])[2:], (:'positions'::integer[])[2:], (:'tokens'::uuid[])[2:], 200, :'answer') as recorded \gset
+
+-- What comes back when the answer is there
+create function pg_temp.claim_both(p_organization_id uuid, p_street text, out job uuid, out jobs uuid[], out positions integer[], out tokens uuid[])
+language plpgsql as $$
+begin
+    job := pg_temp.submit_streets(p_organization_id, p_street, p_street);
+    perform api.claim_lookups(p_organization_id, 'w', 1), pg_temp.turn_clock(app.clock() + interval '10 minutes');
+    select array_agg(c.job_id order by c.position), array_agg(c.position order by c.position), array_agg(c.lease_token order by c.position)
+      into jobs, positions, tokens
+      from api.claim_lookups(p_organization_id, 'w', 10) c where c.job_id = job;
+    perform pg_temp.record(p_organization_id, jobs[:1], positions[:1], tokens[:1], 200, '{}');
+end;
+$$;
+select api.create_organization('Returns') as returns \gset
+select * from pg_temp.claim_both(:'returns', '12 Main St') \gset
+select api.release_lookups(:'returns', (:'jobs'::uuid[])[2:], (:'positions'::integer[])[2:], (:'tokens'::uuid[])[2:]) as released \gset
+select is(pg_temp.statuses(:'job'), 'completed, completed true', 'an item that is released gets the answer that another one got meanwhile');
+select * from pg_temp.claim_both(:'returns', '13 Main St') \gset
+select pg_temp.turn_clock(app.clock() + interval '2 minutes');
+select app.expire_leases(:'returns', app.clock()) as expired \gset
+select is(pg_temp.statuses(:'job'), 'completed, completed true', 'an item whose lease expires gets the answer that another one got meanwhile');
+select api.update_settings('{"max_retries": 0}') as settings, pg_temp.submit_streets(:'returns', '14 Main St', '14 Main St') as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'returns', 'w', 1) \gset
+select pg_temp.turn_clock(app.clock() + interval '2 minutes');
+select app.expire_leases(:'returns', app.clock()) as expired, api.update_settings('{"max_retries": 3}') as settings \gset
+select pg_temp.record(:'returns', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
+select is(pg_temp.statuses(:'job'), 'completed, completed true', 'a late answer is shared like others');
 
 -- Time passes
 select pg_temp.turn_clock(app.clock() + interval '2 hours');
@@ -204,6 +231,17 @@ select api.update_settings('{"deduplicate_seconds": 86400}') as settings, api.cr
 select pg_temp.submit(:'aged', 1) as job, pg_temp.look_up(:'aged', 1, 200, :'answer') as looked_up, pg_temp.turn_clock(app.clock() + interval '12 hours') \gset
 select pg_temp.statuses(pg_temp.submit(:'aged', 1)) as copied, api.update_settings('{"deduplicate_seconds": null}') as settings, pg_temp.turn_clock(app.clock() + interval '18 hours') \gset
 select is(:'copied' || ' ' || pg_temp.known(:'aged', 1) || ' ' || pg_temp.known(:'aged', 2), 'completed true 0 1', 'an answer to a duplicate is as old as the lookup that it is of');
+
+-- Reused, and asked for lately
+select api.update_settings('{"deduplicate_seconds": 86400}') as settings, api.create_organization('Both') as both \gset
+select pg_temp.submit(:'both', 1) as job, pg_temp.look_up(:'both', 1, 200, :'answer') as looked_up \gset
+select api.create_batch_lookup(:'both', pg_temp.items(2), p_options => '{"dry_run": true, "reuse_results": {"max_age_days": 30}}') as dry_run \gset
+select pg_temp.submit_reusing(:'both', pg_temp.items(2), 30) as created \gset
+select is(:'created'::json ->> 'reused_items', :'dry_run'::json ->> 'known_already', 'a batch reuses as many results as its dry run says, although the same were asked for lately');
+select is(
+    (select reused_from_job_id from public.lookup_queue_items where job_id = (:'created'::json ->> 'job_id')::uuid and position = 0), :'job'::uuid,
+    'a reused result says from where it comes, although the same was asked for lately');
+select api.update_settings('{"deduplicate_seconds": null}') as settings \gset
 
 select * from finish();
 rollback;

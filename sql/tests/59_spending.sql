@@ -1,5 +1,5 @@
 begin;
-select plan(59);
+select plan(66);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -142,7 +142,41 @@ select api.create_batch_lookup(:'twins', pg_temp.items(6, pg_temp.at('5 Main St'
 select pg_temp.drain(:'twins') as sampled, pg_temp.turn_clock(app.clock() + interval '1 hour') \gset
 select is(pg_temp.drain(:'twins'), 0::bigint, 'what waits for the answer to an item of the sample waits with its job, however long that takes');
 select is_empty('select * from api.check_invariants()', 'the invariants hold for a sample of items that ask the same');
+
+-- What asks the same as an item in flight, when a limit is reached
+select api.create_batch_lookup(:'twins', pg_temp.items(3, pg_temp.at('7 Main St')), p_options => '{"max_lookups": 1}') ->> 'job_id' as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'twins', 'w', 9) \gset
+select pg_temp.drain(:'twins') as drained \gset
+select is(api.explain_item(:'twins', :'job', 1) #>> '{waiting_for,reason}', 'duplicate', 'at a limit an item waits for the answer in flight to the same question');
+select pg_temp.record(:'twins', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
+select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 1 0', 'an answer that takes no lookup is given at a limit, too');
+select api.create_batch_lookup(:'twins', pg_temp.items(3, pg_temp.at('8 Main St')), p_options => '{"sample": 1, "max_lookups": 1}') ->> 'job_id' as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'twins', 'w', 9) \gset
+select pg_temp.drain(:'twins') as drained \gset
+select is_empty('select * from api.check_invariants()', 'the invariants hold while items at a limit wait for an answer in flight');
+select pg_temp.record(:'twins', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
+select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 1 0', 'beyond a sample an answer is given at a limit, too');
+select api.create_organization('Month of twins') as month \gset
+select api.set_monthly_lookups(:'month', 1);
+select api.create_batch_lookup(:'month', pg_temp.items(3, pg_temp.at('9 Main St'))) ->> 'job_id' as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'month', 'w', 9) \gset
+select pg_temp.drain(:'month') as drained, pg_temp.record(:'month', :'jobs', :'positions', :'tokens', 404) as recorded \gset
+select pg_temp.turn_clock(app.clock() + interval '10 minutes');
+select is((select count(*)::integer from api.ready_organizations() o where o = :'month'), 1, 'what waited in vain at a limit does not wait for the next month');
+select pg_temp.drain(:'month') as drained \gset
+select is(pg_temp.job(:'job', 'status', 'lookups', 'errors_by_code'), 'failed 1 { "lookup_limit_reached" : 2, "not_found" : 1 }',
+    'what waited in vain for an answer fails at the limit');
 select api.update_settings('{"deduplicate_seconds": null}') as settings \gset
+
+-- An answer that comes late
+select api.create_organization('Late') as late \gset
+select pg_temp.submit_with(:'late', 1, '{"max_lookups": 1}') as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'late', 'w', 9) \gset
+select pg_temp.turn_clock(app.clock() + interval '2 minutes');
+select pg_temp.drain(:'late') as expired, pg_temp.drain(:'late') as failed \gset
+select is(
+    array[pg_temp.job(:'job', 'status', 'errors_by_code'), pg_temp.record(:'late', :'jobs', :'positions', :'tokens', 200, '{}'), pg_temp.job(:'job', 'status', 'lookups')],
+    array['failed { "lookup_limit_reached" : 1 }', 'accepted', 'completed 1'], 'an answer that was paid for counts, although the limit allowed no other lookup of its item');
 
 -- Beside other batches of the organization
 select api.create_organization('Hooli') as hooli \gset
