@@ -1,5 +1,5 @@
 begin;
-select plan(66);
+select plan(68);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -142,6 +142,18 @@ select api.create_batch_lookup(:'twins', pg_temp.items(6, pg_temp.at('5 Main St'
 select pg_temp.drain(:'twins') as sampled, pg_temp.turn_clock(app.clock() + interval '1 hour') \gset
 select is(pg_temp.drain(:'twins'), 0::bigint, 'what waits for the answer to an item of the sample waits with its job, however long that takes');
 select is_empty('select * from api.check_invariants()', 'the invariants hold for a sample of items that ask the same');
+
+-- Continued while a later batch looks up the same
+select jsonb_agg(item || pg_temp.at(n || ' Oak St') order by n) as items from jsonb_array_elements(pg_temp.items(2) -> 'items') with ordinality i (item, n) \gset
+select api.create_batch_lookup(:'twins', jsonb_build_object('items', :'items'::jsonb), p_options => '{"max_lookups": 1, "when_limit_reached": "wait"}') ->> 'job_id' as job,
+       pg_temp.drain(:'twins') as drained \gset
+select pg_temp.drain(:'twins') as drained, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
+select api.create_batch_lookup(:'twins', pg_temp.items(1, pg_temp.at('2 Oak St'))) ->> 'job_id' as later_job, pg_temp.turn_clock(app.clock() + interval '10 minutes') \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'twins', 'w', 9) where job_id = :'later_job' \gset
+select api.continue_batch_lookup(:'twins', :'job', 9) as continued \gset
+select is(pg_temp.drain(:'twins'), 0::bigint, 'a job that is continued looks up nothing that a later one is looking up');
+select pg_temp.record(:'twins', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
+select is(pg_temp.job(:'job', 'status', 'lookups'), 'completed 1', 'a job that is continued gets the answer that a later one was looking up');
 
 -- What asks the same as an item in flight, when a limit is reached
 select api.create_batch_lookup(:'twins', pg_temp.items(3, pg_temp.at('7 Main St')), p_options => '{"max_lookups": 1}') ->> 'job_id' as job \gset
