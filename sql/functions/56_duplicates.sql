@@ -48,17 +48,18 @@ begin
 end;
 $$;
 
--- For the items of a job that is new or continued: recent answers are used at once; duplicates of pending items are deferred for at most twice a
+-- For the items of a job that is new or continued, and not in flight: recent answers are used at once; duplicates of pending items are deferred for at most twice a
 -- lease and a time-out, then looked up. The first one is not, unless another one, such as one of a later job, is in flight.
 create or replace function app.defer_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_until     timestamptz := app.wait_for_duplicates_until(p_now);
+    v_until     timestamptz    := app.wait_for_duplicates_until(p_now);
     v_items     public.lookup_queue_items[];
     v_keys      uuid[];
-    v_in_flight uuid[]      := app.keys_in_flight(p_organization_id);
+    v_in_flight uuid[]         := app.keys_in_flight(p_organization_id);
+    v_leased    int4multirange := app.positions_in_flight(p_organization_id, p_job_id);
     v_positions integer[];
 begin
     select array_agg(row(i.*)::public.lookup_queue_items) into v_items
@@ -71,7 +72,7 @@ begin
                            from (select i.job_id, i.position, i.deduplication_key, row_number() over (partition by i.deduplication_key order by i.id) as place
                                    from public.lookup_queue_items i
                                   where i.organization_id = p_organization_id and i.deduplication_key = any (v_keys) and i.status = 'pending') o
-                          where o.job_id = p_job_id and (o.place > 1 or o.deduplication_key = any (v_in_flight)));
+                          where o.job_id = p_job_id and not o.position <@ v_leased and (o.place > 1 or o.deduplication_key = any (v_in_flight)));
     update public.lookup_queue_items
        set retry_at = v_until
      where organization_id = p_organization_id and job_id = p_job_id and position = any (v_positions) and status = 'pending';

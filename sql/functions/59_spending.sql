@@ -93,7 +93,8 @@ end;
 $$;
 
 -- Stops jobs that have reached a limit, their own or the month's, and answers whether those were all: an organization may have as many open
--- jobs as items, and a claim goes on with a hundred of them, or 10,000 items. The caller holds the queue, so that nothing is claimed meanwhile.
+-- jobs as items, and a claim goes on with a hundred of them, or 10,000 items. A job that was held at its limit goes on if lookups were given back
+-- since. The caller holds the queue, so that nothing is claimed meanwhile.
 create or replace function app.stop_at_limits(p_organization_id uuid, p_is_month_spent boolean, p_now timestamptz) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -106,11 +107,18 @@ declare
     v_jobs  integer := 0;
 begin
     for v_job in
-        select j.id, b.max_lookups <= b.lookups as is_spent, coalesce(b.when_limit_reached, 'fail') as when_limit_reached
+        select j.id, b.max_lookups <= b.lookups as is_spent, coalesce(b.when_limit_reached, 'fail') as when_limit_reached,
+               b.held_position is not null and coalesce(b.sample, j.total_items) >= j.total_items and b.max_lookups > b.lookups as has_room
           from public.batch_lookup_jobs j
           left join app.job_budgets b on b.organization_id = j.organization_id and b.job_id = j.id
-         where j.organization_id = p_organization_id and j.status in ('pending', 'processing') and (p_is_month_spent or b.max_lookups <= b.lookups)
+         where j.organization_id = p_organization_id and j.status in ('pending', 'processing')
+           and (p_is_month_spent or b.max_lookups <= b.lookups
+                or b.held_position is not null and coalesce(b.sample, j.total_items) >= j.total_items)
     loop
+        if v_job.has_room then
+            perform app.resume_job(p_organization_id, v_job.id, p_now);
+            continue;
+        end if;
         if v_jobs >= 100 or v_items >= 10000 then
             return false;
         elsif v_job.when_limit_reached = 'fail' then
@@ -304,6 +312,35 @@ begin
 end;
 $$;
 
+-- Puts a job that is held back into the queue, without a sample from now on.
+create or replace function app.resume_job(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_held_position integer := (select held_position from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id);
+    v_total_items   integer := (select total_items from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id);
+    v_position      integer;
+begin
+    update app.job_budgets set held_position = null, sample = null where organization_id = p_organization_id and job_id = p_job_id;
+    update public.lookup_queue_items
+       set retry_at = p_now
+     where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at = 'infinity';
+    v_position := (select min(position)
+                     from public.lookup_queue_items
+                    where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at is null
+                      and position >= v_held_position);
+    if v_position is not null then
+        perform app.queue_job(p_organization_id, p_job_id, v_position, v_total_items);
+    end if;
+    if (select deduplicate_seconds is not null from app.settings) then
+        perform app.defer_duplicates(p_organization_id, p_job_id, p_now);
+    end if;
+    perform app.mark_ready(p_organization_id, p_now);
+    perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
+end;
+$$;
+
 create or replace function api.continue_batch_lookup(
     p_organization_id uuid default app.claimed_organization_id(), p_job_id uuid default null, p_max_lookups integer default null
 ) returns json
@@ -311,11 +348,9 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_now      timestamptz := app.clock();
-    v_job      public.batch_lookup_jobs;
-    v_wait     record;
-    v_budget   app.job_budgets;
-    v_position integer;
+    v_job    public.batch_lookup_jobs;
+    v_wait   record;
+    v_budget app.job_budgets;
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.find_job(p_organization_id, p_job_id);
@@ -336,24 +371,10 @@ begin
             409, 'lookup_limit_reached', format('The job has made %s lookups and may make no more', v_budget.lookups),
             'Pass a higher max_lookups.');
     end if;
-    update app.job_budgets
-       set held_position = null, max_lookups = coalesce(p_max_lookups, max_lookups)
-     where organization_id = p_organization_id and job_id = p_job_id;
-    update public.lookup_queue_items
-       set retry_at = v_now
-     where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at = 'infinity';
-    v_position := (select min(position)
-                     from public.lookup_queue_items
-                    where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at is null
-                      and position >= v_budget.held_position);
-    if v_position is not null then
-        perform app.queue_job(p_organization_id, p_job_id, v_position, v_job.total_items);
+    if p_max_lookups is not null then
+        update app.job_budgets set max_lookups = p_max_lookups where organization_id = p_organization_id and job_id = p_job_id;
     end if;
-    if (select deduplicate_seconds is not null from app.settings) then
-        perform app.defer_duplicates(p_organization_id, p_job_id, v_now);
-    end if;
-    perform app.mark_ready(p_organization_id, v_now);
-    perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
+    perform app.resume_job(p_organization_id, p_job_id, app.clock());
     return app.job_progress_json(app.find_job(p_organization_id, p_job_id));
 end;
 $$;

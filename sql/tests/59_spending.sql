@@ -1,5 +1,5 @@
 begin;
-select plan(68);
+select plan(71);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -154,6 +154,21 @@ select api.continue_batch_lookup(:'twins', :'job', 9) as continued \gset
 select is(pg_temp.drain(:'twins'), 0::bigint, 'a job that is continued looks up nothing that a later one is looking up');
 select pg_temp.record(:'twins', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
 select is(pg_temp.job(:'job', 'status', 'lookups'), 'completed 1', 'a job that is continued gets the answer that a later one was looking up');
+
+-- Given back at a limit, and answered by a later batch
+create function pg_temp.keep_leases() returns void
+language sql as $$ update public.lookup_leases set expires_at = app.clock() + interval '1 hour' $$;
+select jsonb_agg(item || pg_temp.at(n || ' Elm St') order by n) as items from jsonb_array_elements(pg_temp.items(4) -> 'items') with ordinality i (item, n) \gset
+select api.create_batch_lookup(:'twins', jsonb_build_object('items', :'items'::jsonb), p_options => '{"max_lookups": 2, "when_limit_reached": "wait"}') ->> 'job_id' as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'twins', 'w', 9) \gset
+select pg_temp.drain(:'twins') as drained, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
+select api.create_batch_lookup(:'twins', pg_temp.items(1, pg_temp.at('1 Elm St'))) as later, pg_temp.turn_clock(app.clock() + interval '10 minutes'), pg_temp.keep_leases() \gset
+select is(pg_temp.drain(:'twins'), 1::bigint, 'a later batch does not wait for ever for the answer to the same');
+select api.release_lookups(:'twins', (:'jobs'::uuid[])[:1], (:'positions'::integer[])[:1], (:'tokens'::uuid[])[:1]) as released \gset
+select pg_temp.drain(:'twins') as drained \gset
+select is_empty('select * from api.check_invariants()', 'the invariants hold when a job at its limit goes on while it has lookups in flight');
+select pg_temp.record(:'twins', (:'jobs'::uuid[])[2:], (:'positions'::integer[])[2:], (:'tokens'::uuid[])[2:], 200, '{}') as recorded \gset
+select is(pg_temp.job(:'job', 'processed_items', 'lookups', 'waiting_for'), '3 2 lookup_limit', 'a job at its limit goes on with the lookups that were given back');
 
 -- What asks the same as an item in flight, when a limit is reached
 select api.create_batch_lookup(:'twins', pg_temp.items(3, pg_temp.at('7 Main St')), p_options => '{"max_lookups": 1}') ->> 'job_id' as job \gset
