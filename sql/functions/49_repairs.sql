@@ -197,7 +197,8 @@ begin
         perform app.skip_upload_rows(v_upload, p_changes -> 'unskip', false);
     end if;
     v_now := app.clock();
-    if p_changes - 'name' = '{}' then
+    -- Which results are known may have changed since.
+    if p_changes - 'name' = '{}' and v_upload.reuse_days is null then
         update public.lookup_uploads set updated_at = v_now where organization_id = p_organization_id and id = p_upload_id returning * into v_upload;
         return app.upload_json(v_upload);
     end if;

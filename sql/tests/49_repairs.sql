@@ -1,5 +1,5 @@
 begin;
-select plan(40);
+select plan(41);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -68,6 +68,10 @@ select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id
                ('[{"position": 1, "column": 1, "value": "x", "row": 2}]', 'an edit has no other members')) v (e, what);
 select is(api.update_upload(:'org', :'id', format('{"name": "%s", "value_maps": {"building_type": {"Hut": null}}}', repeat('x', 200))::jsonb) ->> 'value_maps', '{}', 'a word can be taken back');
 select is(api.update_upload(:'org', :'id', '{"name": "One"}') ->> 'name', 'One', 'one of several drafts can be renamed');
+
+select api.create_upload(:'org', pg_temp.items(2), p_reuse_results => '{"max_age_days": 30}') ->> 'id' as reusing,
+       pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2, 200, :'answer') as looked_up \gset
+select is(api.update_upload(:'org', :'reusing', '{"name": "April"}') #>> '{estimate,known_already}', '2', 'a draft that is renamed says which results are known by then');
 
 select * from finish();
 rollback;
