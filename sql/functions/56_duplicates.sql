@@ -48,8 +48,8 @@ begin
 end;
 $$;
 
--- For the items of a job that is new or continued, and not in flight: recent answers are used at once; duplicates of pending items are deferred for at most twice a
--- lease and a time-out, then looked up. The first one is not, unless another one, such as one of a later job, is in flight.
+-- For the items of a job that is new or continued, but not in flight: recent answers are used at once; duplicates of pending items are deferred
+-- for at most twice a lease and a time-out, then looked up. The first one is not deferred, unless another one, as of a later job, is in flight.
 create or replace function app.defer_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
@@ -69,10 +69,12 @@ begin
     -- All that ask one question are read once: many items may ask it, which may have been answered as often.
     v_keys := array(select distinct i.deduplication_key from unnest(v_items) i);
     v_positions := array(select o.position
-                           from (select i.job_id, i.position, i.deduplication_key, row_number() over (partition by i.deduplication_key order by i.id) as place
+                           from (select i.job_id, i.position, i.deduplication_key,
+                                        row_number() over (partition by i.deduplication_key order by i.id) as place
                                    from public.lookup_queue_items i
                                   where i.organization_id = p_organization_id and i.deduplication_key = any (v_keys) and i.status = 'pending') o
-                          where o.job_id = p_job_id and not o.position <@ v_leased and (o.place > 1 or o.deduplication_key = any (v_in_flight)));
+                          where o.job_id = p_job_id and not o.position <@ v_leased
+                            and (o.place > 1 or o.deduplication_key = any (v_in_flight)));
     update public.lookup_queue_items
        set retry_at = v_until
      where organization_id = p_organization_id and job_id = p_job_id and position = any (v_positions) and status = 'pending';

@@ -93,8 +93,7 @@ begin
 end;
 $$;
 
--- Takes back the count of items that a worker has released unsent. p_days: when each of them was claimed, as a month's lookups count only in that
--- month.
+-- Takes back the count of items that a worker has released unsent. p_days: when each of them was claimed, as lookups count in that month alone.
 create or replace function app.uncount_lookups(p_organization_id uuid, p_items public.lookup_queue_items[], p_days date[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
