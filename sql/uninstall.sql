@@ -1,5 +1,5 @@
 -- Removes Batch Lookups from a database, with all jobs, items, reports and keys: psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f sql/uninstall.sql
--- In one transaction, and without a superuser. It refuses while objects of your own refer to ours, such as views, foreign keys and
+-- It runs in one transaction, without a superuser. It refuses while objects of your own refer to ours, such as views, foreign keys and
 -- policies. Supabase's roles stay, and so do the extensions and the publication supabase_realtime, without our tables.
 begin;
 set local client_min_messages = warning;
@@ -43,7 +43,7 @@ begin
         raise 'Objects of your own refer to Batch Lookups: %', v_foreign using hint = 'Drop them first.';
     end if;
 
-    -- Schedules and secrets, where there are such extensions.
+    -- Schedules and secrets, if those extensions are installed.
     if to_regclass('cron.job') is not null and has_schema_privilege('cron', 'usage') then
         execute $cron$ select cron.unschedule(jobid) from cron.job
                         where jobname in ('batch-lookups-maintenance', 'batch-lookups-retention', 'batch-lookups-worker')
@@ -57,7 +57,7 @@ begin
     drop table if exists public.lookup_upload_rows, public.lookup_uploads, public.lookup_attempts, public.lookup_usage, public.batch_lookup_job_labels, public.lookup_item_sources, public.lookup_job_columns, public.lookup_leases, public.lookup_queue_items, public.batch_lookup_jobs, public.incentive_report_site_programs,
                          public.incentive_report_sites, public.incentive_reports, public.applications cascade;
 
-    -- Roles belong to all databases of the server: another one may use them still.
+    -- Roles are shared by all databases of the server: another one may still use them.
     foreach v_role in array array['batch_lookups_shell', 'batch_lookups_readonly'] loop
         begin
             execute format('drop role if exists %I', v_role);

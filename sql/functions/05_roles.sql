@@ -15,7 +15,7 @@ begin
             continue;
         end if;
         begin
-            -- service_role bypasses row-level security, if we are allowed to say so.
+            -- BYPASSRLS for service_role, if we are allowed to grant it.
             if v_role = 'service_role' and (select rolsuper or rolbypassrls and rolcreaterole from pg_roles where rolname = current_user) then
                 v_as := v_as || ' bypassrls';
             end if;
@@ -25,7 +25,7 @@ begin
                 grant anon, authenticated, service_role to authenticator;
             end if;
         exception
-            -- Roles belong to the whole cluster: the deploy of another database may have created it just now.
+            -- Roles are shared by the whole cluster: the deploy of another database may have just created it.
             when duplicate_object or unique_violation then null;
             when insufficient_privilege then
                 raise insufficient_privilege using
@@ -43,7 +43,8 @@ begin
                     hint = format('As a superuser: grant batch_lookups_shell to %I', current_user);
         end;
     end if;
-    -- As whom the API and the worker may log in, once an operator gives it LOGIN and a password: it owns nothing, and only becomes the shell.
+    -- The login role of the API and the worker, once an operator gives it LOGIN and a password: it owns nothing and only switches to the
+    -- shell's role.
     if not pg_has_role('batch_lookups_app', 'batch_lookups_shell', 'member') then
         begin
             grant batch_lookups_shell to batch_lookups_app;
@@ -52,7 +53,7 @@ begin
                 raise warning 'batch_lookups_app is not a member of batch_lookups_shell: the API cannot run as that role here';
         end;
     end if;
-    -- The shell reads rows as the subscribers whom it serves.
+    -- The shell reads rows in the role of the subscribers that it serves.
     if not pg_has_role('batch_lookups_shell', 'authenticated', 'member') then
         begin
             grant authenticated to batch_lookups_shell;
@@ -69,7 +70,7 @@ do $$
 declare
     v_object text;
 begin
-    -- Ours alone, by the names that a deploy puts here: an operator may have put functions and views of their own into these schemas.
+    -- Only our own objects, by the names that a deploy puts here: an operator may have added functions and views to these schemas.
     for v_object in
         select 'function ' || oid::regprocedure
           from pg_proc
@@ -83,7 +84,7 @@ begin
     loop
         execute format('revoke all on %s from public, anon, authenticated', v_object);
     end loop;
-    -- The number of this command in the transaction, by which 94_plans tells what the chapters lay down after it.
+    -- The number of this command in the transaction: 94_plans uses it to tell which functions the chapters define after it.
     perform set_config('batch_lookups.last_revoked', (select max(cmin::text::bigint)::text from pg_proc where xmin = pg_current_xact_id()::xid), true);
 end;
 $$;
@@ -92,7 +93,7 @@ $$;
 alter default privileges in schema app, api revoke all on functions from anon, authenticated;
 alter default privileges in schema app, api revoke all on tables from anon, authenticated;
 alter default privileges in schema app, api revoke all on sequences from anon, authenticated;
--- Those for all schemas are the operator's: only what the chapters make is to have none of them, and chapter 95 gives them back.
+-- Default privileges without a schema belong to the operator: they are suspended while the chapters run, and chapter 95 restores them.
 do $$
 declare
     v_words text[];

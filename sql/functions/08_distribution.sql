@@ -1,9 +1,9 @@
--- Chapter 08, distribution: where the rows of each table are when several nodes share the work. It needs no other chapter: a deploy to a
--- cluster of Citus runs it before the others, because tables are distributed while no function or view ties them together. Statements that
--- name what Citus has are strings: plain PostgreSQL has none of it. Chapter 94 delegates the functions.
+-- Chapter 08, distribution: where the rows of each table are when several nodes share the work. It depends on no other chapter: a deploy to
+-- a Citus cluster runs it before the others, because tables must be distributed before functions or views tie them together. Statements
+-- that use Citus are strings, as plain PostgreSQL lacks what they name. Chapter 94 delegates the functions.
 
--- distributed: by organization_id, the rows of one organization together at one node; reference: the same rows at every node, seldom written;
--- local: every node has rows of its own.
+-- distributed: by organization_id, all rows of an organization at one node; reference: the same rows at every node, seldom written; local:
+-- every node has rows of its own.
 create or replace function app.distribution() returns table (name text, kind text)
 language sql immutable
 set search_path = pg_catalog, pg_temp
@@ -31,7 +31,7 @@ $$;
 
 comment on function app.distribution() is 'Every table with its kind: distributed (by organization_id), reference (the same at every node) or local (each node has its own).';
 
--- Whether the tables of this database are distributed, seen from any node.
+-- Whether the tables of this database are distributed; works at any node.
 create or replace function app.is_distributed() returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -62,7 +62,7 @@ begin
 end;
 $$;
 
--- Whether this is a node of a cluster, not its coordinator. The ready lists of a node are those of the organizations whose rows it has.
+-- Whether this is a node of a cluster, not its coordinator. The ready lists of a node contain the organizations whose rows it has.
 create or replace function app.is_node() returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -77,14 +77,14 @@ begin
 end;
 $$;
 
--- Drops views, and functions whose bodies are bound to tables: Citus distributes no table together with the local ones that they tie it to.
+-- Drops views, and functions whose bodies are bound to tables: Citus cannot distribute a table that they tie to local ones.
 create or replace function app.untie_tables() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_object text;
-    -- All names before the first drop, which may take others along.
+    -- Collect all names before the first drop, which may drop others as well.
     v_objects constant text[] := array(
         select format('view if exists %s', oid::regclass)
           from pg_class
@@ -106,8 +106,8 @@ begin
 end;
 $$;
 
--- Makes the distributed and the reference tables what app.distribution() says. What is so already is passed over. Foreign keys are set aside
--- meanwhile, because no order of the tables is allowed with them. Answers how many tables were distributed.
+-- Makes tables distributed or reference tables, as app.distribution() says, and skips those that already are. Foreign keys are dropped
+-- meanwhile, because Citus allows no order of the tables with them. Returns how many tables were distributed.
 create or replace function app.distribute_tables() returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -153,7 +153,7 @@ begin
 end;
 $$;
 
--- The statements that make a local table. It is its owner's alone at every node.
+-- The statements that create a local table. At every node, only its owner may use it.
 create or replace function app.table_definition(p_table text) returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -168,7 +168,7 @@ begin
 end;
 $$;
 
--- Runs a command at every other node, or raises what one of them says. They commit it by themselves, whatever becomes of this transaction.
+-- Runs a command at every other node, or raises the error of one of them. They commit it independently of this transaction.
 create or replace function app.run_on_nodes(p_command text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -184,7 +184,7 @@ begin
 end;
 $$;
 
--- What each other node answers to a question: a query of one value. One that is not there is waited for a second, not half a minute.
+-- The answers of the other nodes to a query of one value. Waits a second for a node that is away, not half a minute.
 create or replace function app.ask_other_nodes(p_question text) returns table (success boolean, result text)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -203,7 +203,7 @@ begin
 end;
 $$;
 
--- Makes our roles at every other node. A node that is added later gets those alone that own or may do something.
+-- Creates our roles at every other node. A node that is added later gets only those that own something or have privileges.
 create or replace function app.make_roles() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -227,8 +227,7 @@ begin
 end;
 $$;
 
--- Makes the local tables at every other node, under the same names and outside of what Citus knows, and gives them the columns that they have
--- here.
+-- Creates the local tables at every other node, with the names and columns that they have here, unknown to Citus.
 create or replace function app.make_local_tables() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

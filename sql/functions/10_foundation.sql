@@ -21,7 +21,7 @@ $$;
 comment on function app.uuid_v7(timestamptz) is 'A time-ordered UUID (version 7) of the given time; default: now.';
 
 -- Ids that are created together, in the order of their numbers: a 14-bit counter after the milliseconds, then the random bits of the first
--- one (RFC 9562, 6.2, method 1). In this order they fill an index from left to right instead of all over.
+-- one (RFC 9562, 6.2, method 1). In this order they fill an index from left to right.
 create or replace function app.numbered_uuid_v7(p_first uuid, p_number integer) returns uuid
 language sql immutable
 return (left(p_first::text, 15) || lpad(to_hex(p_number >> 2 & 4095), 3, '0') || '-' || to_hex(8 + (p_number & 3))
@@ -40,7 +40,7 @@ $$;
 
 comment on function api.get_settings() is 'The settings as one object; units are in the names, and in the comments of app.settings.';
 
--- What a setting may be, as its column and its check say: such as "a whole number from 1 to 10000".
+-- What the type and the check of a setting allow, such as "a whole number from 1 to 10000".
 create or replace function app.setting_form(p_name text) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -61,7 +61,7 @@ begin
 end;
 $$;
 
--- The first of the changes whose value is of another type than its setting; null: there is none.
+-- The first change whose value does not have the type of its setting; null: none.
 create or replace function app.unreadable_setting(p_changes jsonb) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -124,7 +124,7 @@ begin
     return api.get_settings();
 exception
     when check_violation or not_null_violation or invalid_text_representation or numeric_value_out_of_range then
-        -- From another node of a cluster comes the message alone, without the names.
+        -- Another node of a cluster passes on only the message, without the names.
         get stacked diagnostics v_column = column_name, v_check = constraint_name;
         v_name := coalesce(nullif(v_column, ''), substring(coalesce(nullif(v_check, ''), sqlerrm) from 'settings_([a-z_]+)_check'),
                            app.unreadable_setting(p_changes), substring(sqlerrm from '"([a-z_]+)"'));

@@ -1,12 +1,12 @@
 -- Chapter 11, JSON: checks requests, joins and orders responses.
 
--- The members of both objects in their order; neither object is empty.
+-- Concatenates the members of two non-empty objects, in order.
 create or replace function app.join_objects(p_first json, p_second json) returns json
 language sql immutable
 return (left(p_first::text, -1) || ', ' || substr(p_second::text, 2))::json;
 
--- Every error that a caller is meant to see is raised here: the SQLSTATE is PT and the HTTP status, as PostgREST has it. The code stands in
--- the constraint's name and, because PostgREST passes that one on to nobody, in DETAIL, before the further members of the body.
+-- Raises every error that a caller is meant to see: the SQLSTATE is PT and the HTTP status, as PostgREST has it. The code is in the
+-- constraint's name and, because PostgREST drops that, in DETAIL, before the further members of the body.
 create or replace function app.refuse(p_status integer, p_code text, p_message text, p_hint text default null, p_members json default null) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -23,16 +23,16 @@ end;
 $$;
 
 comment on function app.refuse(integer, text, text, text, json) is 'Raises an error for the caller: its HTTP status, its code, which names what happened, and what the body holds besides. It never returns.';
--- Functions that run with the caller's rights refuse, too.
+-- Functions that run with the caller's rights refuse requests, too.
 grant execute on function app.refuse(integer, text, text, text, json) to batch_lookups_shell, authenticated, service_role;
 
--- Whether a number is in it that PostgreSQL writes with very many digits: 131,072 for 1e131071, which takes a few bytes as jsonb.
+-- Whether it contains a number that PostgreSQL writes with very many digits: 131,072 for 1e131071, which takes a few bytes as jsonb.
 create or replace function app.small_has_extreme_number(p_value jsonb) returns boolean
 language sql immutable
 return jsonb_path_exists(p_value, 'strict $.** ? (@.type() == "number" && (@ > 1e15 || @ < -1e15 || @ != 0 && @ > -1e-30 && @ < 1e-30))');
 
--- Likewise. For each number that a path compares, it keeps some 600 bytes until it has seen the last one, so large values are taken apart. They
--- must not be nested deeply.
+-- The same for jsonb. A jsonpath comparison keeps some 600 bytes per number until it has seen the last one, so large values are taken
+-- apart. The value must not be deeply nested.
 create or replace function app.has_extreme_number(p_value jsonb) returns boolean
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -50,8 +50,8 @@ begin
 end;
 $$;
 
--- What a client sends must pass here before anything becomes text: most parsers fail on what is nested deeply, too. pyshell/api/json_bodies.py
--- refuses the same before it comes here.
+-- Checks what a client sends before any of it becomes text: most parsers fail on deep nesting, too. pyshell/api/json_bodies.py refuses the
+-- same before it reaches the database.
 create or replace function app.check_json(p_value jsonb, p_max_bytes integer default null) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -129,7 +129,7 @@ begin
 end;
 $$;
 
--- Readers of an answer of unknown form: an amount that is no number or out of bounds counts as missing.
+-- Readers of a response of unknown form: an amount that is not a number or out of bounds counts as missing.
 create or replace function app.amount(p_value jsonb) returns numeric
 language sql immutable
 return case when jsonb_typeof(p_value) = 'number' and p_value::numeric >= 0 and p_value::numeric < 1e12 then round(p_value::numeric, 2) else 0.00 end;
@@ -138,7 +138,7 @@ create or replace function app.elements(p_value jsonb) returns jsonb
 language sql immutable
 return case when jsonb_typeof(p_value) = 'array' then p_value else '[]' end;
 
--- A JSON array of strings as text[]; null: it is something else.
+-- A JSON array of strings as text[]; null: anything else.
 create or replace function app.text_array(p_value jsonb) returns text[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -151,12 +151,12 @@ begin
 end;
 $$;
 
--- The numbers of an array in JSON, which are whole but may be written as 30.0; null: there is none.
+-- The integers of a JSON array, which may be written as 30.0; null: it has none.
 create or replace function app.integers(p_array jsonb) returns integer[]
 language sql immutable
 return case when p_array is not null then array(select e::integer from jsonb_array_elements(p_array) with ordinality u (e, n) order by n) end;
 
--- The members of our responses, in an order that is right for every one of them.
+-- The members of our responses, in an order that suits all of them.
 create or replace function app.member_order() returns text[]
 language sql immutable
 return array[
@@ -169,7 +169,7 @@ return array[
     'failed_requirements', 'ignored_requirements', 'completed_requirements', 'connect_url', 'upstream', 'error_code', 'error_message',
     'processed_at', 'webhook_custom_fields'];
 
--- The same value with known members of objects in their documented order, and unknown ones after them. Slow: only for single values that
+-- The same value with known members of objects in their documented order and unknown ones after them. Slow: only for single values that
 -- were stored as jsonb.
 create or replace function app.in_documented_order(p_value jsonb) returns json
 language plpgsql immutable

@@ -46,7 +46,7 @@ exception
 end;
 $$;
 
--- Whether a site has the text in its reference_id, street or city: as it is written, whatever the case; null: no text is looked for.
+-- Whether the reference_id, street or city of a site contains the text, case-insensitively; null: no text is given.
 create or replace function app.site_contains(p_text text, p_reference_id text, p_street_1 text, p_city text) returns boolean
 language sql immutable
 return p_text is null or strpos(lower(coalesce(p_reference_id, '') || E'\n' || coalesce(p_street_1, '') || E'\n' || coalesce(p_city, '')), lower(p_text)) > 0;

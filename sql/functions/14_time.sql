@@ -10,12 +10,12 @@ create or replace function app.seconds(p_seconds double precision) returns inter
 language sql immutable
 return make_interval(secs => p_seconds);
 
--- A time and an interval without days and months, whose sum no time zone changes. Their operator is not immutable, because of the others.
+-- A time plus an interval without days and months: the sum does not depend on the time zone, although the operator is not immutable.
 create or replace function app.time_after(p_at timestamptz, p_wait interval) returns timestamptz
 language sql immutable
 return to_timestamp((extract(epoch from p_at) + extract(epoch from p_wait))::double precision);
 
--- A date (midnight UTC) or an RFC 3339 timestamp; null: it is neither. pyshell/api/routes/parameters.py has the same grammar.
+-- A date (midnight UTC) or an RFC 3339 timestamp; null: neither. pyshell/api/routes/parameters.py has the same grammar.
 create or replace function app.parse_timestamp(p_text text) returns timestamptz
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp set timezone = 'UTC'
@@ -43,13 +43,13 @@ begin
 end;
 $$;
 
--- The lowest UUIDv7 of that millisecond.
+-- The lowest UUIDv7 of the millisecond.
 create or replace function app.uuid_v7_floor(p_at timestamptz) returns uuid
 language sql immutable
 return (lpad(to_hex(floor(extract(epoch from greatest(p_at, '1970-01-01T00:00:00Z')) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid;
 
--- The day at a site, by which programs begin and end: in states with several time zones, in that of most of their people; at military
--- addresses, in UTC.
+-- The local date at a site, by which programs begin and end: in states with several time zones, that of most of their population; at
+-- military addresses, UTC.
 create or replace function app.local_day(p_country_code text, p_region_code text, p_at timestamptz) returns date
 language sql immutable
 return (p_at at time zone case

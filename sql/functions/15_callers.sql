@@ -1,6 +1,6 @@
 -- Chapter 15, callers: the organization in the claims of a token, and the check that a function may work for it.
 
--- A policy can neither look up an id in a table nor call a function that may fail, so our id is computed from Clerk's. It is of version 8
+-- A policy can neither look up an id in a table nor call a function that may fail, so our id is computed from Clerk's. It is a UUIDv8
 -- (custom), because version 5 needs SHA-1, which takes an extension; SHA-256 is built in.
 create or replace function app.organization_id_of_clerk(p_clerk_organization_id text) returns uuid
 language sql immutable strict
@@ -9,8 +9,8 @@ return overlay(overlay(left(encode(sha256(convert_to('clerk:' || p_clerk_organiz
 
 comment on function app.organization_id_of_clerk(text) is 'The id that an organization first seen through Clerk gets: a UUID of version 8, made of the SHA-256 of its Clerk id.';
 
--- Clerk's of version 2 (o.id) or, where neither v nor o says that they are of that version, of version 1 (org_id). Only a session's token
--- has a sid: one made from a template says whatever its template does. pyshell/api/clerk.py reads the same claims by the same rules.
+-- Reads claims of Clerk's version 2 (o.id) or, where neither v nor o indicates that version, version 1 (org_id). Only a session token has a
+-- sid: a token made from a template contains whatever the template says. pyshell/api/clerk.py reads the same claims by the same rules.
 create or replace function app.clerk_organization_id_of_claims(p_claims jsonb) returns text
 language sql immutable
 return case
@@ -23,7 +23,7 @@ end;
 
 comment on function app.clerk_organization_id_of_claims(jsonb) is 'The Clerk organization in which the session of the claims is active; null: none, pending, or not a session''s token.';
 
--- Ours (a uuid) goes before Clerk's. A claim of another form names nothing, and so does a session that is still pending.
+-- Ours (a uuid) takes precedence over Clerk's. A claim of another form names no organization, nor does a session that is still pending.
 create or replace function app.organization_id_of_claims(p_claims jsonb) returns uuid
 language sql immutable
 return case
@@ -49,7 +49,7 @@ $$;
 
 comment on function app.claimed_organization_id() is 'The organization of the caller''s token, whose claims PostgREST and Realtime put into request.jwt.claims; null where they name none.';
 
--- For the policy of what admins alone may read. It never raises, either.
+-- For policies of rows that only admins may read. It never raises, either.
 create or replace function app.claimed_admin_organization_id() returns uuid
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -67,17 +67,17 @@ $$;
 
 comment on function app.claimed_admin_organization_id() is 'The organization of the caller''s token if the caller is an admin of it; null otherwise.';
 
--- Only called where the claims have been read before.
+-- Only called once the claims have been parsed.
 create or replace function app.claimed_subject() returns text
 language sql stable
 return nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
 
--- Policies and defaults call them, with the rights of whoever reads or calls.
+-- Policies and defaults call these with the rights of whoever reads or calls.
 grant execute on function app.organization_id_of_clerk(text), app.clerk_organization_id_of_claims(jsonb), app.organization_id_of_claims(jsonb),
                           app.claimed_organization_id(), app.claimed_admin_organization_id()
    to batch_lookups_shell, authenticated, service_role;
 
--- By the role in Clerk's organization, where the claims name one or the other; a token of our own making may do everything.
+-- By the role in the Clerk organization; a token without a role that names an organization of ours may do everything.
 create or replace function app.scopes_of_claims(p_claims jsonb) returns text[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -92,12 +92,12 @@ $$;
 
 comment on function app.scopes_of_claims(jsonb) is 'What the bearer of the claims may do, such as jobs:read.';
 
--- Inside a function that runs as its owner, current_user says nothing; the role that SET ROLE chose, else the one that logged in, does.
+-- Inside a security definer function, current_user is the owner; the caller is the role set by SET ROLE, else the one that logged in.
 create or replace function app.calling_role() returns text
 language sql stable
 return coalesce(nullif(current_setting('role'), 'none'), session_user);
 
--- Who acts: whom the HTTP API names, but a member who calls by SQL is whoever the claims say.
+-- Who acts: the actor that the HTTP API names, but for a member who calls by SQL, whoever the claims name.
 create or replace function app.acting_caller(p_named text) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -110,7 +110,7 @@ begin
 end;
 $$;
 
--- A hint in the words of whoever calls: the API and the command line as the shell, everybody else by SQL. null: no hint for them.
+-- A hint worded for the caller: one for the API and the command line, which call as the shell, one for SQL users. null: no hint for them.
 create or replace function app.hint_for_caller(p_http text, p_sql text) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -15,8 +15,8 @@ begin
 end;
 $$;
 
--- Operators choose names, and so do users of Clerk, who may create an organization with any slug: theirs begin with clerk:, so that neither
--- ever means the other's. What the claims of a Clerk organization name is computed, hence an organization made for one has that id.
+-- Operators choose names, and so do users of Clerk, who may create an organization with any slug: theirs begin with clerk:, so that the two
+-- never collide. An organization created for a Clerk organization has the id that is computed from its claims.
 create or replace function api.create_organization(p_name text, p_clerk_organization_id text default null) returns uuid
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -29,7 +29,7 @@ begin
     if p_clerk_organization_id !~ '^org_[0-9A-Za-z]{1,200}$' then
         perform app.refuse_option('clerk_organization_id', 'the id of a Clerk organization, such as org_2ab...');
     end if;
-    -- The one that its members made gets the operator's name, now that the operator has said which it is.
+    -- The organization that its members created gets the name that the operator has now given it.
     update app.organizations
        set name = p_name
      where clerk_organization_id = p_clerk_organization_id and name like 'clerk:%'
@@ -60,18 +60,18 @@ $$;
 
 comment on function api.create_organization(text, text) is 'The id of the organization of that name, which is created when new; for the Clerk organization where one is given. An organization that has been without one is linked to it; its members then need the claim organization_id in SQL. 400: invalid_name, invalid_clerk_organization_id. 409: the organization has another Clerk organization, or this one has another organization (organization_linked), or a name that begins with clerk: (organization_of_clerk).';
 
--- Whether an id is of version 8: it is made of a Clerk id, which policies go by whatever the link says.
+-- Whether an id is of version 8: computed from a Clerk id, which policies follow whatever the link says.
 create or replace function app.is_of_clerk(p_id uuid) returns boolean
 language sql immutable
 return substr(p_id::text, 15, 1) = '8';
 
--- Whether an organization is linked to another Clerk organization than its id stands for, as was possible once.
+-- Whether an organization is linked to a Clerk organization other than the one that its id is computed from, as used to be possible.
 create or replace function app.is_relinked(p_id uuid, p_clerk_organization_id text) returns boolean
 language sql immutable
 return app.is_of_clerk(p_id) and p_id is distinct from app.organization_id_of_clerk(p_clerk_organization_id);
 
--- A link is never replaced: the members of the former organization would stay inside. p_organization is null where there is none of the
--- name.
+-- A link is never replaced: the members of the former organization would keep their access. p_organization is null if no organization has
+-- the name.
 create or replace function app.link_organization(p_organization app.organizations, p_clerk_organization_id text) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -90,7 +90,7 @@ begin
 end;
 $$;
 
--- Named by its slug or, where another Clerk organization has had that one before, by its Clerk id.
+-- Named by its slug or, if another Clerk organization used that slug before, by its Clerk id.
 create or replace function app.create_clerk_organization(p_clerk_organization_id text, p_slug text) returns uuid
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -128,7 +128,7 @@ language sql immutable
 return array['jobs:read', 'jobs:write', 'reports:read', 'reports:write', 'incentives:write', 'applications:read',
              'applications:write', 'webhooks:read', 'webhooks:write', 'keys:admin'];
 
--- Clerk's default roles under their current and their older names; custom roles may read.
+-- Clerk's default roles by their current and older names; custom roles may read.
 create or replace function app.role_scopes(p_role text) returns text[]
 language sql immutable
 return case
@@ -172,7 +172,7 @@ begin
 end;
 $$;
 
--- Once a minute is precise enough and saves a write per request. Nobody waits for another request of the same key.
+-- Once a minute is precise enough and saves a write per request. It never waits for another request with the same key.
 create or replace function app.note_use_of_key(p_organization_id uuid, p_api_key_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -186,7 +186,7 @@ begin
     if v_used_at >= p_now - interval '1 minute' then
         return;
     end if;
-    -- The request does not wait for the disk, nor for a synchronous standby, on account of this.
+    -- Recording this must not make the request wait for the disk or for a synchronous standby.
     perform set_config('synchronous_commit', 'off', true);
     if v_used_at is null then
         insert into app.api_key_uses (organization_id, api_key_id, used_at)
@@ -220,7 +220,7 @@ begin
         perform app.refuse(403, 'address_not_allowed', 'This API key may not be used from this address');
     end if;
 
-    -- A read-only standby cannot record the use.
+    -- A read-only standby cannot record that the key was used.
     if not current_setting('transaction_read_only')::boolean then
         perform app.note_use_of_key(v_key.organization_id, v_key.id, v_now);
         if v_key.key_hash <> p_key_hash then

@@ -1,6 +1,6 @@
 -- Chapter 21, API keys: create, list, rotate, revoke. The database never sees a key, only its hash.
 
--- p_uses: when each of the keys was used last, {id: time}.
+-- p_uses: when each key was last used, {id: time}.
 create or replace function app.api_key_json(p_key app.api_keys, p_uses jsonb) returns json
 language sql stable
 as $$
@@ -32,7 +32,7 @@ begin
 end;
 $$;
 
--- Nobody may grant scopes that they lack. p_granted null: the owner of the database, who may grant all.
+-- Nobody may grant scopes that they lack. p_granted null: the owner of the database, who may grant all scopes.
 create or replace function app.check_scopes(p_scopes text[], p_granted text[]) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -52,14 +52,14 @@ begin
 end;
 $$;
 
--- ::ffff:192.0.2.0/120 as 192.0.2.0/24, which is what callers from there have as their address; others stay.
+-- ::ffff:192.0.2.0/120 as 192.0.2.0/24, which is what callers from there appear as; other networks stay the same.
 create or replace function app.plain_network(p_network cidr) returns cidr
 language sql immutable
 return case when p_network <<= '::ffff:0:0/96' then (substring(host(p_network) from '[0-9.]+$') || '/' || masklen(p_network) - 96)::cidr
             else p_network end;
 
--- A key that makes another hands on no more time and no more networks than it has itself; what is not asked for is as the maker's. The maker is
--- held, so that whoever revokes it finds what it makes; once it is revoked, it makes nothing, although the API may know it for a moment more.
+-- A key created with another key gets no later expiry and no wider networks than that key, and by default the same. The creating key is
+-- locked, so that whoever revokes it finds what it created; once revoked, it creates nothing, even if an API process still has it cached.
 create or replace function app.check_key_limits(p_organization_id uuid, p_created_by text, inout p_expires_at timestamptz, inout p_networks cidr[])
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -171,7 +171,7 @@ begin
 end;
 $$;
 
--- Keys made at the same moment may be a few more: no lock is worth that.
+-- Keys created concurrently may exceed the limit by a few: that is not worth a lock.
 create or replace function app.check_api_key_count(p_organization_id uuid, p_limit integer, p_now timestamptz) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -234,7 +234,7 @@ begin
 end;
 $$;
 
--- Every API process forgets what it knew of the organization's credentials, and ends what was begun with one that has ended.
+-- Makes every API process drop its cached credentials of the organization, and end what was begun with one that has ended.
 create or replace function app.notify_credentials(p_organization_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -246,8 +246,8 @@ $$;
 
 comment on function app.notify_credentials(uuid) is 'Notifies the API, at the commit, that API keys of an organization have ended or changed.';
 
--- The key for a change of it, by somebody with those scopes; null: the owner of the database. p_maker, the key that makes another in its place, is
--- locked with it, in the order of ids, as by a revocation of both.
+-- The key to change, on behalf of somebody with these scopes; null: the owner of the database. p_maker, the key that creates its successor,
+-- is locked with it, in the order of ids, as when both are revoked.
 create or replace function app.lock_api_key(p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[], p_maker text default null)
 returns app.api_keys
 language plpgsql volatile
@@ -330,7 +330,7 @@ declare
     v_new     json;
 begin
     perform app.check_members(p_request, array['grace_seconds', 'expires_at']);
-    -- For a while, each key may have its successor beside it.
+    -- During the grace period, each key may have its successor beside it.
     select 2 * max_api_keys into v_max from app.settings;
     perform app.check_api_key_count(p_organization_id, v_max, v_now);
     v_options := app.api_key_options(p_request);
@@ -359,7 +359,7 @@ $$;
 comment on function api.rotate_api_key(uuid, uuid, bytea, text, jsonb, text[], text) is
 'Replaces a key with a new one with the same name, scopes and networks; the old one keeps working for grace_seconds (default: one day; at most 30 days). 400: a member is invalid. 401: the key p_created_by has been revoked. 403: its scopes are beyond p_granted_scopes, or its expiry or networks beyond those of the key p_created_by. 404: no such key. 409: it has expired, was revoked or was already rotated, or twice max_api_keys are valid.';
 
--- A key, and with p_include_created all that it made, and that those made.
+-- A key and, with p_include_created, all keys created with it, directly or indirectly.
 create or replace function api.revoke_api_key(
     p_organization_id uuid,
     p_api_key_id      uuid,
@@ -376,7 +376,7 @@ declare
     v_ids   uuid[]       := array[p_api_key_id];
     v_known integer;
 begin
-    -- Once more, until there are no others: before it was held, each of them may have made one.
+    -- Repeat until no more are found: each key may have created another before it was locked.
     while p_include_created and v_known is distinct from cardinality(v_ids) loop
         v_known := cardinality(v_ids);
         v_ids := array(

@@ -1,12 +1,12 @@
--- Chapter 22, audit: notes who did what, and lists it.
+-- Chapter 22, audit: records who did what, and lists it.
 
--- The installation itself, among the organizations.
+-- The id that stands for the installation itself among the organizations.
 create or replace function app.installation_id() returns uuid
 language sql immutable
 return '00000000-0000-0000-0000-000000000000'::uuid;
 
--- p_actor is the id of an API key or a user, as the HTTP API knows it, or system. A member who calls by SQL is whoever the claims say. The number in
--- the id keeps events of one millisecond in order.
+-- p_actor is the id of an API key or a user, as the HTTP API knows it, or system; for a member who calls by SQL, the claims decide. The
+-- number in the id keeps events of one millisecond in order.
 create or replace function app.audit(
     p_organization_id uuid, p_action text, p_actor text default null, p_target_id text default null, p_details jsonb default '{}'
 ) returns void
@@ -32,7 +32,7 @@ $$;
 
 comment on function app.audit(uuid, text, text, text, jsonb) is 'Adds an event to app.audit_events in this transaction.';
 
--- The names of the members that differ, each with both values.
+-- The members that differ, each with both values.
 create or replace function app.differences(p_before jsonb, p_after jsonb) returns jsonb
 language sql immutable
 return (select coalesce(jsonb_object_agg(a.key, jsonb_build_object('from', p_before -> a.key, 'to', a.value)), '{}')

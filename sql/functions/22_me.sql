@@ -1,4 +1,4 @@
--- Chapter 22, me: what a caller may know about itself.
+-- Chapter 22, me: what callers can learn about themselves.
 
 -- The API key or the user that p_caller names: their id, as in app.api_keys.created_by; null: a service of the operator.
 create or replace function app.caller_json(p_organization_id uuid, p_caller text) returns json
@@ -30,7 +30,7 @@ declare
     v_organization app.organizations;
     v_settings     app.settings;
 begin
-    -- Every role has it, and the shell has seen to the scopes of its callers.
+    -- Every role has this scope, and the shell has checked the scopes of its callers.
     perform app.authorize(p_organization_id, 'jobs:read');
     perform app.check_organization(p_organization_id);
     v_claims := nullif(current_setting('request.jwt.claims', true), '')::jsonb;

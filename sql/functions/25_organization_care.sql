@@ -1,4 +1,4 @@
--- Chapter 25, operators' care for organizations: listing, renaming and deleting them.
+-- Chapter 25, management of organizations by operators: listing, renaming and deleting them.
 
 create or replace function api.list_organizations()
 returns table (id uuid, name text, clerk_organization_id text, created_at timestamptz, api_keys integer, open_jobs integer, open_items integer,
@@ -65,7 +65,8 @@ $$;
 
 comment on function api.rename_organization(uuid, text) is 'Gives an organization another name. 400 invalid_name. 404: no such organization. 409: organization_name_taken, organization_of_clerk.';
 
--- The tables with rows of an organization, apart from jobs and reports, which go first and whole: whatever refers to others comes before them.
+-- The tables with rows of an organization, in the order of deletion: referencing tables first. Jobs and reports are deleted before, each as
+-- a whole.
 create or replace function app.tables_of_organizations() returns text[]
 language sql immutable
 return array['public.lookup_upload_rows', 'public.lookup_uploads', 'app.column_memory', 'public.applications', 'public.lookup_leases',
@@ -74,8 +75,8 @@ return array['public.lookup_upload_rows', 'public.lookup_uploads', 'app.column_m
              'app.webhook_wakeups', 'app.queued_jobs', 'app.queue_wakeups', 'app.organization_queue_state', 'app.work_minutes',
              'app.report_shares', 'app.ended_changes', 'app.ended_totals', 'app.deleted_rows', 'app.recent_writes', 'app.api_key_uses', 'app.api_keys'];
 
--- Rows of an organization in the tables above, p_limit at most. Answers how many it deleted; p_limit, too, if one is left, which somebody has
--- changed meanwhile.
+-- Deletes up to p_limit rows of an organization from the tables above and returns how many; returns p_limit, too, if a row is left that was
+-- changed concurrently.
 create or replace function app.delete_rows_of_organization(p_organization_id uuid, p_limit integer) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -115,7 +116,7 @@ declare
     v_name   text;
 begin
     perform app.check_organization(p_organization_id);
-    -- From here on nothing new begins for it: an upload waits, and then finds no organization or goes first.
+    -- From here on nothing new begins for it: a concurrent upload either comes first, or waits and then finds no organization.
     perform from app.organizations where id = p_organization_id for update;
     v_open := array(select id from public.batch_lookup_jobs where organization_id = p_organization_id and status in ('pending', 'processing'));
     if v_open <> '{}' and p_force is not true then
@@ -135,7 +136,7 @@ begin
     v_left := v_rows - (select rows from app.delete_ended_jobs(p_organization_id, 'infinity', v_rows, v_until));
     v_left := v_left - (select rows from app.delete_ended_reports(p_organization_id, 'infinity', v_left, v_until));
     if v_left > 0 and not exists (select from public.batch_lookup_jobs where organization_id = p_organization_id) then
-        -- What it did still counts in the totals.
+        -- Its history still counts in the totals.
         perform app.complete_work_minutes('infinity', p_organization_id);
         v_left := v_left - app.delete_rows_of_organization(p_organization_id, v_left);
         if v_left > 0 then

@@ -51,7 +51,7 @@ begin
       from app.recent_writes w
      where w.organization_id in (p_organization_id, app.installation_id()) and w.wal_history = v_history;
     if not v_known then
-        -- Whatever was noted before is lost: everybody may have written up to now.
+        -- Earlier notes are lost: any organization may have written up to now.
         written := greatest(written, v_now_lsn);
         insert into app.recent_writes as w (organization_id, wal_history, lsn, written_at)
         values (app.installation_id(), v_history, v_now_lsn, read_at)
@@ -85,7 +85,8 @@ $$;
 
 comment on function api.replica_lag(text, pg_lsn, pg_lsn, timestamptz) is 'At a replica, with the answer of api.read_position: whether it has replayed what was written (null: it is not a standby of that primary), by how many seconds it lags at most (null: not known), and its position.';
 
--- What is older than any lag that a replica is read with. It goes into the row of the installation, so that nothing is forgotten.
+-- Removes notes older than any lag that a replica is read with, and records their latest position for the installation, so that none is
+-- lost.
 create or replace function app.prune_recent_writes(p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
 -- Chapter 30, catalogue: the import. Chapter 31 has the format of the files.
 --
--- A row belongs to the catalogue that imported it last. The starter catalogue, which every deploy imports, never takes back a row from
+-- A row belongs to the catalogue that imported it last. The starter catalogue, which every deploy imports, never takes a row back from
 -- another catalogue. Sizes belong to their category, service areas to their utility, tiers to their program.
 
 create or replace function app.import_device_categories(p_catalogue jsonb, p_name text, p_now timestamptz) returns json
@@ -213,7 +213,7 @@ declare
     v_rows    app.program_tiers[];
     v_retired integer;
 begin
-    -- The tiers of a program next to each other, so that a lookup reads few pages.
+    -- Keep the tiers of a program next to each other, so that a lookup reads few pages.
     select coalesce(array_agg(n order by n.program_id, n.id), '{}') into v_rows
       from app.catalogue_rows(p_catalogue, 'program_tiers') r
      cross join jsonb_populate_record(null::app.program_tiers, r.cells || jsonb_build_object(
@@ -247,7 +247,7 @@ begin
 end;
 $$;
 
--- A catalogue with the whole of a source takes over the rows that other catalogues have of that source, for good; the import that follows
+-- A catalogue that covers a whole source permanently takes over the rows of that source from other catalogues; the import that follows
 -- retires those it lacks. So no program counts twice.
 create or replace function app.adopt_source(p_name text, p_source text) returns void
 language plpgsql volatile
@@ -258,7 +258,7 @@ begin
 end;
 $$;
 
--- Imports the files of a catalogue that has been checked.
+-- Imports the files of a validated catalogue.
 create or replace function app.load_files(p_catalogue jsonb, p_now timestamptz) returns jsonb
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -299,7 +299,7 @@ declare
     v_differences jsonb;
     v_changes     jsonb;
 begin
-    -- One import at a time, also for the checks, which read what another one changes; lookups continue meanwhile.
+    -- One import at a time, including its checks, which read what another import changes; lookups continue meanwhile.
     lock table app.programs in share row exclusive mode;
     perform app.check_catalogue(p_catalogue);
     if p_dry_run then
@@ -307,7 +307,7 @@ begin
         begin
             v_summary     := app.load_files(p_catalogue, v_now);
             v_differences := app.catalogue_differences_json(v_before, app.catalogue_state(p_catalogue));
-            -- Takes back what the block has written; the variables stay.
+            -- Rolls back what the block has written; the variables keep their values.
             raise exception using errcode = 'PT200';
         exception
             when sqlstate 'PT200' then null;
@@ -320,7 +320,7 @@ begin
     if v_changes is not null then
         perform app.audit(app.installation_id(), 'catalogue.imported', p_target_id => p_catalogue ->> 'catalogue', p_details => v_changes);
     end if;
-    -- The plans of the very first lookup need statistics of these tables. Citus analyzes nothing that this transaction has written here.
+    -- The very first lookup needs statistics of these tables for its plans. Citus does not analyze what this transaction has written here.
     if not app.is_distributed() then
         analyze app.device_categories, app.device_category_sizes, app.devices, app.utilities, app.utility_service_areas, app.programs,
                 app.program_utilities, app.program_tiers;

@@ -25,12 +25,12 @@ exception
 end;
 $$;
 
--- Several values in a cell are separated by spaces or bars.
+-- Values in a cell are separated by spaces or bars.
 create or replace function app.catalogue_list(p_text text) returns text[]
 language sql immutable
 return regexp_split_to_array(p_text, '[ |]+');
 
--- The limits of a cell, such as 1:62600 2:71550-80000 joint:150000, by household size or tax filing, least and most; null: they are none.
+-- The limits of a cell, such as 1:62600 2:71550-80000 joint:150000, lower and upper, by household size or tax filing; null: malformed.
 create or replace function app.income_limits(p_text text) returns jsonb
 language sql immutable
 return case when p_text ~ '^(([1-9]|1[0-9]|20|single|joint|separate|head_of_household|surviving_spouse):[0-9]{1,9}(-[0-9]{1,9})?( |$))+$'
@@ -38,8 +38,8 @@ return case when p_text ~ '^(([1-9]|1[0-9]|20|single|joint|separate|head_of_hous
                               then jsonb_object_agg(l[1], jsonb_build_array(l[2]::numeric, coalesce(l[4], l[2])::numeric)) end
                     from regexp_matches(p_text, '([a-z_0-9]+):([0-9]+)(-([0-9]+))?', 'g') l) end;
 
--- A row may say on which line of its file it is, as _line; else the rows follow the header, a line each. The offset keeps the planner from
--- making the cells anew for each cell that a caller reads.
+-- A row may give its line in the file as _line; otherwise the rows follow the header, one per line. `offset 0` keeps the planner from
+-- rebuilding the cells for each cell that a caller reads.
 create or replace function app.catalogue_rows(p_catalogue jsonb, p_file text) returns table (line integer, cells jsonb)
 language sql immutable
 begin atomic
@@ -51,7 +51,7 @@ begin atomic
     offset 0;
 end;
 
--- The files, each after those that it refers to.
+-- The files, each after those that it references.
 create or replace function app.catalogue_files() returns text[]
 language sql immutable
 return array['device_categories', 'device_category_sizes', 'devices', 'utilities', 'utility_service_areas', 'programs', 'program_utilities',
@@ -120,12 +120,12 @@ begin atomic
         ('program_tiers',         'other_requirements', 'text', false, null, null);
 end;
 
--- What a spreadsheet has made of a number, such as $1,500.00, as it should be; null: no such number.
+-- A number mangled by a spreadsheet, such as $1,500.00, in the right form; null: not such a number.
 create or replace function app.plain_number(p_text text) returns text
 language sql immutable
 return case when p_text ~ '^[$ ]*([0-9]{1,3}(,[0-9]{3})+|[0-9]+)([.][0-9]+)?[ %]*$' then translate(p_text, '$, %', '') end;
 
--- What a spreadsheet has made of a date, such as 11/30/2026, as it should be, in both ways where the month could be the day; null: no such date.
+-- A date mangled by a spreadsheet, such as 11/30/2026, in the right form, or both if day and month are ambiguous; null: not such a date.
 create or replace function app.plain_dates(p_text text) returns text
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -159,7 +159,7 @@ return case p_kind
 end;
 
 -- Errors in single cells: a missing or unknown column, text of another kind, a value that is not allowed, or a reference to a row that
--- neither the files nor the tables have (a catalogue may build on another).
+-- exists neither in the files nor in the tables (a catalogue may build on another).
 create or replace function app.catalogue_cell_errors(p_catalogue jsonb) returns table (file text, line integer, error text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -202,7 +202,7 @@ begin
       from element e
      where e.refers_to is not null and not exists (select from known k where k.file = e.refers_to and k.key = e.value)
      union all
-    -- Of the header: a misspelled column is unknown also where its cells are empty, and told once, however many rows have it.
+    -- Reported for the header: once for each unknown column, however many rows have it, even if its cells are empty.
     select n.file, 1, format('unknown column "%s"; the columns are %s', left(n.name, 100),
                              (select string_agg(c.name, ', ' order by c.n)
                                 from app.catalogue_columns() with ordinality c (file, name, kind, required, choices, refers_to, n)
@@ -215,12 +215,12 @@ begin
 end;
 $$;
 
--- The first three digits of the ZIP codes that begin with a prefix.
+-- The three-digit prefixes of ZIP codes that begin with a prefix.
 create or replace function app.zip3_of(p_prefix text) returns int4range
 language sql immutable
 return int4range(rpad(left(p_prefix, 3), 3, '0')::integer, rpad(left(p_prefix, 3), 3, '9')::integer, '[]');
 
--- Errors between the cells of a row and between rows; for a catalogue whose single cells are valid.
+-- Errors between cells of a row and between rows, once the single cells are valid.
 create or replace function app.catalogue_row_errors(p_catalogue jsonb) returns table (file text, line integer, error text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -242,7 +242,7 @@ begin
                        ('program_utilities', array['program_id', 'utility_key']), ('program_tiers', array['program_id', 'id'])) f (file, key)
          cross join app.catalogue_rows(p_catalogue, f.file) r
     ), left_alone as materialized (
-        -- What stays with another catalogue: the starter catalogue takes nothing over.
+        -- Programs that stay with another catalogue: the starter catalogue takes nothing over.
         select o.file, o.key
           from owned o
          where v_name = 'starter' or not exists (select from named n where n.file = o.file and n.key = array[o.key])
@@ -256,7 +256,7 @@ begin
           from app.catalogue_rows(p_catalogue, 'program_tiers') r
          where r.cells ->> 'program_id' not in (select l.key from left_alone l where l.file = 'programs')
     ), kept as materialized (
-        -- Offers that are in the tables already, and stay.
+        -- Existing offers that this import does not replace.
         select t.program_id, t.category_keys, t.unit, t.excludes
           from app.program_tiers t
           join app.programs p on p.id = t.program_id and p.retired_at is null
@@ -282,7 +282,7 @@ begin
          cross join lateral unnest(t.excludes) e (program_id)
          cross join lateral unnest(t.category_keys) c (key)
     ), excluding (program_id, excluded_id, category_key) as (
-        -- By itself, or because it excludes one that does.
+        -- Directly, or because it excludes a program that does.
         select x.program_id, x.excluded_id, x.category_key from exclusion x
          union
         select g.program_id, x.excluded_id, g.category_key
@@ -303,7 +303,7 @@ begin
       from place p
      where not exists (select from app.regions g where g.country_code = p.country_code and g.code = p.region_code)
      union all
-    -- Else the utility would lose its area without a word.
+    -- Otherwise the utility would silently lose its area.
     select 'utility_service_areas', r.line,
            format('prefix "%s" begins no ZIP code of %s, but "0%s" does: a spreadsheet drops leading zeros', r.cells ->> 'prefix', g.code, r.cells ->> 'prefix')
       from app.catalogue_rows(p_catalogue, 'utility_service_areas') r
@@ -333,7 +333,7 @@ begin
          (case when t.start_date > t.end_date then 'end_date is before start_date' end)) e (error)
      where e.error is not null
      union all
-    -- None of them would be paid.
+    -- Neither of them would ever pay.
     select 'program_tiers', (select max(x.line) from exclusion x where x.program_id = g.program_id),
            format('%s and %s exclude each other', g.program_id, string_agg(distinct g.excluded_id, ' and '))
       from excluding g
@@ -342,7 +342,7 @@ begin
                     where o.program_id = g.excluded_id and o.excluded_id = g.program_id and o.category_key = g.category_key)
      group by g.program_id
      union all
-    -- Offers that stay as they are would no longer know how large a device is.
+    -- Otherwise existing offers would lose the size of a device.
     select distinct 'device_category_sizes', 1, format('there must be a %s for %s, by which %s pays', s.unit, s.category_key, k.program_id)
       from kept k
       join app.device_category_sizes s on s.unit = k.unit and s.category_key = any (k.category_keys)
@@ -358,7 +358,8 @@ begin
      cross join lateral unnest(t.device_ids) d (id)
      where not exists (select from device v where v.id = d.id and v.category_key = any (t.category_keys))
      union all
-    -- The starter catalogue's rows may have been taken over by another. Any other one would lose without a word what it adds to a row of another.
+    -- The starter catalogue's rows may have been taken over by another. Any other catalogue would silently lose what it adds to a row of
+    -- another.
     select b.file, b.line, format('%s "%s" is of the catalogue "%s", so it needs a row in %s, too', b.name, o.key, o.catalogue, b.refers_to)
       from belonging b
       join owned o on o.file = b.refers_to and o.key = b.key
@@ -405,7 +406,7 @@ begin
     elsif jsonb_typeof(p_catalogue -> 'catalogue') is distinct from 'string' or btrim(p_catalogue ->> 'catalogue') = '' then
         perform app.refuse(400, 'invalid_catalogue', 'catalogue must be the name of the catalogue');
     elsif jsonb_typeof(p_catalogue -> 'source') <> 'string' or btrim(p_catalogue ->> 'source') = '' then
-        -- Every source begins with nothing.
+        -- An empty prefix would match every source.
         perform app.refuse(400, 'invalid_catalogue', 'source must be a prefix of the source of the programs');
     end if;
 

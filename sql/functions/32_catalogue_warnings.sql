@@ -1,4 +1,4 @@
--- Chapter 32, warnings about the catalogue: programs that have ended, and what looks like a mistake of the source. It changes nothing.
+-- Chapter 32, warnings about the catalogue: programs that have ended, and what looks like a mistake in the source. It changes nothing.
 
 create or replace function app.tier_warnings(p_date date, p_days integer) returns table (warning text, program_id text, tier_id text, explanation text)
 language plpgsql stable

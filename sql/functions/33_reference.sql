@@ -1,4 +1,4 @@
--- Chapter 33, reference: the lists that requests refer to, such as for a form. They say nothing of any organization.
+-- Chapter 33, reference: the lists that requests refer to, for instance to fill a form. They are the same for all organizations.
 
 create or replace function api.list_device_categories() returns json
 language plpgsql stable security definer

@@ -1,6 +1,6 @@
--- Chapter 34, catalogue export: the rows of a catalogue as its files have them, and what an import changes of them.
+-- Chapter 34, catalogue export: the rows of a catalogue in the form of its files, and what an import changes in them.
 
--- A value of a table as the text of a cell.
+-- A value of a table in the form of a cell.
 create or replace function app.catalogue_cell(p_kind text, p_value jsonb) returns text
 language sql immutable
 return case when p_kind = 'list' and p_value <> 'null'
@@ -10,7 +10,7 @@ return case when p_kind = 'list' and p_value <> 'null'
                     from jsonb_each(p_value) l)
             else p_value #>> '{}' end;
 
--- The rows of a file, of one catalogue or of all, as the tables have them, without retired ones and what belongs to these.
+-- The rows of a file, of one catalogue or of all, from the tables, without retired ones and what belongs to these.
 create or replace function app.catalogue_stored(p_file text, p_name text default null) returns table (catalogue text, key text, stored jsonb)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -58,7 +58,7 @@ begin
 end;
 $$;
 
--- A row as its file has it, whose columns have these names and kinds: the cells in their order, null where one is empty.
+-- A row in the form of its file, given the names and kinds of the columns: the cells in order, null for empty ones.
 create or replace function app.catalogue_cells(p_names text[], p_kinds text[], p_stored jsonb) returns json
 language sql immutable
 return (select json_object_agg(c.name, app.catalogue_cell(c.kind, p_stored -> c.name) order by c.n)
@@ -116,7 +116,7 @@ $$;
 comment on function api.list_catalogues() is
 'The catalogues that were imported, by name: {catalogues: [{catalogue, files: {programs: {rows, retired}, ...}}]}. A row belongs to the catalogue that imported it last; retired ones no longer count in lookups.';
 
--- What the tables have of the files of a catalogue, in all catalogues: {file: {key: row}}.
+-- What the tables contain of the files of a catalogue, across all catalogues: {file: {key: row}}.
 create or replace function app.catalogue_state(p_catalogue jsonb) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -130,7 +130,7 @@ begin
 end;
 $$;
 
--- The cells of a row that another does not have like that, without empty ones where there is no other row; its catalogue is a cell, too.
+-- The cells in which a row differs from another; without another, all cells that are not empty. The row's catalogue counts as a cell.
 create or replace function app.cells_apart(p_file text, p_row jsonb, p_other jsonb) returns jsonb
 language sql immutable
 return (
@@ -142,7 +142,7 @@ return (
             select 'catalogue', p_row ->> 'catalogue', p_other ->> 'catalogue') c
      where p_row is not null and c.value is distinct from c.other);
 
--- The rows that are in one state and not, or not the same, in the other.
+-- The rows that exist in only one state, or differ between the two.
 create or replace function app.catalogue_differences(p_before jsonb, p_after jsonb) returns table (file text, key text, before jsonb, after jsonb)
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
 -- Chapter 35, incentives: the embedded provider. A lookup finds the utility of the site and the customer of the organization; chapter 36
 -- evaluates the programs, chapters 37 and 38 put it together.
 
--- The utilities of a site, the default first: those of the longest prefix of its postal code that is known in its state.
+-- The utilities of a site, the default first: those of the longest known prefix of its postal code in its state.
 create or replace function app.find_utilities(p_country_code text, p_region_code text, p_postal_code text) returns app.utilities[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -64,7 +64,7 @@ begin
 end;
 $$;
 
--- A valid address: only street_2 may be missing.
+-- A valid address; only street_2 may be missing.
 create or replace function app.address_json(p_address jsonb) returns json
 language sql immutable
 return case when p_address ? 'street_2' then json_build_object(
@@ -81,8 +81,8 @@ else json_build_object(
     'postal_code', p_address -> 'postal_code',
     'country_code', p_address -> 'country_code') end;
 
--- The utilities that an earlier lookup found, without those that the catalogue has retired; none if that is the customer's own, the first: who
--- serves the customer now, such as the utility that it was merged into, is for the catalogue to say.
+-- The utilities that an earlier lookup found, without retired ones; none if the first, the customer's own, is retired: then the catalogue
+-- decides who serves the customer now, such as the utility that it was merged into.
 create or replace function app.utilities_of(p_keys text[]) returns app.utilities[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

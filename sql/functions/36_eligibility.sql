@@ -13,7 +13,7 @@ return trim(trailing '.' from to_char(p_number, 'FM999,999,999,990.999999')) || 
     else replace(p_unit, '_', ' ') || 's'
 end;
 
--- The programs that a customer of the utility in that city may apply to, and why.
+-- The programs that a customer of the utility in that city may apply to, and the reason.
 create or replace function app.find_programs(p_utility app.utilities, p_city text) returns table (id text, name text, location text)
 language plpgsql stable rows 10
 set search_path = pg_catalog, pg_temp
@@ -35,8 +35,8 @@ begin
 end;
 $$;
 
--- Whether the household's income is within the limits; null: nobody knows. The limit of a larger household is never lower, and where it
--- depends on the county, an income below the least or above the most of all is judged.
+-- Whether the household's income is within the limits; null: unknown. The limit of a larger household is never lower. If limits depend on
+-- the county, only incomes below the lowest or above the highest of them are judged.
 create or replace function app.income_is_within(p_limits jsonb, p_household jsonb) returns boolean
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -53,8 +53,8 @@ begin
 end;
 $$;
 
--- The requirements of a tier: those that are not met, those that are, and those that the lookup does not say enough about. Who is not told
--- to rent is taken to own: else what a home may get only in the one case or the other would be added up.
+-- The requirements of a tier: those not met, those met, and those that the lookup does not say enough about. Unless told otherwise, a
+-- household is assumed to own its home: otherwise offers for owners and offers for renters would be added up.
 create or replace function app.check_requirements(
     p_tier app.program_tiers, p_device app.devices, p_category text, p_building_type text, p_date date, p_household jsonb,
     out failed text[], out completed text[], out conditions text[]
@@ -111,12 +111,12 @@ end;
 $$;
 
 -- The tiers of the utility's and the state's programs, evaluated for every device that they cover. A device that none covers is evaluated
--- by the nearest tier of every program, so that the answer can say why. Sizes and costs that the request lacks are typical ones. Tiers of a
+-- by the nearest tier of every program, so that the response can say why. Missing sizes and costs are assumed to be typical. Tiers of a
 -- program are alternatives for a device: the one that pays most counts, of equal ones the one with the largest cap; the others pay nothing.
--- For a device that a tier pays for, the programs that it excludes pay nothing, and exclude nothing themselves; while the tier depends on a
--- condition, it excludes only what is conditional, too. A cap limits all devices of a tier together, in the order of the request. A shared
--- cap then limits all tiers of the program that have it: first what is certain, then what conditional tiers would pay more than that for the
--- same devices.
+-- For a device that a tier pays for, the programs that it excludes pay nothing and exclude nothing themselves; while the tier is
+-- conditional, it excludes only what is conditional, too. A cap limits all devices of a tier together, in the order of the request. A
+-- shared cap then limits all tiers of the program that have it: first what is certain, then what conditional tiers would pay beyond that
+-- for the same devices.
 create or replace function app.judge_tiers(
     p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb default null,
     p_city text default null
@@ -169,7 +169,7 @@ begin
                                                 (l.tier).shared_cap desc, (l.tier).id) as rank
           from limited l
     ), shared as (
-        -- What the caps would leave if no program excluded another: who pays nothing for a device excludes nothing.
+        -- What the caps would leave if no program excluded another: a program that pays nothing for a device excludes nothing.
         select r.*, case when r.rank > 1 then 0
                          else least(r.limited_amount, greatest(coalesce((r.tier).cap, 'infinity')
                                                                - coalesce(sum(r.limited_amount) filter (where r.rank = 1) over earlier, 0), 0)) end as own_amount
@@ -186,7 +186,7 @@ begin
          cross join unnest((r.tier).excludes) e (program_id)
          where r.payable_amount > 0
     ), settled as (
-        -- The certain ones, if those of the step before exclude none: each step settles what excludes one program further.
+        -- The certain exclusions, unless excluded themselves in the step before: each step settles one more link of a chain of exclusions.
         select 0 as step, null::text[] as before, '{}'::text[] as excluded
          union all
         select s.step + 1, s.excluded, array(select x.device_id || ' ' || x.excluded_id
@@ -307,8 +307,8 @@ begin
 end;
 $$;
 
--- What depends on something that the lookup does not say is summed apart, where there is any: how much more that is than what is certain of
--- the same program, and of those that it excludes.
+-- What depends on facts that the lookup does not give is summed separately, if there is any: by how much it exceeds what is certain of the
+-- same program, and of those that it excludes.
 create or replace function app.with_conditional_amount(p_json json, p_amount numeric) returns json
 language sql immutable
 return case when p_amount is null then p_json

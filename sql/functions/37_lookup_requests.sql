@@ -40,7 +40,7 @@ comment on function api.get_organization(uuid) is
 'The organization: {id, name, company, device_names}. company is its part of a connect_url; device_names its own names of devices with their ids. 404: no such organization.';
 grant execute on function api.get_organization(uuid) to authenticated;
 
--- The map with its names in lower case; null: it is not a map. p_with_null: a name may have null, for no device.
+-- The map with its names in lower case; null: not a map. p_with_null: a name may map to null, for no device.
 create or replace function app.parse_device_names(p_names jsonb, p_with_null boolean default false) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -109,7 +109,8 @@ comment on function api.update_organization(uuid, jsonb, text) is
 'Changes company, device_names or both, and returns the organization as api.get_organization does. device_names replaces the whole map; device_name_changes sets the names it contains, and removes those whose value is null. 400 invalid_organization, such as for an unknown device id. 404: no such organization.';
 grant execute on function api.update_organization(uuid, jsonb, text) to authenticated;
 
--- Ids of device names: the organization's own names come first, then the catalogue's. A repeated name is a quantity, as a repeated id is.
+-- Ids of device names: the organization's own names take precedence over the catalogue's. A repeated name is a quantity, like a repeated
+-- id.
 create or replace function app.resolve_device_names(p_organization_id uuid, p_names jsonb) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -198,12 +199,12 @@ return case when p_household is null or p_household = 'null' then null
             when p_household ->> 'tax_filing' not in ('single', 'joint', 'separate', 'head_of_household', 'surviving_spouse')
             then 'household.tax_filing must be one of single, joint, separate, head_of_household, surviving_spouse' end;
 
--- The facts that are told; null: none.
+-- The facts that are given; null: none.
 create or replace function app.household(p_household jsonb) returns jsonb
 language sql immutable
 return nullif(case jsonb_typeof(p_household) when 'object' then jsonb_strip_nulls(p_household) end, '{}');
 
--- Errors in the members that only a single lookup has; null: none. Chapter 41 checks the others.
+-- Errors in the members that only single lookups have; null: none. Chapter 41 checks the others.
 create or replace function app.lookup_request_errors(p_request jsonb) returns text
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -225,7 +226,7 @@ begin
 end;
 $$;
 
--- The completed and checked request, as a batch item.
+-- The completed and validated request, as a batch item.
 create or replace function app.parse_lookup_request(p_request jsonb) returns app.batch_item
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

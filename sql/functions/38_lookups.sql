@@ -1,6 +1,6 @@
--- Chapter 38, lookups: POST /incentives, from the request through chapters 35 and 36 to the answer and its log.
+-- Chapter 38, lookups: POST /incentives, from the request through chapters 35 and 36 to the response and its log.
 
--- The utilities of the address: those that the customer's last lookup found there, else those that the catalogue has for it.
+-- The utilities of the address: those found there by the customer's last lookup, else those in the catalogue.
 create or replace function app.lookup_utilities(p_address jsonb, p_known_keys text[]) returns app.utilities[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -49,7 +49,7 @@ begin
 end;
 $$;
 
--- Its queries are a few index lookups for any values; planning them for each call would take longer than running them.
+-- Its queries are a few index lookups for any values: planning them for each call would take longer than running them.
 create or replace function api.lookup_incentives(
     p_organization_id uuid default app.claimed_organization_id(), p_request jsonb default null,
     p_connect_url_base text default null, p_for_item boolean default false

@@ -1,7 +1,7 @@
 -- Chapter 39, vocabulary: the words that people, CRMs and spreadsheets use for our columns and values.
 
--- A name in the form in which names are compared: without case, accents, spaces, punctuation, and the __c of Salesforce's custom fields.
--- normalize() sorts the accents of one letter in quadratic time, which no time-out ends: after 16 characters beyond ASCII comes a space.
+-- A name in normal form for comparison: without case, accents, spaces, punctuation, and the __c of Salesforce's custom fields. normalize()
+-- sorts combining accents in quadratic time, which no time-out interrupts: a space is inserted after every 16 characters beyond ASCII.
 create or replace function app.plain_name(p_text text) returns text
 language sql immutable
 return lower(regexp_replace(normalize(regexp_replace(replace(regexp_replace(btrim(p_text), '__[cC]$', ''), 'ß', 'ss'), '[^\u0001-\u007F]{16}', '\& ', 'g'), NFKD),
@@ -36,7 +36,7 @@ $$;
 
 comment on function app.with_marks(text) is 'A text for people, with invisible characters and odd spaces by their numbers: 02134<U+200B>.';
 
--- Where several columns of a file fit a field, the lowest rank wins; two of the same rank are ambiguous, such as a billing and a shipping
+-- If several columns of a file fit a field, the lowest rank wins; two of the same rank are ambiguous, such as a billing and a shipping
 -- city.
 create or replace view app.column_names as
 select n.name, f.field, n.rank::integer
@@ -99,7 +99,7 @@ select p.prefix || n.name, n.field, 100
 
 comment on view app.column_names is 'Names of columns, as app.plain_name leaves them, and the field that each is for; lower ranks win.';
 
--- Territories are states to us, and countries to ISO 3166 and to many CRMs.
+-- Territories are states to us, but countries in ISO 3166 and in many CRMs.
 create or replace view app.country_names as
 select n.name, c.country_code, c.region_code
   from (values ('US', null, array['us', 'usa', 'unitedstates', 'unitedstatesofamerica', 'america', 'etatsunis', 'etatsunisdamerique',
@@ -160,7 +160,7 @@ create or replace function app.postal_code_form(p_country_code text) returns tex
 language sql immutable
 return case p_country_code when 'US' then 'a ZIP code (12345 or 12345-6789)' else 'a Canadian postal code (A1A 1A1)' end;
 
--- Repairs a ZIP or postal code that lost zeros or hyphens, or got a decimal point.
+-- Repairs a ZIP or postal code that lost zeros or hyphens, or gained a decimal point.
 create or replace function app.corrected_postal_code(p_country_code text, p_text text) returns text
 language sql immutable
 return case
@@ -173,7 +173,7 @@ return case
           from (select regexp_replace(regexp_replace(p_text, '[.,]0+$', ''), '\s*[-+\u2010-\u2015\u2212]\s*', '-')) m (z))
     when p_country_code = 'CA' and p_text !~ '^[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9]$'
          and p_text ~* '^[A-Z][0-9O][A-Z][-. \u2010-\u2015]*[0-9O][A-Z][0-9O]$' then (
-        -- The letter O where a digit belongs.
+        -- The letter O in place of a digit.
         select left(z, 1) || translate(substr(z, 2, 1), 'O', '0') || substr(z, 3, 1) || ' ' || translate(substr(z, 4, 1), 'O', '0') || substr(z, 5, 1)
                || translate(substr(z, 6, 1), 'O', '0')
           from (select upper(regexp_replace(p_text, '[^A-Za-z0-9]', '', 'g'))) m (z))

@@ -52,7 +52,7 @@ begin
             'report_type', v_report.report_type,
             'total_sites', v_report.total_sites,
             'created_at', app.rfc3339(v_report.created_at)),
-        -- Clients compare this text: {job_id} stands in it as it is written here.
+        -- Clients compare this text: {job_id} is literal, not a placeholder.
         'message', format('Batch job created with %s items. Report is available immediately and sites will be added as processing completes. '
                           'Poll GET /batch-lookups/{job_id} for job status.', v_job.total_items));
     return case when v_reused is null then v_answer else app.join_objects(v_answer, json_build_object('reused_items', v_reused)) end;
@@ -106,7 +106,7 @@ begin
 end;
 $$;
 
--- The counters and the leased items come from one snapshot, so the four counts always sum to the total.
+-- The counters and the leased items come from one snapshot, so that the four counts always sum to the total.
 create or replace function app.job_json(p_job public.batch_lookup_jobs) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -151,15 +151,15 @@ as $$
     select case when (p_item).position <@ p_in_flight then 'processing' else (p_item).status end
 $$;
 
--- The answer with its members in their original order, unless it was recorded before that order was kept.
+-- The response with its members in their original order, unless it was recorded before that order was kept.
 create or replace function app.item_result(p_item public.lookup_queue_items) returns json
 language sql immutable
 as $$
     select coalesce((p_item).result, (p_item).parsed_result::json)
 $$;
 
--- The item without the text of its answer, but with what was parsed of it: what comes after recording reads figures out of that. One row
--- constructor, which the planner takes into the statement, costs a third of a call.
+-- The item with its parsed response in place of the text: the steps after recording read figures from it. As a single row constructor,
+-- which the planner inlines, it costs a third of a call.
 create or replace function app.with_parsed_result(p_item public.lookup_queue_items, p_parsed_result jsonb) returns public.lookup_queue_items
 language sql immutable
 as $$
@@ -198,7 +198,7 @@ begin
 end;
 $$;
 
--- p_ids: the jobs that are looked for; null: all.
+-- p_ids: restricts the list to these jobs; null: all jobs.
 create or replace function app.job_matches(
     p_job public.batch_lookup_jobs, p_status text, p_name text, p_created_from timestamptz, p_created_before timestamptz, p_ids uuid[]
 ) returns boolean
@@ -271,9 +271,9 @@ $$;
 comment on function api.list_batch_lookups(uuid, text, integer, integer, text, text, timestamptz, timestamptz, jsonb) is 'The jobs of an organization, newest first: {jobs, total, limit, offset, next_cursor}; p_cursor is the next_cursor of the page before. Optional: status; a part of the name, without wildcards and ignoring case; created from and before; labels that a job must all have, such as {"team": "north"}. 400: an unknown status, limit not in 1 to 200, invalid_cursor, cursor_with_offset, invalid_name, invalid_labels.';
 grant execute on function api.list_batch_lookups(uuid, text, integer, integer, text, text, timestamptz, timestamptz, jsonb) to authenticated;
 
--- What is still pending in a job that is being cancelled and not in flight ends as failed: what waits, and what was never claimed. The
--- caller holds the job, so no item is waited for: one that others hold is being recorded, and who records it sees that the job was
--- cancelled. Answers how many items it ended.
+-- Fails what is still pending and not in flight in a job that is being cancelled: items that wait and items that were never claimed. The
+-- caller has locked the job, so no item is waited for: a locked one is being recorded, and the recorder sees that the job was cancelled.
+-- Returns how many items it ended.
 create or replace function app.cancel_pending_items(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -287,7 +287,7 @@ begin
     v_next_position := coalesce(
         v_next_position, (select held_position from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id));
     update app.job_budgets set held_position = null where organization_id = p_organization_id and job_id = p_job_id and held_position is not null;
-    -- The leases as the statement sees the items: what a recorder gives back meanwhile is in one of them.
+    -- Read the leases in the same snapshot as the items: what a recorder returns meanwhile is still in one of them.
     v_positions := array(
         select i.position
           from public.lookup_queue_items i
@@ -337,7 +337,7 @@ declare
     v_cancelled integer;
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
-    -- Items of a sample may be claimed from anywhere in the job, and duplicates that have waited become new again: neither happens meanwhile.
+    -- A claim may take items of a sample anywhere in the job, and turn duplicates that have waited into new items: the lock prevents both.
     if exists (select from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id)
        or exists (select from public.lookup_queue_items
                    where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at is not null

@@ -1,16 +1,17 @@
 -- Chapter 41, validation of uploads. Set-based: 10,000 items take one statement, not 10,000 calls.
 
--- What is wrong with a field of an item: {field, code, value?, of?}. The words for it come last, because they depend on who reads them: see
--- app.problem_message. p_of: what the value belongs to, where the rule depends on it, such as the country of a postal code.
+-- What is wrong with a field of an item: {field, code, value?, of?}. The wording comes last, because it depends on the reader: see
+-- app.problem_message. p_of: the context of the value, if the rule depends on it, such as the country of a postal code.
 create or replace function app.problem(p_field text, p_code text, p_value jsonb default null, p_of text default null) returns jsonb
 language sql immutable
 return jsonb_strip_nulls(jsonb_object(
     array['field', 'code', 'value', 'of'],
     array[p_field, p_code, left(case when jsonb_typeof(p_value) = 'string' then p_value #>> '{}' else left(p_value::text, 100) end, 100), left(p_of, 100)]));
 
--- Every item of an upload with its problems and its warnings, in one pass. p_notes: what reading a file found out about each. Nothing here may raise, whatever the items contain. A rule is one
--- `case` that is null if the rule is met; problems come in the order of the rules. `offset 0` makes the planner read each member once, not
--- wherever it is named. These are the rules for every item, whether it comes as JSON, from a file, from a draft or from a table.
+-- All items of an upload with their problems and warnings, in one pass. p_notes: what reading a file found out about each. Nothing here may
+-- raise, whatever the items contain. A rule is one `case` that is null if the rule is met; problems come in the order of the rules. `offset
+-- 0` makes the planner compute each member once, not at each reference. These rules apply to every item, whether from JSON, a file, a draft
+-- or a table.
 create or replace function app.parse_batch_items(p_items jsonb[], p_check_devices boolean, p_notes app.cell_notes[] default null) returns setof app.batch_item
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -21,7 +22,7 @@ declare
     v_item_fields    text[]    := array['reference_id', 'address', 'building_type', 'device_ids', 'create_application', 'webhook_custom_fields', 'metadata', 'household'];
     v_address_fields text[]    := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
 begin
-    -- As an array, for no planner knows how many items there are: it would look each of them up.
+    -- As an array: not knowing how many items there are, the planner would look up the region of each.
     select array_agg(row(r.*)::app.regions) into v_regions from app.regions r;
     return query
     select f.position, f.reference_id, jsonb_strip_nulls(f.address), f.building_type, f.device_ids,
@@ -159,7 +160,7 @@ begin
 end;
 $$;
 
--- A problem in the words of JSON.
+-- A problem, worded for senders of JSON.
 create or replace function app.problem_message(p_problem jsonb) returns text
 language sql immutable
 return case p_problem ->> 'code'
@@ -187,8 +188,8 @@ end;
 
 comment on function app.problem_message(jsonb) is 'What is wrong, in words, for senders of JSON; null: an unknown code. For files: app.cell_message.';
 
--- A problem in the words of a spreadsheet. p_place: its column; null: no column has the field. p_lines: the row of each item; null: they are
--- numbered from 1.
+-- A problem, worded for senders of spreadsheets. p_place: its column; null: no column has the field. p_lines: the row of each item; null:
+-- they are numbered from 1.
 create or replace function app.cell_message(p_problem jsonb, p_place text, p_position integer, p_lines integer[]) returns text
 language sql immutable
 return concat_ws(', ', p_place, 'row ' || coalesce(p_lines[p_position + 1], p_position + 1)) || ': ' || case p_problem ->> 'code'
@@ -211,7 +212,7 @@ return concat_ws(', ', p_place, 'row ' || coalesce(p_lines[p_position + 1], p_po
     else app.problem_message(p_problem)
 end;
 
--- What was probably meant, as far as it is one thing. In PL/pgSQL like the next ones, which keeps the plans.
+-- What was probably meant, if that is unambiguous. In PL/pgSQL, like the next ones, because that caches plans.
 create or replace function app.suggestion(p_problem jsonb) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -264,7 +265,7 @@ begin
 end;
 $$;
 
--- A warning likewise: {field, column, code, message, was, now}.
+-- A warning in the same form: {field, column, code, message, was, now}.
 create or replace function app.told_warning(p_warning jsonb, p_columns jsonb) returns json
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -283,7 +284,7 @@ begin
 end;
 $$;
 
--- All problems of an item in one text; null: it is valid.
+-- All problems of an item as one text; null: it is valid.
 create or replace function app.problems_text(p_problems jsonb[]) returns text
 language sql immutable
 return (select nullif(app.with_marks(concat_ws('; ',
@@ -292,8 +293,8 @@ return (select nullif(app.with_marks(concat_ws('; ',
                    string_agg(app.problem_message(p), '; ' order by n) filter (where p ->> 'code' not in ('missing', 'unknown_field')))), '')
           from unnest(p_problems) with ordinality u (p, n));
 
--- The first hundred invalid items: the index of each, for a file also the record (from 1) and the line on which it begins, and the first
--- hundred of their problems. The answer stays small whatever the request holds, and so does what is logged and stored of it.
+-- The first hundred invalid items: the index of each, for a file also the record (from 1) and the line on which it begins, and up to a
+-- hundred of their problems. This bounds the response, and what is logged and stored of it, whatever the request contains.
 create or replace function app.invalid_items(p_items app.batch_item[], p_lines integer[], p_columns jsonb) returns json
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -316,9 +317,9 @@ as $$
                      limit 100) i)
 $$;
 
--- What is wrong with all items, or what was corrected in them, by field and code: the most frequent first, at most a hundred groups of
--- {field, code, count, examples}, with up to three examples of different values each. There may be hundreds of thousands of problems: they are
--- looked through once for all groups, by hash, whatever a planner expects of an array.
+-- What is wrong with all items, or was corrected in them, by field and code: at most a hundred groups of {field, code, count, examples},
+-- the most frequent first, with up to three examples of different values each. There may be hundreds of thousands of problems: one pass
+-- groups them all by hash, whatever the planner expects of an array.
 create or replace function app.problem_groups(p_items app.batch_item[], p_of_warnings boolean, p_lines integer[], p_columns jsonb) returns json
 language sql stable
 set search_path = pg_catalog, pg_temp set enable_nestloop = off
@@ -375,7 +376,7 @@ begin
         end if;
         perform app.refuse(
             400, 'invalid_items', format('%s item(s) failed validation', v_invalid),
-            -- Why cells may lack what is seen in them.
+            -- Why cells may lack what the sender sees in them.
             (select n ->> 'message' from jsonb_array_elements(p_notes) n where n ->> 'code' = 'formulas_without_results' limit 1),
             p_members => v_members);
     elsif v_duplicates <> '{}' then

@@ -1,6 +1,6 @@
 -- Chapter 42, idempotency: requests that may be repeated without doing anything twice.
 
--- Registers a request under its idempotency key, if it has one: replayed false. Or finds the answer that it had, with its status: replayed true.
+-- Registers a request under its idempotency key, if any: replayed false. Or finds the response that it got, with its status: replayed true.
 create or replace function app.start_request(
     p_organization_id uuid, p_route text, p_key text, p_fingerprint bytea, out status integer, out replayed boolean, out body json
 )
@@ -53,7 +53,7 @@ begin
 end;
 $$;
 
--- Stores the response under the request's key, if it has one. A dry run may be done again: it changes nothing, and its answer may be long.
+-- Stores the response under the request's key, if any. A dry run may be repeated: it changes nothing, and its response may be long.
 create or replace function app.end_request(p_organization_id uuid, p_route text, p_key text, p_status integer, p_response json) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -70,7 +70,7 @@ begin
 end;
 $$;
 
--- The oldest first. A key that a request holds stays until the next run.
+-- Oldest first. A key that a request has locked stays until the next run.
 create or replace function app.prune_idempotency_keys(p_now timestamptz, p_limit integer default 10000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -4,7 +4,7 @@ create or replace function app.upload_option_names() returns text[]
 language sql immutable
 return array['name', 'dry_run', 'on_invalid', 'labels', 'reuse_results', 'sample', 'max_lookups', 'when_limit_reached'];
 
--- Options beside the body (query parameters) take precedence over those in it.
+-- Options outside the body (query parameters) take precedence over those in it.
 create or replace function app.upload_options(
     p_request jsonb, p_options jsonb, out name text, out dry_run boolean, out on_invalid text, out labels jsonb,
     out spending jsonb
@@ -42,7 +42,7 @@ begin
 end;
 $$;
 
--- What an upload says about lookups to spend: {reuse_days, sample, max_lookups, when_limit_reached}, those that are given.
+-- What an upload says about lookups to spend: those of {reuse_days, sample, max_lookups, when_limit_reached} that are given.
 create or replace function app.spending_options(p_options jsonb) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -62,7 +62,7 @@ begin
     elsif coalesce(p_options -> 'when_limit_reached', 'null') not in ('"fail"', '"wait"', 'null') then
         perform app.refuse_option('when_limit_reached', 'one of fail, wait');
     end if;
-    -- They may be written as 30.0.
+    -- Integers may be written as 30.0.
     return jsonb_strip_nulls(jsonb_build_object(
         'reuse_days', v_days::integer, 'sample', nullif(p_options -> 'sample', 'null')::integer,
         'max_lookups', nullif(p_options -> 'max_lookups', 'null')::integer,
@@ -87,7 +87,7 @@ begin
 end;
 $$;
 
--- The items with a problem for each valid one whose reference_id an earlier valid one has, too.
+-- The items, with a problem added to each valid one whose reference_id occurs in an earlier valid one.
 create or replace function app.marked_duplicates(p_items app.batch_item[]) returns app.batch_item[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -113,12 +113,12 @@ begin
 end;
 $$;
 
--- The items that have a problem or a warning: most have neither, and a list of all takes its time to pass.
+-- Only items with a problem or a warning: most have neither, and passing all of them around takes time.
 create or replace function app.noted_items(p_items app.batch_item[]) returns app.batch_item[]
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-    -- In their order.
+    -- In their original order.
     select array(select i from unnest(p_items) i where i.problems is not null or i.warnings is not null)
 $$;
 
@@ -134,7 +134,7 @@ as $$
          order by i.position)
 $$;
 
--- The warnings of the first hundred valid items that have any; what was corrected in a file is told in detail too.
+-- The warnings of the first hundred valid items that have any; corrections in a file are also given in detail.
 create or replace function app.item_warnings(p_items app.batch_item[], p_lines integer[] default null, p_columns jsonb default null) returns json
 language sql immutable
 set search_path = pg_catalog, pg_temp
@@ -159,7 +159,7 @@ as $$
     select (select count(*) from unnest(p_items) where problems is null and warnings <> '{}')
 $$;
 
--- The seconds for the open items of the organization and these ones, at its share of the rate limit; null: there is no limit to estimate by.
+-- Estimated seconds for the open items of the organization plus these, at its share of the rate limit; null: there is no rate limit.
 create or replace function app.estimated_seconds(p_organization_id uuid, p_count bigint) returns numeric
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -173,7 +173,7 @@ begin
       into v_open, v_others
       from public.batch_lookup_jobs
      where status in ('pending', 'processing');
-    -- Its own items at its share of the rate, which says nothing of how much the others have open.
+    -- Counts only its own items, at its share of the rate: how much the others have open does not matter.
     return (select round((v_open + p_count) * (1 + v_others) / lookups_per_second, 1) from app.settings);
 end;
 $$;

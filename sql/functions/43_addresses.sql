@@ -1,7 +1,7 @@
 -- Chapter 43, addresses: finds the parts of an address that share a cell, such as 1 Main St, Oakland, CA 94601 or CA 94601.
 
 -- The field whose cells may end in other parts of the address, because these have no column of their own; null: none. p_given: fields that
--- have a column; a default stands for what a cell lacks.
+-- have a column; a default replaces what a cell lacks.
 create or replace function app.field_of_shared_cells(p_given text[]) returns text
 language sql immutable
 return case
@@ -9,7 +9,8 @@ return case
     when 'city' = any (p_given) then 'city'
     when 'street_1' = any (p_given) then 'street_1' end;
 
--- Its parts as {field: text}, if they are all there: the state is a known one, and a comma is before the city. p_regions: plain names of states.
+-- The parts of the address as {field: text}, if it has all of them: the state must be known, and a comma must precede the city. p_regions:
+-- plain names of states.
 create or replace function app.parts_of_address(p_text text, p_given text[], p_regions text[]) returns jsonb
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -26,7 +27,7 @@ begin
         v_postal := substring(v_rest from '(?i)[, ]([0-9]{4,5}(?:-[0-9]{4})?|[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9])$');
         v_rest := rtrim(left(v_rest, -length(v_postal)), ' ,');
     end if;
-    -- Washington DC is a state, and a city with its state.
+    -- Washington DC is a state, and also a city with its state.
     v_region := case when v_field <> 'state_or_province_code' then substring(v_rest from '\m[A-Za-z]{2}$') end;
     if coalesce(app.plain_name(v_region) <> all (p_regions), true) then
         v_region := substring(v_rest from '[^,]+$');
@@ -52,7 +53,8 @@ $$;
 
 comment on function app.parts_of_address(text, text[], text[]) is 'What a cell with several parts of an address says, as {field: text}; null: it is not clear.';
 
--- What the street says itself is not said twice, and one that begins with the number (12, 12A or 12-14, but not 12th) is left alone.
+-- Does not repeat what the street already contains, and does not touch a street that begins with the number (12, 12A or 12-14, but not
+-- 12th).
 create or replace function app.joined_street(p_number text, p_predirectional text, p_street text, p_suffix text, p_postdirectional text) returns text
 language sql immutable
 return (select case when starts_with(lower(p_street), lower(p_number)) and substr(p_street, length(p_number) + 1) !~* '^([0-9]|[a-z]{2})' then p_street
@@ -75,8 +77,8 @@ begin
 end;
 $$;
 
--- The fields that cells of another column have too: the first cell with all parts tells. p_columns: [{number, field, samples}]; p_rows: the rows of
--- the file; null: the samples of the column are looked at.
+-- The fields that cells of another column contain as well, judged by the first cell with all parts. p_columns: [{number, field, samples}];
+-- p_rows: the rows of the file; null: use the samples of the column.
 create or replace function app.fields_in_shared_cells(p_columns jsonb, p_rows jsonb default null) returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -10,7 +10,7 @@ language sql immutable
 return array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code', 'building_type', 'device_ids',
              'create_application', 'webhook_custom_fields', 'household_income', 'household_size', 'owner_status', 'tax_filing'] || app.street_part_fields();
 
--- The header is the row, of the first 25, with the most columns that we recognize or the request names.
+-- The header is, of the first 25 rows, the one with the most columns that we recognize or that the request names.
 create or replace function app.find_header(p_rows jsonb, p_columns jsonb) returns integer
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -32,7 +32,7 @@ $$;
 
 comment on function app.find_header(jsonb, jsonb) is 'Number of the header row, from 1; if no row looks like a header, the first non-empty one. null: all rows are empty.';
 
--- The fields without which there is no item; the country is told by the rest of the address.
+-- The fields without which there is no item; the country follows from the rest of the address.
 create or replace function app.required_fields() returns text[]
 language sql immutable
 return array['reference_id', 'street_1', 'city', 'state_or_province_code', 'postal_code', 'building_type', 'device_ids'];
@@ -54,7 +54,7 @@ create or replace function app.headers_hint(p_headers text[]) returns text
 language sql immutable
 return format('The header has %s.', array_to_string(array(select left(h, 50) from unnest(p_headers[1:50]) h where h <> ''), ', '));
 
--- The number of the column that is meant by a name or a number.
+-- The number of the column given by its name or number.
 create or replace function app.column_number(p_headers text[], p_wanted jsonb) returns integer
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -74,8 +74,9 @@ begin
 end;
 $$;
 
--- The field of each column: as the request says, else as the organization said before, else by its name. `how` is given, remembered or name;
--- null: the column is not used. p_lenient: columns that fit the same field equally well are only marked as ambiguous, and none is missing.
+-- The field of each column: as the request says, else as the organization said before, else by its name. `how` is given, remembered or
+-- name; null: the column is not used. p_lenient: columns that fit the same field equally well are only marked as ambiguous, and missing
+-- columns are accepted.
 create or replace function app.file_columns(
     p_headers text[], p_columns jsonb, p_defaults jsonb, p_remembered jsonb default '{}', p_lenient boolean default false,
     p_notes jsonb default '[]'
@@ -143,7 +144,7 @@ begin
     if v_names <> '{}' and not p_lenient then
         perform app.refuse(
             400, 'missing_columns',
-            -- They may be on another sheet.
+            -- The columns may be on another sheet.
             concat_ws('. ', format('Columns are missing: %s', array_to_string(v_names, ', ')),
                       (select n ->> 'message' from jsonb_array_elements(p_notes) n where n ->> 'code' = 'sheet_chosen')),
             app.headers_hint(p_headers) || app.hint_for_caller(
@@ -158,8 +159,8 @@ $$;
 
 comment on function app.file_columns(text[], jsonb, jsonb, jsonb, boolean, jsonb) is 'One row a column of a file. p_columns: {field: name or number of its column, from 1, or null: no column has it}; p_defaults: {field: value}; p_remembered: {plain name: field or null}; p_notes: what is noted of the file, [{code, message}]. 400: invalid_columns, ambiguous_columns, missing_columns.';
 
--- The last row that may be an item. Rows at the end with nothing beyond their first cell are a footer, from the first one that is empty or
--- reads like a footer.
+-- The last row that may be an item. Rows at the end with only a first cell are a footer, from the first one that is empty or reads like a
+-- footer.
 create or replace function app.last_row(p_rows jsonb, p_header integer) returns integer
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -202,7 +203,7 @@ create or replace function app.may_be_placeholder(p_cell text) returns boolean
 language sql immutable
 return p_cell ~* '^(null|none|nil|n/a|n\.a\.|na|nan|-+|\?+|tbd)$';
 
--- The devices of the catalogue by their plain names, {name: id}, without names that several have.
+-- The devices of the catalogue by their plain names, {name: id}, without ambiguous names.
 create or replace function app.device_names() returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -214,8 +215,8 @@ begin
 end;
 $$;
 
--- The device ids in a cell: numbers such as 1;4 or [1, 4], or names from p_names; the text itself if any part is neither. Of more than
--- 100, which are refused, it reads one more, because a word may stand for them in 10,000 rows.
+-- The device ids in a cell: numbers such as 1;4 or [1, 4], or names from p_names; the text itself if any part is neither. Reads at most
+-- 101, as more than 100 are refused anyway, because a single word may stand for them in 10,000 rows.
 create or replace function app.read_device_ids(p_text text, p_names jsonb default app.device_names()) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,19 +1,19 @@
 -- Chapter 44, progress: one job with its rate and estimated end.
 
--- Items that were looked up per second, from the job's start to its end.
+-- Items looked up per second, from the job's start to its end.
 create or replace function app.job_rate(p_job public.batch_lookup_jobs) returns double precision
 language sql stable
 as $$
     select p_job.processed_items / nullif(greatest(extract(epoch from p_job.completed_at - p_job.started_at), 0), 0)::double precision
 $$;
 
--- What a moving average keeps of its value after a time: it has a time constant of half a minute.
+-- The share of its value that a moving average retains after a time, with a time constant of half a minute.
 create or replace function app.rate_decay(p_time interval) returns double precision
 language sql immutable
 return exp(-least(greatest(extract(epoch from p_time)::double precision, 0) / 30, 50));
 
--- The rate of a job once p_processed more items have ended: an exponentially weighted moving average, in which a rest is soon forgotten.
--- While the job is younger than half a minute, it is the mean since the start.
+-- The rate of a job once p_processed more items have ended: an exponentially weighted moving average, which soon forgets an idle period.
+-- During the job's first half minute, it is the mean since the start.
 create or replace function app.next_rate(p_job public.batch_lookup_jobs, p_processed integer, p_now timestamptz) returns double precision
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -26,8 +26,8 @@ begin
 end;
 $$;
 
--- Reads only the job's row, the state of the upstream, the clock and, for errors_by_code, the index of failed items. So the answer stays the same until the job
--- changes.
+-- Reads only the job's row, the state of the upstream, the clock and, for errors_by_code, the index of failed items, so that the response
+-- stays the same until the job changes.
 create or replace function app.job_progress_json(p_job public.batch_lookup_jobs) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -55,11 +55,11 @@ begin
                    when v_remaining > 0 then p_job.rate
                    else app.job_rate(v_looked_up) end;
     v_seconds := case when v_remaining > 0 and v_rate > 0 then least(v_remaining / v_rate, 1e9) end;
-    -- Nothing ends while the incentives API wants a pause.
+    -- No lookup ends while the incentives API wants a pause.
     v_ends_at := greatest(p_job.updated_at, (select paused_until from app.upstream_state)) + app.seconds(v_seconds);
     return app.join_objects(v_job, json_build_object(
         'rate', round(v_rate::numeric, 2),
-        -- An estimate in the past is none.
+        -- No estimate rather than one in the past.
         'estimated_completion_at', case when v_ends_at > app.clock() then app.rfc3339(v_ends_at) end,
         'errors_by_code', v_errors,
         'poll_after_ms', case when v_remaining = 0 then null

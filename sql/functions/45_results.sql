@@ -12,7 +12,7 @@ begin
 end;
 $$;
 
--- The number of items that match a filter, from the job's counters and indexes; only a text has to be looked for in the whole job.
+-- The number of items that match a filter, from the job's counters and indexes; only a text search reads the whole job.
 create or replace function app.count_items(p_job public.batch_lookup_jobs, p_status text, p_error_code text, p_q text default null) returns integer
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -55,7 +55,7 @@ begin
 end;
 $$;
 
--- Items as JSON or lines of a file, until there are p_limit or 8 MB of them: a few hundred results can be as large as the memory of a server.
+-- Items as JSON or as lines of a file, up to p_limit or 8 MB of them: a few hundred results can fill the memory of a server.
 create or replace function app.read_items(
     p_organization_id uuid, p_job_id uuid, p_format text, p_status text, p_error_code text, p_after integer, p_limit integer, p_offset integer,
     p_columns public.lookup_job_columns default null, p_q text default null,
@@ -124,7 +124,7 @@ begin
     perform app.check_item_filter(p_status, p_error_code);
     perform app.check_search('q', p_q);
     if coalesce(p_cursor, p_status, p_error_code, p_q) is null then
-        -- Without a filter, the place in the upload is the offset: the last page costs what the first does.
+        -- Without a filter, the offset is the position in the upload: the last page costs the same as the first.
         select * into v_items, v_last, v_more from app.read_items(p_organization_id, p_job_id, 'json', null, null, p_offset - 1, p_limit, 0);
     else
         select * into v_items, v_last, v_more from app.read_items(p_organization_id, p_job_id, 'json', p_status, p_error_code, v_after, p_limit, p_offset, null, p_q);
@@ -147,13 +147,13 @@ return array['reference_id', 'status', 'street_1', 'street_2', 'city', 'state_or
              'utility_eiaid', 'utility_name', 'eligible', 'total_incentive_amount', 'programs', 'error_code', 'error_message', 'warnings', 'retry_count',
              'processed_at', 'item_id', 'conditional_incentive_amount'];
 
--- A text for each of app.result_columns, null or empty where there is nothing.
+-- A text for each of app.result_columns, null or empty for missing values.
 create or replace function app.result_cells(p_item public.lookup_queue_items, p_in_flight int4multirange) returns text[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- A copy, because every access to a TOASTed result would fetch and decompress it again.
+    -- Detoast the result once: every access would fetch and decompress it again.
     v_result   jsonb := coalesce(p_item.parsed_result, p_item.result::jsonb) || '{}';
     v_programs text  := (select string_agg(p.program_name, '; ' order by p.place) from app.result_programs(v_result) p);
 begin
@@ -198,7 +198,7 @@ begin
 end;
 $$;
 
--- A row of a workbook as a JSON array: numbers that lose nothing as numbers, the rest as text.
+-- A row of a workbook as a JSON array: numbers as numbers if they lose nothing, everything else as text.
 create or replace function app.workbook_row(p_cells text[], p_is_text boolean[]) returns text
 language sql immutable
 return '[' || (select string_agg(case when c.cell is null then 'null'

@@ -41,7 +41,7 @@ begin
 end;
 $$;
 
--- What a retry is called: sites (retry), then sites (retry 2). 200 characters at most, as every name.
+-- The name of a retry: sites (retry), then sites (retry 2). At most 200 characters, like every name.
 create or replace function app.retry_name(p_name text) returns text
 language sql immutable
 return (
@@ -50,7 +50,7 @@ return (
                    case when p_name ~ ' \(retry( \d{1,6})?\)$' then format(' (retry %s)', coalesce(substring(p_name from ' (\d{1,6})\)$')::integer, 1) + 1)
                         else ' (retry)' end as retry) n);
 
--- A new job of failed items of an ended one. p_positions: where in that one each of them was.
+-- A new job of failed items of an ended one. p_positions: the position of each in the ended job.
 create or replace function app.retry_items(
     p_organization_id uuid, p_job public.batch_lookup_jobs, p_items app.batch_item[], p_positions integer[]
 ) returns json
@@ -179,8 +179,8 @@ $$;
 comment on function api.requeue_item(uuid, uuid, integer) is 'Creates a new job from one failed item of a job that has ended, given by its position, and returns it like api.retry_batch_lookup. 404: job_not_found, item_not_found. 409: job_not_ended, item_not_failed, retry_in_progress. 429: too_many_open_items.';
 grant execute on function api.requeue_item(uuid, uuid, integer) to authenticated;
 
--- Deletes jobs of an organization, which the caller holds, with all that is theirs but their reports: a statement for each table, however many
--- jobs there are. Answers the status of each; whoever calls counts them.
+-- Deletes jobs of an organization, which the caller has locked, with everything that belongs to them except their reports: one statement
+-- for each table, however many jobs there are. Returns the status of each; the caller counts them.
 create or replace function app.delete_jobs(p_organization_id uuid, p_job_ids uuid[]) returns text[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -191,7 +191,7 @@ declare
 begin
     delete from app.webhook_deliveries where organization_id = p_organization_id and job_id = any (p_job_ids) and data is null;
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = any (p_job_ids);
-    -- Those that were held as their last item ended are empty.
+    -- Empty leases remain if others held them when their last item ended.
     delete from public.lookup_leases where organization_id = p_organization_id and job_id = any (p_job_ids);
     delete from public.batch_lookup_job_labels where organization_id = p_organization_id and job_id = any (p_job_ids);
     delete from app.job_names where organization_id = p_organization_id and job_id = any (p_job_ids);
@@ -235,7 +235,7 @@ $$;
 comment on function api.delete_batch_lookup(uuid, uuid, boolean) is 'Deletes a job that has ended, with its items. Its report, which has its own copy of addresses and amounts, is kept unless p_include_report. 404: no such job. 409 job_not_ended: it has not ended.';
 grant execute on function api.delete_batch_lookup(uuid, uuid, boolean) to authenticated;
 
--- Until when a step that begins now goes on with deleting: it is one transaction, and others may wait for its rows.
+-- When a step that begins now stops deleting: it is one transaction, and others may wait for its rows.
 create or replace function app.step_ends_at() returns timestamptz
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -245,8 +245,8 @@ begin
 end;
 $$;
 
--- Deletes ended jobs of an organization, oldest first and whole: at least one, more of them up to p_rows items and until p_until. Those that
--- begin within the same thousand items leave together.
+-- Deletes ended jobs of an organization, oldest first and whole: at least one, then more up to p_rows items and until p_until. Jobs that
+-- begin within the same thousand items are deleted together.
 create or replace function app.delete_ended_jobs(
     p_organization_id uuid, p_before timestamptz, p_rows integer, p_until timestamptz, out deleted integer, out rows integer
 )
@@ -281,7 +281,7 @@ begin
 end;
 $$;
 
--- Deletes reports of an organization in the same way, up to p_rows sites, whether their jobs still exist or not.
+-- The same for reports of an organization, up to p_rows sites, whether their jobs still exist or not.
 create or replace function app.delete_ended_reports(
     p_organization_id uuid, p_before timestamptz, p_rows integer, p_until timestamptz, out deleted integer, out rows integer
 )
@@ -316,9 +316,9 @@ begin
 end;
 $$;
 
--- Deletes what ended before a time ('jobs' or 'reports'; null: nothing) and returns how many, up to a thousand with about p_rows rows, in some
--- two seconds. It goes round the organizations, and stays where there is more. One that keeps a row locked for over 20 ms is passed over, as the
--- maintenance of all waits for this.
+-- Deletes what ended before a time ('jobs' or 'reports'; null: nothing) and returns how many, up to a thousand with about p_rows rows, in
+-- some two seconds. It takes the organizations in turn, and stays at one that has more. One with a row that is locked for over 20 ms is
+-- skipped, as the rest of the maintenance waits for this.
 create or replace function app.prune(p_what text, p_before timestamptz, p_rows integer default 10000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set lock_timeout = '20ms'
@@ -356,7 +356,7 @@ begin
 end;
 $$;
 
--- A step that is short enough for one transaction. Whoever calls it goes on until nothing is left.
+-- One step, short enough for one transaction. The caller repeats it until nothing is left.
 create or replace function app.prune_expired(p_now timestamptz default app.clock()) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

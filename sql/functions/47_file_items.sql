@@ -8,7 +8,7 @@ return coalesce(nullif(case
     when app.is_placeholder(app.clean_cell(p_cell)) or not p_is_name and app.may_be_placeholder(app.clean_cell(p_cell)) then ''
     else app.clean_cell(p_cell) end, ''), p_default);
 
--- How many cells a row has, without empty ones at its end.
+-- The number of cells of a row, without empty ones at its end.
 create or replace function app.filled_width(p_cells jsonb) returns integer
 language sql immutable
 return (select max(n)::integer from jsonb_array_elements_text(p_cells) with ordinality c (cell, n) where cell <> '');
@@ -17,8 +17,8 @@ create or replace function app.number_of_cell(p_text text) returns jsonb
 language sql immutable
 return case when p_text ~ '^[0-9]{1,15}(\.[0-9]{1,6})?$' then to_jsonb(trim_scale(p_text::numeric)) else to_jsonb(p_text) end;
 
--- What cells tell of a household: $60,000 is 60000, an owner a homeowner. What is not understood stays as it is, to be refused, and so does a
--- number that may be in another notation: 60.000 or 60.000,00.
+-- The household facts in cells: $60,000 is 60000, an owner a homeowner. What is not understood is kept, so that validation refuses it, as
+-- are numbers that may be in another notation: 60.000 or 60.000,00.
 create or replace function app.household_of_cells(p_income text, p_size text, p_owner_status text, p_tax_filing text) returns jsonb
 language sql immutable
 return jsonb_strip_nulls(jsonb_build_object(
@@ -35,7 +35,7 @@ return jsonb_strip_nulls(jsonb_build_object(
                       when 'survivingspouse' then 'surviving_spouse' when 'qualifyingsurvivingspouse' then 'surviving_spouse'
                       else p_tax_filing end));
 
--- The member of an item that a cell with an object in JSON becomes. What is none, or not within bounds, stays as it is, to be refused.
+-- A cell with a JSON object as a member of an item. Anything else, or an object out of bounds, is kept, so that validation refuses it.
 create or replace function app.custom_fields_of_cell(p_text text) returns jsonb
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -55,9 +55,9 @@ begin
 end;
 $$;
 
--- An item for each row, and what was corrected in it or is wrong with the row itself, if anything. Whatever depends on one word alone, such as
--- what stands for a state, is found out once for each word. Most files need no cleaning, which a check of 500 rows at a time tells.
--- p_lines: where each row stands in its file; null: they are counted. p_width: how many cells the header has.
+-- An item for each row, with notes on what was corrected in it or is wrong with the row itself. Whatever depends on one word alone, such as
+-- the state that it stands for, is computed once per word. Most files need no cleaning, which is checked for 500 rows at a time. p_lines:
+-- the line of each row in its file; null: counted from 1. p_width: the number of cells of the header.
 create or replace function app.file_items(p_rows jsonb[], p_lines integer[], p_width integer, p_columns jsonb, p_defaults jsonb, p_value_maps jsonb)
 returns table (item jsonb, notes app.cell_notes)
 language plpgsql stable
@@ -237,7 +237,7 @@ begin
 end;
 $$;
 
--- Every row may get what is given once: 10,000 times as much must fit into memory.
+-- Every row may get these values: 10,000 copies must fit into memory.
 create or replace function app.check_given_values(p_defaults jsonb, p_value_maps jsonb) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -253,7 +253,7 @@ begin
 end;
 $$;
 
--- Conditions without a query: to plan one, PostgreSQL copies the whole file for each time that it names it.
+-- Only expressions, no queries: to plan a query, PostgreSQL copies the whole file for each reference to it.
 create or replace function app.check_file(p_file jsonb) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -271,7 +271,7 @@ begin
 end;
 $$;
 
--- Where the fields are: {field: {place, header}}, with the place from 0; a default has no place.
+-- The places of the fields: {field: {place, header}}, with the place from 0; a default has no place.
 create or replace function app.column_places(p_columns jsonb, p_defaults jsonb) returns jsonb
 language sql immutable
 return coalesce((select jsonb_object_agg(d, jsonb_build_object('header', 'default_' || d)) from jsonb_object_keys(p_defaults) d), '{}')
@@ -279,14 +279,14 @@ return coalesce((select jsonb_object_agg(d, jsonb_build_object('header', 'defaul
                    from jsonb_array_elements(p_columns) c
                   where c ->> 'field' is not null), '{}');
 
--- The values of a column in the first five rows, each once; null: they are empty.
+-- The distinct values of a column in the first five rows; null: all empty.
 create or replace function app.column_samples(p_rows jsonb, p_number integer) returns jsonb
 language sql immutable
 return (select jsonb_agg(distinct left(r.cells ->> (p_number - 1), 200))
           from jsonb_array_elements(jsonb_path_query_array(p_rows, '$[0 to 4]')) r (cells)
          where r.cells ->> (p_number - 1) <> '');
 
--- Each line of results as JSON has all of them, and each of many functions looks at all.
+-- Every line of results as JSON repeats the names, and many functions scan all of them.
 create or replace function app.check_column_names(p_names text[]) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -300,8 +300,8 @@ begin
 end;
 $$;
 
--- How the rows of a file are laid out: the numbers of the header row and of the last row that may be an item, the names in the header, and
--- the columns as [{number, header, field, how, samples}]. A given header_row is the header, and all rows below it may be items.
+-- The layout of a file: the numbers of the header row and of the last row that may be an item, the names in the header, and the columns as
+-- [{number, header, field, how, samples}]. If header_row is given, that is the header, and all rows below it may be items.
 create or replace function app.file_layout(
     p_file jsonb, p_lenient boolean, p_remembered jsonb,
     out header_row integer, out last_row integer, out names text[], out columns jsonb, out notes jsonb
@@ -324,7 +324,7 @@ begin
     v_first := jsonb_path_query_array(
         v_rows, '$[$from to $to]', jsonb_build_object('from', header_row, 'to', least(header_row + 5, last_row) - 1));
     if not p_lenient then
-        -- What another column has in its cells is not missing.
+        -- A field that the cells of another column contain is not missing.
         select v_defaults || coalesce(jsonb_object_agg(f.field, null), '{}')
           into v_defaults
           from (select jsonb_agg(jsonb_build_object('number', c.n, 'field', c.field)) as columns
@@ -345,9 +345,8 @@ begin
 end;
 $$;
 
--- The items of a request. If they come from a file: also the line of each, what reading found out about each, the recognized columns, notes
--- about the whole file, its header, where there is something to give back what each item came from, and the place (from 0) and header of each
--- field.
+-- The items of a request. For a file also the line of each item, what reading found out about each, the recognized columns, notes about the
+-- whole file, its header, if the source of each item is to be returned with the results, and the place (from 0) and header of each field.
 create or replace function app.read_file(
     p_request jsonb, p_file jsonb,
     out items jsonb[], out lines integer[], out item_notes app.cell_notes[], out columns jsonb, out notes jsonb, out header text[], out sources jsonb[],

@@ -1,6 +1,6 @@
--- Chapter 48, sources: the columns that an upload had of its own come back with the results, in their order and under their names.
+-- Chapter 48, sources: the columns or metadata of an upload are returned with the results, in their order and under their names.
 
--- The names, each one filled, and none equal to another or to one of `p_taken`, regardless of case: what clashes gets the label or a number.
+-- The names made non-empty and distinct from each other and from `p_taken`, regardless of case: a clashing name gets the label or a number.
 create or replace function app.distinct_names(p_names text[], p_taken text[] default '{}', p_label text default null) returns text[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -9,7 +9,7 @@ declare
     v_names text[] := '{}';
     v_taken text[] := array(select lower(t) from unnest(p_taken) t);
     v_given text[] := array(select lower(n) from unnest(p_names) n);
-    -- By name, the last number that was given: 500 columns may have one name.
+    -- By name, the last number assigned: 500 columns may have the same name.
     v_last  jsonb  := '{}';
     v_name  text;
     v_next  text;
@@ -34,14 +34,14 @@ begin
 end;
 $$;
 
--- Whether a file has more than fields that the results have, under our names: if not, only the order of its columns is to be given back.
+-- Whether a file has more than our result columns under our names; if not, only the order of its columns is kept.
 create or replace function app.has_own_columns(p_columns jsonb) returns boolean
 language sql immutable
 return jsonb_path_exists(p_columns, '$[*] ? (@.header != "" && (@.field == null || @.header != @.field
                                                                    || @.field == "create_application" || @.field == "webhook_custom_fields"
                                                                    || @.field like_regex "^(household_|owner_status|tax_filing|street_[a-z])"))');
 
--- The members of the metadata of all items, in the order in which they come.
+-- The members of the metadata of all items, in order of first occurrence.
 create or replace function app.metadata_names(p_sources jsonb[]) returns text[]
 language sql immutable
 return array(
@@ -51,8 +51,8 @@ return array(
      group by k.name
      order by min(array[s.n, k.place]));
 
--- Keeps what the items of a new job came from. p_items: all that were uploaded, those with problems not being stored; p_sources: one for each
--- of them, null where there is none, or null: only the order of the columns is kept; p_header: the columns of the file, null: the sources are metadata.
+-- Stores the sources of the items of a new job. p_items: all items uploaded; those with problems are not stored. p_sources: the source of
+-- each, or null, or null for all: only the order of the columns is kept. p_header: the columns of the file; null: the sources are metadata.
 create or replace function app.store_sources(
     p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_header text[], p_sources jsonb[]
 ) returns void
@@ -82,7 +82,7 @@ begin
 end;
 $$;
 
--- Keeps for the items of a new job what the items of another one, at these positions, came from.
+-- Copies to the items of a new job the sources of items of another one, at these positions.
 create or replace function app.copy_sources(p_organization_id uuid, p_job_id uuid, p_from_job_id uuid, p_positions integer[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -110,7 +110,7 @@ return array(
       from unnest(p_names) with ordinality n (name, number)
      order by n.number);
 
--- What an item came from as one object, in the order of the columns.
+-- The source of an item as one object, in the order of the columns.
 create or replace function app.source_json(p_names text[], p_cells jsonb) returns json
 language sql immutable
 return case jsonb_typeof(p_cells)
@@ -118,15 +118,15 @@ return case jsonb_typeof(p_cells)
                          from unnest(p_names) with ordinality n (name, number))
     else p_cells::json end;
 
--- Whether a cell of the row that an item came from, or a member of its metadata, has the text, whatever the case.
+-- Whether a cell of an item's source, or a member of its metadata, contains the text, case-insensitively.
 create or replace function app.source_contains(p_cells jsonb, p_text text) returns boolean
 language sql immutable
 return strpos(lower((select string_agg(c.text, E'\n')
                        from jsonb_array_elements_text(case jsonb_typeof(p_cells) when 'array' then p_cells else jsonb_path_query_array(p_cells, '$.*') end) c (text))),
               lower(p_text)) > 0;
 
--- The header of the results: the columns of the file as they were, and ours behind. Where the file had fields of ours alone, these come first,
--- in its order.
+-- The header of the results: the original columns of the file, then ours. If the file had only columns of ours, these come first, in its
+-- order.
 create or replace function app.result_header(p_columns public.lookup_job_columns) returns text[]
 language sql stable
 as $$
@@ -136,7 +136,7 @@ as $$
         else p_columns.header || array(select c.name from unnest(app.result_columns()) with ordinality c (name, n) where c.name <> all (p_columns.header) order by c.n) end
 $$;
 
--- Where our columns stand in that header, as places in app.result_columns; null: in their own order.
+-- The order of our columns in that header, as places in app.result_columns; null: in their own order.
 create or replace function app.result_order(p_columns public.lookup_job_columns) returns integer[]
 language sql stable
 as $$
@@ -144,8 +144,8 @@ as $$
         select array_position(app.result_columns(), h.name) from unnest(app.result_header(p_columns)) with ordinality h (name, n) order by h.n) end
 $$;
 
--- Columns that stay text in a workbook: ours but the numbers, and those of a file that hold what only looks like a number, such as ZIP codes,
--- ids and telephone numbers.
+-- Columns that stay text in a workbook: ours except the numbers, and those of a file whose values only look like numbers, such as ZIP
+-- codes, ids and telephone numbers.
 create or replace function app.text_columns(p_columns public.lookup_job_columns) returns boolean[]
 language sql stable
 as $$

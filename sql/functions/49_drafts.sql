@@ -1,5 +1,5 @@
--- Chapter 49, drafts: a file is kept as it came, and judged by the rules for every upload as often as it changes. Repairs, starts and the rows
--- to look through follow in files of their own.
+-- Chapter 49, drafts: a file is kept as uploaded, and validated by the rules for every upload whenever it changes. Repairs, starts and the
+-- listing of rows have files of their own.
 
 create or replace function app.find_upload(p_organization_id uuid, p_upload_id uuid) returns public.lookup_uploads
 language plpgsql stable
@@ -38,7 +38,7 @@ as $$
         'warning_rows', p_upload.warning_rows)
 $$;
 
--- The fields that every item needs and that neither a column nor a default gives, nor, as far as the first rows tell, the cells of another column.
+-- Required fields that neither a column nor a default gives, nor, as far as the first rows show, the cells of another column.
 create or replace function app.missing_fields(p_columns jsonb, p_defaults jsonb) returns text[]
 language sql stable
 return array(
@@ -71,7 +71,7 @@ as $$
             'seconds', app.estimated_seconds(p_upload.organization_id, p_upload.valid_rows - p_upload.known_rows))))
 $$;
 
--- The cells with what was edited in them.
+-- The cells with the edits applied.
 create or replace function app.edited_cells(p_cells jsonb, p_edits jsonb) returns jsonb
 language sql immutable
 return case when p_edits is null then p_cells else (
@@ -100,7 +100,7 @@ begin
 end;
 $$;
 
--- The rows of a draft by the rules for every upload: an item for each that is not skipped, with its problems and warnings.
+-- Applies the rules for every upload to a draft: an item for each row that is not skipped, with its problems and warnings.
 create or replace function app.judged_rows(p_upload public.lookup_uploads, p_rows jsonb[], p_lines integer[], p_skipped integer[] default '{}') returns app.batch_item[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -122,7 +122,7 @@ begin
 end;
 $$;
 
--- The draft with what was found out about its rows that are not skipped. p_noted: those with a problem or a warning.
+-- The draft with the findings about its rows that are not skipped. p_noted: those with a problem or a warning.
 create or replace function app.counted_upload(
     p_upload public.lookup_uploads, p_items app.batch_item[], p_noted app.batch_item[], p_lines integer[]
 ) returns public.lookup_uploads
@@ -144,8 +144,8 @@ begin
 end;
 $$;
 
--- Judges all rows again, and writes what differs. Whatever the statistics of a table say that is filled in one transaction and read in the
--- same, ten thousand rows are not compared with as many items one by one; and they fit into memory.
+-- Validates all rows again, and writes what differs. The table may have been filled in this transaction and have no useful statistics: the
+-- settings prevent a nested loop over ten thousand rows and as many items, and keep both in memory.
 create or replace function app.judge_upload(p_organization_id uuid, p_upload_id uuid, p_now timestamptz) returns public.lookup_uploads
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set enable_nestloop = off set work_mem = '16MB'
@@ -241,7 +241,7 @@ begin
 end;
 $$;
 
--- Refuses a further draft of an organization that has as many as it may have.
+-- Refuses another draft of an organization that has as many as allowed.
 create or replace function app.check_open_uploads(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -273,7 +273,7 @@ begin
 end;
 $$;
 
--- A new draft of a table: its rows, with the line of each; null: they are counted.
+-- A new draft of a table. p_lines: the line of each row; null: counted from 1.
 create or replace function app.store_upload(p_upload public.lookup_uploads, p_rows jsonb[], p_lines integer[]) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set enable_nestloop = off set work_mem = '16MB'
@@ -353,7 +353,7 @@ begin
 end;
 $$;
 
--- What the organization said of the words in these columns: {field: {text: value}}.
+-- What the organization said these words mean in these columns: {field: {text: value}}.
 create or replace function app.remembered_values(p_organization_id uuid, p_columns jsonb) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -417,7 +417,7 @@ begin
     perform app.authorize(p_organization_id, 'jobs:write');
     perform app.check_organization(p_organization_id);
     perform app.check_json(v) from unnest(array[p_request, p_file, p_reuse_results]) v;
-    -- An array: what is missing differs from what follows it.
+    -- An array, so that a missing argument cannot be confused with the next one.
     if p_fingerprint is null and p_idempotency_key is not null then
         p_fingerprint := sha256(convert_to(json_build_array(p_request, p_name, p_file, p_reuse_results)::text, 'UTF8'));
     end if;
@@ -462,7 +462,7 @@ $$;
 comment on function api.delete_upload(uuid, uuid) is 'Deletes a draft with its rows; the batch created from it is kept. 404 upload_not_found.';
 grant execute on function api.delete_upload(uuid, uuid) to authenticated;
 
--- Drafts that have expired, oldest first: at least one, further ones up to p_rows rows.
+-- Expired drafts, oldest first: at least one, then more up to p_rows rows.
 create or replace function app.prune_uploads(p_now timestamptz, p_rows integer default 10000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

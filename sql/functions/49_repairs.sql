@@ -1,4 +1,4 @@
--- Chapter 49, repairs of drafts: columns are mapped, words explained, cells edited and rows left out; then all rows are judged again.
+-- Chapter 49, repairs of drafts: maps columns and words, edits cells, skips rows; then validates all rows again.
 
 -- Locks a draft before a change.
 create or replace function app.lock_draft(p_organization_id uuid, p_upload_id uuid) returns public.lookup_uploads
@@ -43,7 +43,7 @@ begin
 end;
 $$;
 
--- Refuses positions that no row of the draft has.
+-- Refuses positions that the draft does not have.
 create or replace function app.check_positions(p_option text, p_upload public.lookup_uploads, p_positions integer[]) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -57,7 +57,7 @@ begin
 end;
 $$;
 
--- Replaces cells; a value of null takes the edit back.
+-- Replaces cells; a value of null reverts the edit.
 create or replace function app.edit_upload_rows(p_upload public.lookup_uploads, p_edits jsonb) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -87,7 +87,7 @@ begin
               from jsonb_array_elements(p_edits) with ordinality u (e, n)
              group by 1) e
      where r.organization_id = p_upload.organization_id and r.upload_id = p_upload.id and r.position = e.position;
-    -- All rows are in memory when they are judged: what one change after the other adds has the limit of a file, as HTTP has it.
+    -- All rows are in memory when they are validated, so all edits together have the limit of a file.
     if (select sum(octet_length(edits::text)) from public.lookup_upload_rows
          where organization_id = p_upload.organization_id and upload_id = p_upload.id and edits is not null) > 20 * 1024 * 1024 then
         perform app.refuse_option('edits', 'at most 20 MB in all, including earlier ones');
@@ -95,7 +95,7 @@ begin
 end;
 $$;
 
--- Whether it names rows: an array of positions, or {problem: code, field?}.
+-- Whether it selects rows: an array of positions, or {problem: code, field?}.
 create or replace function app.names_rows(p_rows jsonb) returns boolean
 language sql immutable
 return case jsonb_typeof(p_rows)
@@ -128,7 +128,7 @@ begin
 end;
 $$;
 
--- The value maps with those of p_changes: {field: {text: value, or null to forget it}, or null to forget all}.
+-- The value maps merged with p_changes: {field: {text: value, or null to forget it}, or null to forget all}.
 create or replace function app.merged_value_maps(p_value_maps jsonb, p_changes jsonb) returns jsonb
 language sql immutable
 return (select coalesce(jsonb_object_agg(f.field, f.map) filter (where f.map <> '{}'), '{}')

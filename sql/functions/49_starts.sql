@@ -1,6 +1,6 @@
--- Chapter 49, starts of drafts: a draft becomes one batch, and what was said of its columns is remembered.
+-- Chapter 49, starts of drafts: a draft becomes one batch, and what was said about its columns is remembered.
 
--- Remembers what was said of the columns of a draft, of the 1,000 columns that were used last. A name that the index cannot hold is forgotten.
+-- Remembers what was said about the columns of a draft, for the 1,000 columns used last. Names too long for the index are skipped.
 create or replace function app.remember_columns(p_upload public.lookup_uploads, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -22,7 +22,7 @@ begin
 end;
 $$;
 
--- The answer of a new batch. A draft becomes one batch: who comes second finds it started.
+-- Returns the response for a new batch. A draft becomes one batch: a second start finds it started.
 create or replace function app.start_upload(p_organization_id uuid, p_upload_id uuid, p_options jsonb) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

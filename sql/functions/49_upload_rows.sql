@@ -1,4 +1,4 @@
--- Chapter 49, reading drafts: lists of them, and their rows with what is wrong.
+-- Chapter 49, reading drafts: lists them, and their rows with what is wrong.
 
 create or replace function api.list_uploads(
     p_organization_id uuid    default app.claimed_organization_id(),
@@ -53,7 +53,7 @@ $$;
 comment on function api.get_upload(uuid, uuid) is 'A draft, or a started upload, as api.create_upload returns it. 404 upload_not_found: no such upload, or it has expired.';
 grant execute on function api.get_upload(uuid, uuid) to authenticated;
 
--- Whether any of the problems, or of the warnings, is of the code and the field; `any` is every code.
+-- Whether any of the problems, or of the warnings, has the code and the field; `any` matches every code.
 create or replace function app.has_problem(p_problems jsonb[], p_code text, p_field text) returns boolean
 language sql immutable
 return exists (select
@@ -71,7 +71,7 @@ begin
         'cells', p_row.cells,
         'edits', coalesce(p_row.edits, '{}'),
         'skipped', p_row.is_skipped,
-        -- Without a list of lines, the words count rows from 1.
+        -- Without a list of lines, the message counts rows from 1.
         'problems', (select coalesce(json_agg(app.told_problem(p, p_row.line - 1, null, p_columns) order by n), '[]')
                        from unnest(p_row.problems) with ordinality u (p, n)),
         'warnings', (select coalesce(json_agg(app.told_warning(w, p_columns) order by n), '[]')
@@ -119,7 +119,7 @@ begin
            and (p_q is null or exists (select from jsonb_array_elements_text(app.edited_cells(cells, edits)) c where strpos(lower(c), lower(p_q)) > 0))
          order by position);
     v_from := case when p_cursor is null then least(p_offset, cardinality(v_found)) else (select count(*) from unnest(v_found) p where p <= v_cursor.position) end;
-    -- Rows may be long: a page ends before it has more than 2 MB, but has one row at least.
+    -- Rows may be long: a page ends before it exceeds 2 MB, but has at least one row.
     v_page := array(
         select w.position
           from (select r.position, row_number() over before as n, sum(octet_length(r.cells::text) + coalesce(octet_length(r.edits::text), 0)) over before as bytes

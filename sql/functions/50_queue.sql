@@ -1,5 +1,5 @@
--- Chapter 50, the queue: enqueue, and the ready list. Claims are chapter 51, when lookups may start is 52, leases are 53, how many run at
--- once is 54, outcomes are 55. docs/queue.md has a picture of who locks what, in which order.
+-- Chapter 50, the queue: enqueueing and the ready list. Claims are in chapter 51, the rate limit in 52, leases in 53, the concurrency limit
+-- in 54, outcomes in 55. docs/queue.md has a diagram of the locks and their order.
 
 create or replace function app.enqueue_items(p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_now timestamptz) returns void
 language plpgsql volatile
@@ -60,8 +60,8 @@ begin
 end;
 $$;
 
--- Locks an organization against others who do, to the commit. On a cluster the node that runs the call has an advisory lock for it: for a row
--- of a reference table, Citus locks all of them at all nodes.
+-- Locks an organization until the commit, against others that use this function. On a cluster, the node that runs the call takes an
+-- advisory lock instead: for a row of a reference table, Citus would lock all its copies.
 create or replace function app.lock_organization(p_organization_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -75,7 +75,7 @@ begin
 end;
 $$;
 
--- The same, unless somebody else holds it: answers whether it is locked now.
+-- The same without waiting: returns whether the organization is now locked.
 create or replace function app.try_lock_organization(p_organization_id uuid) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -89,8 +89,8 @@ begin
 end;
 $$;
 
--- Serializes the uploads of an organization from here to their commits, so that the cap holds under concurrency. It waits at most a second
--- for an upload in an open transaction; then the cap may be exceeded by the items of that one.
+-- Serializes the uploads of an organization until their commits, so that the cap holds under concurrency. It waits at most a second for an
+-- upload in an open transaction; then the items of that one may exceed the cap.
 create or replace function app.serialize_uploads(p_organization_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '1s'
@@ -102,7 +102,7 @@ exception
 end;
 $$;
 
--- Marks the organization as having something to claim from p_at on. It locks nothing, so an open transaction holds up nobody.
+-- Marks the organization as having something to claim from p_at on. It locks nothing, so an open transaction blocks nobody.
 create or replace function app.mark_ready(p_organization_id uuid, p_at timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -137,8 +137,8 @@ begin
 end;
 $$;
 
--- Consumes the visible wake-ups, and computes ready_at from the items. The caller holds the organization's row. The wake-ups come first and
--- the items in a later statement, so that a batch committed in between keeps its wake-up.
+-- Consumes the visible wake-ups, then computes ready_at from the items. The caller has locked the organization's row. The order, in
+-- separate statements, ensures that a batch committed in between keeps its wake-up.
 create or replace function app.take_wakeups(p_organization_id uuid, p_now timestamptz) returns timestamptz
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -163,7 +163,7 @@ end;
 $$;
 
 -- Repairs what a failed claim, a clock that was set back, or a manual UPDATE left behind. Usually there is nothing to repair, and no lock
--- is taken. It waits for no lock: a transaction that holds a row is working on it.
+-- is taken. It waits for no lock: a transaction that has locked a row is working on it.
 create or replace function app.repair_ready_at(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -222,7 +222,7 @@ begin
 end;
 $$;
 
--- Organizations with something to claim, least recently served first, and when there are more; null: none known.
+-- Organizations with something to claim, least recently served first, and when there will be more; null: not known.
 create or replace function app.find_ready(p_limit integer, p_now timestamptz, out organization_ids uuid[], out next_ready_at timestamptz)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

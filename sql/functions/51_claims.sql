@@ -1,6 +1,6 @@
--- Chapter 51, claims: items go to a worker under leases. A claim holds the organization's row of the ready list until its commit, waits
--- for it at most a twentieth of a second, and for no other row: rows that others hold are skipped. A claim takes new items by moving a
--- high-water mark, and only the lease tells that they are in flight: it writes one row for each job, whatever the number of items.
+-- Chapter 51, claims: items go to a worker under leases. A claim holds the organization's row of the ready list until its commit, waits for
+-- it at most 50 ms, and for no other row: locked rows are skipped. A claim takes new items by advancing a high-water mark, and only the
+-- lease shows that they are in flight: it writes one row per job, however many items it takes.
 
 create or replace function api.claim_lookups(p_organization_id uuid, p_worker text, p_limit integer)
 returns table (
@@ -44,7 +44,7 @@ begin
     end if;
     v_items := app.take_due_items(p_organization_id, v_slots.slots, v_now);
     v_items := v_items || app.take_new_items(p_organization_id, v_slots.slots - cardinality(v_items));
-    -- Jobs with limits of their own may have come meanwhile.
+    -- A job with limits of its own may have been added since.
     if v_has_limits or app.has_budgets(p_organization_id) then
         v_items := app.within_budgets(p_organization_id, v_items, v_now);
     end if;
@@ -66,8 +66,8 @@ begin
     end if;
     perform app.note_claim(p_organization_id, v_count > 0, v_has_more, v_ready_at, v_has_expired, v_leases[1].expires_at, v_now);
 
-    -- The worker counts from when it hears of its slots. The time of the claim itself, a tenth of a second when it is a connection's first,
-    -- would push them among those of others.
+    -- start_in is relative to when the worker receives its slots. The duration of the claim, up to a tenth of a second for the first one of
+    -- a connection, would otherwise shift them into the slots of others.
     v_now := app.clock();
     return query
     select i.job_id, i.position, l.lease_token,
@@ -84,7 +84,7 @@ $$;
 comment on function api.claim_lookups(uuid, text, integer) is
 'Claims up to p_limit items of an organization for a worker, each named by its job and its position in the upload, under a lease for each job, and with a time slot within the rate limit (start_in, seconds from now); request is the JSON body to POST, traceparent the trace context to send with it (null: none). Returns fewer when the rate limit allows no more within the next second, or when no more are ready. 55P03 (lock_not_available): another transaction holds the organization''s row; try again later.';
 
--- Locks the organization's row of the ready list; returns the time before which none of its leases expires.
+-- Locks the organization's row of the ready list; returns a time before which none of its leases expires.
 create or replace function app.hold_queue(p_organization_id uuid) returns timestamptz
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -99,7 +99,7 @@ begin
     if not found then
         insert into app.organization_queue_state (organization_id) values (p_organization_id) on conflict do nothing;
         if not found then
-            -- Another transaction has inserted it just now, and holds it no more.
+            -- Another transaction has just inserted it, and no longer holds it.
             select leases_until into v_leases_until
               from app.organization_queue_state
              where organization_id = p_organization_id
@@ -110,7 +110,7 @@ begin
 end;
 $$;
 
--- Says in the ready list what came of a claim. p_expires_at: of its leases; p_ready_at: when there will be more, unless there is already.
+-- Records a claim in the ready list. p_expires_at: when its leases expire; p_ready_at: when there will be more, unless there is already.
 create or replace function app.note_claim(
     p_organization_id uuid, p_has_items boolean, p_has_more boolean, p_ready_at timestamptz, p_has_expired boolean, p_expires_at timestamptz,
     p_now timestamptz
@@ -132,8 +132,8 @@ begin
 end;
 $$;
 
--- Items that have waited long enough. A locked one is being ended by a late answer, a duplicate's answer or a cancel. One beyond the
--- high-water mark, which waited for a duplicate's answer, becomes a new item again: nothing there is ever leased.
+-- Items that have waited long enough. A locked item is skipped: a late response, a duplicate's response or a cancel is ending it. An item
+-- beyond the high-water mark, which waited for a duplicate's response, becomes a new item again: nothing there is ever leased.
 create or replace function app.take_due_items(p_organization_id uuid, p_limit integer, p_now timestamptz) returns public.lookup_queue_items[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -184,8 +184,8 @@ begin
 end;
 $$;
 
--- The next positions of jobs, by rank, up to p_limit together: for each job, from where on, how many, and the rank of the first. done: jobs of
--- which nothing is left then.
+-- The next positions of jobs, by rank, up to p_limit together: for each job, the first position, the count, and the rank of the first.
+-- done: jobs that this exhausts.
 create or replace function app.next_turns(
     p_jobs app.queued_jobs[], p_limit integer, out job_ids uuid[], out starts integer[], out counts integer[], out ranks bigint[], out done uuid[]
 )
@@ -206,7 +206,7 @@ begin
 end;
 $$;
 
--- Items that were never claimed, by rank: the next ones of each job. It skips items that wait for a duplicate's answer or have it, and jobs
+-- The next items that were never claimed, by the rank of their jobs. Skips items that wait for a duplicate's response or have it, and jobs
 -- that are being cancelled.
 create or replace function app.take_new_items(p_organization_id uuid, p_limit integer) returns public.lookup_queue_items[]
 language plpgsql volatile
@@ -313,8 +313,8 @@ return left(json_build_object(
     'device_ids', p_device_ids,
     'create_application', p_create_application)::text, -1) || coalesce(', "household" : ' || p_household::text, '') || '}';
 
--- The first claim of a job starts it, and the first of each day sees to it. It never waits for a job's row: a cancel or a flush that holds it
--- sets the status.
+-- Starts jobs at their first claim, and makes sure of it at the first claim of each day. It never waits for a job's row: a cancel or a
+-- flush that has locked it sets the status.
 create or replace function app.start_jobs(p_organization_id uuid, p_job_ids uuid[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -1,12 +1,12 @@
--- Chapter 52, the upstream: when lookups may start. Two rows say so for all workers together, the rate limit and the circuit breaker. Both
--- are locked last, when nothing more is waited for, and written a few times a second at most, never for every item.
+-- Chapter 52, the upstream: when lookups may start. One row for the rate limit and one for the circuit breaker apply to all workers
+-- together. Both are locked last, when nothing else is waited for, and written at most a few times a second, never for every item.
 
 -- The longest pause. A longer Retry-After opens the circuit breaker: after this time, one lookup at a time probes.
 create or replace function app.longest_pause() returns interval
 language sql immutable
 return interval '15 minutes';
 
--- Ignores times that are further ahead than any that is ever written: they date from before the clock was set back.
+-- Ignores times further ahead than any that are ever written: they date from before the clock was set back.
 create or replace function app.closed_until(p_upstream app.upstream, p_now timestamptz) returns timestamptz
 language sql stable
 as $$
@@ -23,8 +23,8 @@ as $$
                 else interval '1 second' / ((p_settings).lookups_per_second::double precision * 0.985) end
 $$;
 
--- The generic cell rate algorithm, with one row that holds the next free slot. Slots are given out a second ahead at most. A next slot that
--- is further ahead is one of a slower rate, or of a clock that was set back, and does not count.
+-- The generic cell rate algorithm, with one row that holds the next free slot. Slots are handed out at most a second ahead. A next slot
+-- further ahead is from a slower rate, or from before the clock was set back, and is ignored.
 create or replace function app.next_free_slot(p_settings app.settings, p_next_slot_at timestamptz, p_now timestamptz) returns timestamptz
 language sql immutable
 as $$
@@ -44,17 +44,18 @@ begin
 end;
 $$;
 
--- The circuit breaker is open: one lookup at a time probes. When the outage outlasts max_outage_wait_seconds, lookups go on and use up retries.
+-- The circuit breaker is open: one lookup at a time probes. If the outage outlasts max_outage_wait_seconds, lookups resume and use up
+-- retries.
 create or replace function app.is_outage(p_upstream app.upstream, p_settings app.settings, p_now timestamptz) returns boolean
 language sql stable
 as $$
     select coalesce(p_now < (p_upstream).unavailable_since + app.seconds((p_settings).max_outage_wait_seconds), false)
 $$;
 
--- How many lookups may be claimed now, at most p_limit, and the time of the first one. With a rate limit, and for a probe, it holds the row
--- until the commit: take_slots follows. Slots come a little slower than the rate, so that even lookups that start late, which a worker
--- lets them by a hundredth of a second, are never more than the rate and one in any second. claimed_at is the time once nothing more is
--- waited for: a worker counts from when it hears of its slots, and a wait in between would push them among those of others.
+-- How many lookups may be claimed now, at most p_limit, and the time of the first one. With a rate limit, and for a probe, it locks the row
+-- until the commit: take_slots follows. Slots are spaced slightly wider than the rate, because a worker may start a lookup up to a
+-- hundredth of a second late: in any second there are never more lookups than the rate plus one. claimed_at is the time at which nothing
+-- more is waited for: slots are relative to when the worker receives them, and a wait would shift them into those of others.
 create or replace function app.hold_slots(
     p_organization_id uuid, p_limit integer, out slots integer, out claimed_at timestamptz, out first_at timestamptz, out spacing interval,
     out is_probe boolean, out lease interval
@@ -95,7 +96,7 @@ begin
 end;
 $$;
 
--- A probe keeps other lookups from starting until its answer is there or overdue.
+-- A probe keeps other lookups from starting until its response arrives or is overdue.
 create or replace function app.take_slots(p_next_slot_at timestamptz, p_is_probe boolean, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -138,7 +139,7 @@ begin
 end;
 $$;
 
--- Of a flush without an answer: how many of its failures are a sign of an outage, and whether one of them is certain.
+-- For a flush without a response: how many of its failures are signs of an outage, and whether one of them is certain.
 create or replace function app.judge_failures(p_organization_id uuid, p_outcomes app.lookup_outcome[], out signs integer, out certain boolean)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -166,9 +167,9 @@ begin
 end;
 $$;
 
--- The circuit breaker after a flush: a pure function, computed once to judge the flush and once more under the lock to be kept. It opens
--- after outage_failures signs without an answer in between, if they are of several organizations, or nobody else is being served, or nobody
--- was there to answer.
+-- The circuit breaker after a flush: a pure function, computed once to judge the flush and again under the lock. It opens after
+-- outage_failures signs without a response in between, if they are from several organizations, or no other organization is being served, or
+-- one of them is certain.
 create or replace function app.next_breaker(
     p_upstream app.upstream, p_settings app.settings, p_organization_id uuid, p_signs app.outage_signs, p_is_alone boolean, p_now timestamptz
 ) returns app.upstream
@@ -201,8 +202,8 @@ begin
 end;
 $$;
 
--- Whether no other organization has lookups in flight; at a node of several, nor has been answered in this minute (in the last ten seconds, as
--- it begins), because what other nodes are answered ends no count of failures here.
+-- Whether no other organization has lookups in flight. On several nodes, also whether none had a lookup completed in this minute (or, in
+-- its first ten seconds, the previous one), because responses to other nodes do not reset the count of failures here.
 create or replace function app.is_served_alone(p_organization_id uuid) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -258,8 +259,8 @@ begin
 end;
 $$;
 
--- Records the signs of a flush at the end of its transaction. A flush without failures usually writes nothing. If an open transaction holds
--- the row, the signs of this flush are lost, but not its outcomes.
+-- Records the signs of a flush at the end of its transaction. A flush without failures usually writes nothing. If an open transaction has
+-- locked the row, the signs of this flush are lost, but not its outcomes.
 create or replace function app.record_result(p_organization_id uuid, p_signs app.outage_signs, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
@@ -297,7 +298,7 @@ begin
                                     else v_upstream.unavailable_since end,
                                v_upstream.probe_at);
     end if;
-    -- Wakes all workers when it opens or closes.
+    -- Opening or closing wakes all workers.
     if v_was_open <> (app.closed_until(v_upstream, p_now) <= p_now) then
         perform pg_notify('batch_lookups_ready', '');
     end if;

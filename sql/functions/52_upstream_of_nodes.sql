@@ -1,13 +1,13 @@
--- Chapter 52, nodes: one rate limit and one circuit breaker for all nodes of a cluster. Each node gives out its slots, and judges the incentives
--- API, by local rows. Slots come to it in blocks, from one row at the coordinator; and it tells the other nodes when a pause or an outage
--- begins or ends. Both are transactions of their own, so that no row of all nodes is held for longer than they take.
+-- Chapter 52, nodes: one rate limit and one circuit breaker for all nodes of a cluster. Each node hands out slots and judges the incentives
+-- API by local rows. It gets its slots in blocks from one row at the coordinator, and notifies the other nodes when a pause or an outage
+-- begins or ends. Both happen in separate transactions, so that no row shared by all nodes stays locked for longer.
 
--- Blocks begin so much later than the coordinator gives them out, at least: claims have taken them by then, and told workers of their slots.
+-- Blocks begin at least this long after the coordinator hands them out: by then, claims have taken them and reported them to workers.
 create or replace function app.block_lead() returns interval
 language sql immutable
 return interval '100 milliseconds';
 
--- Slots from the next free one on, up to p_slots and to a second ahead.
+-- Slots from the next free one on, up to p_slots and up to a second ahead.
 create or replace function app.next_slots(
     p_settings app.settings, p_next_slot_at timestamptz, p_slots integer, p_now timestamptz, out slots integer, out first_at timestamptz
 )
@@ -22,8 +22,8 @@ begin
 end;
 $$;
 
--- The slots of a block that are not past: a block is the time from p_next_slot_at to p_ends_at. One that is further ahead than any that is ever
--- given dates from before the clock was set back.
+-- The slots of a block that are not in the past: a block is the time from p_next_slot_at to p_ends_at. A block further ahead than any ever
+-- handed out dates from before the clock was set back.
 create or replace function app.slots_of_block(
     p_spacing interval, p_next_slot_at timestamptz, p_ends_at timestamptz, p_slots integer, p_now timestamptz, out slots integer, out first_at timestamptz
 )
@@ -43,13 +43,13 @@ begin
 end;
 $$;
 
--- How far the clock of this node is ahead of that of the coordinator, for all that is known of a question and its answer: nothing, if the
--- coordinator's time lies between them.
+-- How far the clock of this node is ahead of the coordinator's, as far as a request and its response tell: zero if the coordinator's time
+-- lies between them.
 create or replace function app.clock_difference(p_asked_at timestamptz, p_told_at timestamptz, p_heard_at timestamptz) returns interval
 language sql immutable
 return greatest(p_asked_at - p_told_at, least(p_heard_at - p_told_at, interval '0'));
 
--- At the coordinator: gives out a block of up to p_slots slots, or none where the second is full.
+-- At the coordinator: hands out a block of up to p_slots slots, or none if the second is full.
 create or replace function app.give_block(p_slots integer) returns json
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -70,7 +70,7 @@ begin
 end;
 $$;
 
--- A block of slots from the coordinator, by the clock of this node. One that comes late begins when it is there.
+-- A block of slots from the coordinator, in the time of this node. A block that arrives late begins on arrival.
 create or replace function app.take_block(p_slots integer, out first_at timestamptz, out ends_at timestamptz)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -97,8 +97,8 @@ begin
 end;
 $$;
 
--- How many slots to ask for: what the organization has use for, or twice the last block, a quarter of a second at most, if that was used up.
--- What is left of a block is lost to the other nodes, too.
+-- How many slots to request: what the organization can use or, if the last block was used up, twice that block, up to a quarter of a
+-- second. Unused slots of a block are lost to the other nodes, too.
 create or replace function app.next_block_size(
     p_useful bigint, p_last_slots integer, p_next_slot_at timestamptz, p_ends_at timestamptz, p_spacing interval
 ) returns integer
@@ -106,7 +106,7 @@ language sql immutable
 return greatest(p_useful, 1,
                 case when p_next_slot_at >= p_ends_at then least(2 * p_last_slots, ceil(0.25 / extract(epoch from p_spacing))) end)::integer;
 
--- In place of the next free slots of one PostgreSQL: those of this node's block, whose row the caller holds, or of a new one.
+-- Replaces the next free slots of a single PostgreSQL: slots of this node's block, whose row the caller has locked, or of a new one.
 create or replace function app.slots_of_node(
     p_organization_id uuid, p_slots integer, p_spacing interval, out slots integer, out first_at timestamptz
 )
@@ -139,7 +139,8 @@ begin
 end;
 $$;
 
--- Of as many lookups at once, how many the workers of this node may run: at a node of a cluster its part, at the coordinator all of them.
+-- How many of p_lookups concurrent lookups the workers of this node may run: at a node of a cluster its share, at the coordinator all of
+-- them.
 create or replace function app.part_of_node(p_lookups integer) returns integer
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -153,8 +154,8 @@ begin
 end;
 $$;
 
--- What the node has for itself: its workers of the last 15 seconds, and what they know of the incentives API. It is asked over a connection of its
--- own, which knows no time limit of whoever asks.
+-- The local state of the node: its workers of the last 15 seconds, and what they know of the incentives API. Other nodes query it over a
+-- separate connection, which the caller's time limits do not reach.
 create or replace function app.state_of_node() returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set lock_timeout = '1s'
@@ -168,7 +169,7 @@ begin
 end;
 $$;
 
--- The same of every node, the coordinator first; error: it does not answer, and nothing is known of it.
+-- The same for every node, the coordinator first; error: the node does not respond, and its state is unknown.
 create or replace function app.states_of_nodes() returns table (
     node text, has_shards boolean, error text, workers bigint, concurrency_limit double precision, unavailable_since timestamptz,
     consecutive_failures integer, paused_until timestamptz, probe_at timestamptz, base_latency double precision
@@ -200,7 +201,7 @@ begin
 end;
 $$;
 
--- When workers were last heard of, wherever they send their heartbeats.
+-- When workers last sent a heartbeat, to any node.
 create or replace function app.last_heard_of(p_workers text[]) returns table (id text, seen_at timestamptz)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -217,7 +218,7 @@ begin
 end;
 $$;
 
--- All nodes as one: their workers, and as many lookups at once as those may run; the longest of their outages and pauses.
+-- All nodes as one: their workers, their combined concurrency limit, the longest of their outages and pauses.
 create or replace function app.nodes_together(
     out workers bigint, out concurrency_limit double precision, out unavailable_since timestamptz, out consecutive_failures integer,
     out paused_until timestamptz, out probe_at timestamptz, out base_latency double precision
@@ -233,7 +234,7 @@ begin
 end;
 $$;
 
--- What another node tells: a pause until p_paused_until, and an outage since p_unavailable_since; null: it knows of none, -infinity: it is over.
+-- What another node reports: a pause until p_paused_until, and an outage since p_unavailable_since; null: unknown, -infinity: over.
 create or replace function app.hear_of_upstream(p_paused_until timestamptz, p_unavailable_since timestamptz, p_probe_at timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
@@ -247,7 +248,7 @@ begin
     begin
         select * into v_before from app.upstream_state for update;
     exception
-        -- A flush holds the row, and finds out by itself.
+        -- A flush has locked the row, and will find out by itself.
         when lock_not_available then return;
     end;
     update app.upstream_state
@@ -262,7 +263,7 @@ begin
 end;
 $$;
 
--- Whether the other nodes need to know what a flush has changed. Pauses that become longer bit by bit are told twice a second at most.
+-- Whether the other nodes need to know what a flush has changed. Pauses that grow bit by bit are reported at most twice a second.
 create or replace function app.is_news(p_before app.upstream, p_after app.upstream) returns boolean
 language sql immutable
 as $$

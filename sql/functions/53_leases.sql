@@ -26,7 +26,7 @@ begin
 end;
 $$;
 
--- The leases that are named, each once.
+-- The named leases, each once.
 create or replace function app.each_once(p_job_ids uuid[], p_lease_tokens uuid[], out job_ids uuid[], out lease_tokens uuid[])
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -61,7 +61,7 @@ begin
 end;
 $$;
 
--- The leases that have some of the items, by job and token: what they hold, and what of it has ended.
+-- The leases that contain some of the items, by job and token: what they hold, and what of it has ended.
 create or replace function app.ended_leases(p_leases public.lookup_leases[], p_items public.lookup_queue_items[])
 returns table (job_id uuid, lease_token uuid, held int4multirange, ended int4multirange)
 language plpgsql immutable
@@ -78,8 +78,8 @@ begin
 end;
 $$;
 
--- Removes items from their leases, which the caller holds. Leases are locked in one order, by job and token. A lease that would be empty is
--- deleted; one that others hold stays, empty, until it expires.
+-- Removes items from their leases, which the caller has locked, in the order of job and token. A lease that becomes empty is deleted; one
+-- that others have locked stays, empty, until it expires.
 create or replace function app.end_leases(p_organization_id uuid, p_leases public.lookup_leases[], p_items public.lookup_queue_items[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -138,7 +138,7 @@ begin
          group by c.job_id, c.lease_token
          order by c.job_id, c.lease_token
     loop
-        -- One that others hold is not waited for: those beside it would lose their renewal with it.
+        -- A locked lease is not waited for: the others would miss their renewal.
         perform
            from public.lookup_leases l
           where l.organization_id = p_organization_id and l.job_id = v_lease.job_id and l.lease_token = v_lease.lease_token
@@ -173,7 +173,7 @@ declare
     v_lease     public.lookup_leases;
     v_positions integer[];
     v_held      record;
-    -- By the distance from the first position.
+    -- Indexed by the distance from the first position.
     v_versions  xid[];
     v_item      public.lookup_queue_items;
     v_released  public.lookup_queue_items[] := '{}';
@@ -183,7 +183,7 @@ begin
         v_positions := array(select c.position
                                from unnest(p_job_ids, p_positions, p_lease_tokens) c (job_id, position, lease_token)
                               where c.job_id = v_lease.job_id and c.lease_token = v_lease.lease_token and c.position <@ v_lease.positions);
-        -- If the same is released twice at the same time, the second one finds newer versions.
+        -- If the same items are released concurrently, the second call finds newer versions.
         v_versions := '{}';
         for v_held in
             select i.position, i.xmin as version
@@ -229,11 +229,11 @@ as $$
 declare
     v_lost record;
 begin
-    -- It may have been deleted since.
+    -- The organization may have been deleted since.
     if not exists (select from app.organizations where id = p_organization_id) then
         return 0;
     end if;
-    -- A claim that runs on without its caller has ended after this.
+    -- Once this is locked, a claim whose caller is gone has ended.
     perform app.hold_queue(p_organization_id);
     select array_agg(l.job_id) as job_ids, array_agg(p) as positions, array_agg(l.lease_token) as tokens into v_lost
       from public.lookup_leases l
@@ -246,7 +246,7 @@ $$;
 
 comment on function api.release_lost_claims(uuid, text, uuid[]) is 'Releases leases that a worker holds without knowing it, because the connection broke before it received its claim: all but those given; no retry is counted. Returns how many items. 55P03 (lock_not_available): another transaction holds a row of the organization; try again later.';
 
--- No lease expires before its worker could have renewed it: not within one lease after the server started, nor after a time in which no
+-- No lease expires before its worker could have renewed it: not within one lease after the server started, nor after a period in which no
 -- worker could write, because the database was read-only or unreachable or no worker ran.
 create or replace function app.expiry_is_suspended_here(p_now timestamptz) returns boolean
 language plpgsql stable
@@ -260,7 +260,7 @@ begin
 end;
 $$;
 
--- The same on a cluster, whose workers may be those of any node. One that does not answer has no lease that could expire.
+-- The same on a cluster, whose workers may connect to any node. A node that does not respond has no lease that could expire.
 create or replace function app.expiry_is_suspended(p_now timestamptz) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -301,7 +301,7 @@ end;
 $$;
 
 -- Returns the items of a silent worker to the queue and counts the attempt; after the last attempt, the item fails. It waits for no lock: a
--- held lease is being recorded, and a held job is taken in the next run.
+-- locked lease is being recorded, and a locked job is handled in the next run.
 create or replace function app.expire_leases(p_organization_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan

@@ -1,11 +1,11 @@
--- Chapter 54, the concurrency limit: how many lookups the incentives API bears at once. Workers measure, this chapter decides.
+-- Chapter 54, the concurrency limit: how many concurrent lookups the incentives API can take. Workers measure, this chapter decides.
 --
--- It grows by its square root while lookups succeed, latency is flat and the limit is used (as in Netflix's concurrency-limits). A sign of
--- overload (429, 503 and time-outs beyond the usual share, or twice the usual latency) begins a trial with a lower limit. If fewer lookups
--- at once help, the lower limit stays, and the next sign tries a lower one; if they do not, the cause is not the load: the limit is
--- restored, and what was seen is the usual from now on. With one lookup at a time, whatever is seen is the usual. So neither an upstream
--- that became slower nor a steady share of failures keeps the limit low, from whatever state it starts. What is usual is forgotten after
--- half a minute, and a trial measures it anew.
+-- The limit grows by its square root while lookups succeed, latency is flat and the limit is used (as in Netflix's concurrency-limits). A
+-- sign of overload (429, 503 and time-outs beyond the usual share, or twice the usual latency) begins a trial with a lower limit. If fewer
+-- concurrent lookups help, the lower limit stays, and the next sign tries a lower one; if not, load is not the cause: the limit is
+-- restored, and the current values become the baseline. With one lookup at a time, current values are always the baseline. So neither an
+-- upstream that became slower nor a steady share of failures keeps the limit low, whatever the initial state. The baseline expires after
+-- half a minute, and a trial measures it again.
 
 -- The state after a sample: a pure function, so that it can be computed before the row is locked, and again after.
 create or replace function app.adapt_limit(
@@ -74,8 +74,8 @@ begin
 end;
 $$;
 
--- Records the sample of a worker. Samples of another limit than the current one are dropped, and all but one within a quarter of a second.
--- Trouble of a single organization is no sign of overload while others are served.
+-- Records the sample of a worker. Samples for another limit than the current one are dropped, and all but one within a quarter of a second.
+-- Failures of a single organization are no sign of overload while others are served.
 create or replace function app.record_sample(p_sample app.lookup_sample, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -90,7 +90,7 @@ begin
        or p_now between v_upstream.adapted_at and v_upstream.adapted_at + interval '250 milliseconds' then
         return;
     end if;
-    -- A statement of its own, because a statement locks all tables that it names, even if it does not read them.
+    -- Separate, because a statement locks all tables that it names, even if it does not read them.
     if p_sample.organizations < 2 and p_sample.overloads > 0 then
         if (select count(*) from (select distinct organization_id from public.lookup_leases limit 2) o) > 1 then
             return;
@@ -119,7 +119,7 @@ begin
 end;
 $$;
 
--- Once a second. A silence of all workers that is longer than usual means that the database or all workers were away.
+-- Once a second. If all workers are silent for longer, the database or all workers were away.
 create or replace function app.note_heartbeat(p_worker text, p_settings app.settings, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

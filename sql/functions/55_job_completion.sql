@@ -1,7 +1,7 @@
--- Chapter 55, job completion: counts items that changed in their job and its report, whatever changed them (an answer, a duplicate's answer,
--- an expired lease), and ends the job with the last of them. Chapter 55, outcomes, says how its statements are planned.
+-- Chapter 55, job completion: counts changed items in their job and its report, whatever changed them (a response, a duplicate's response,
+-- an expired lease), and ends the job with the last of them. The header of 55_outcomes.sql explains how its statements are planned.
 
--- Each once.
+-- The distinct jobs.
 create or replace function app.distinct_ids(p_ids uuid[]) returns uuid[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -26,7 +26,7 @@ begin
 end;
 $$;
 
--- Locks those of the jobs that nobody else holds, nor their reports, which change with them; waits for none. Answers which.
+-- Locks those of the jobs that are not locked, and whose reports, which change with them, are not locked either; never waits. Returns them.
 create or replace function app.lock_free_jobs(p_organization_id uuid, p_job_ids uuid[]) returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -44,7 +44,7 @@ begin
                       from public.incentive_reports r
                      where r.organization_id = p_organization_id and r.job_id = any (v_job_ids)
                        for update skip locked);
-    -- A cancelled job may have none any more.
+    -- The report of a cancelled job may have been deleted.
     return array(select u.id
                    from unnest(v_job_ids) u (id)
                   where u.id = any (v_free)
@@ -72,7 +72,7 @@ begin
 end;
 $$;
 
--- Applies changed items to their jobs, their reports, the webhooks and the ready list. Answers the jobs in which items have ended.
+-- Applies changed items to their jobs, their reports, the webhooks and the ready list. Returns the jobs in which items have ended.
 create or replace function app.publish_item_changes(
     p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
 ) returns public.batch_lookup_jobs[]
@@ -89,7 +89,7 @@ begin
     if v_webhooks.organization_id is not null then
         perform app.enqueue_item_webhooks(v_webhooks, p_organization_id, p_items, p_now);
     end if;
-    -- A single one in which items have ended is locked by counting them.
+    -- A single job in which items have ended is locked by the UPDATE that counts them.
     if cardinality(v_job_ids) > 1 or v_retry_at is not null then
         perform app.lock_jobs(p_organization_id, v_job_ids);
     end if;
@@ -104,8 +104,8 @@ begin
 end;
 $$;
 
--- One UPDATE for each job and one for its report, whatever the number of items. The flush with a job's last item ends the job, exactly
--- once, because the counters decide under the job's row lock. Retries of a job that was cancelled meanwhile fail.
+-- One UPDATE for each job and one for its report, however many items there are. The flush with a job's last item ends the job, exactly
+-- once, because the counters are compared under the job's row lock. Retries of a job that was cancelled meanwhile fail.
 create or replace function app.advance_jobs(
     p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
 ) returns public.batch_lookup_jobs[]
@@ -132,7 +132,7 @@ begin
 end;
 $$;
 
--- Fails those of p_items that wait for a retry although their job was cancelled: the cancel skipped them, because they were locked.
+-- Fails those of p_items that wait for a retry although their job was cancelled: the cancel skipped them because they were locked.
 create or replace function app.cancel_retries(p_organization_id uuid, p_job_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -146,14 +146,14 @@ begin
 end;
 $$;
 
--- The status of a job that has just ended, for app.update_report, which counts it; else null.
+-- The status of a job that has just ended, which app.update_report counts; else null.
 create or replace function app.ended_as(p_job public.batch_lookup_jobs) returns text
 language sql immutable
 as $$
     select case when (p_job).status in ('completed', 'failed') then (p_job).status end
 $$;
 
--- Answers the job as it is then.
+-- Returns the job after the change.
 create or replace function app.advance_job(
     p_organization_id uuid, p_job_id uuid, p_processed integer, p_failed integer, p_now timestamptz
 ) returns public.batch_lookup_jobs

@@ -1,7 +1,7 @@
 -- Chapter 55, several organizations in one call, where one PostgreSQL holds them all: thin loops over the calls for one organization, which
--- share their commit. Each organization has a subtransaction. Whose rows another transaction holds is passed over, so that it neither stops
--- the others nor lets their rows wait; the caller tries it by itself. PostgreSQL keeps 64 subtransactions of a transaction at hand, so
--- callers give at most 50 organizations.
+-- share a commit. Each organization has a subtransaction. An organization with rows that another transaction has locked is skipped, so that
+-- it neither stops the others nor keeps their rows locked; the caller retries it by itself. PostgreSQL caches 64 subtransactions of a
+-- transaction, so callers pass at most 50 organizations.
 
 create or replace function api.claim_for_organizations(p_organization_ids uuid[], p_worker text, p_limits integer[], p_total integer)
 returns table (
@@ -40,11 +40,11 @@ $$;
 comment on function api.claim_for_organizations(uuid[], text, integer[], integer) is
 'api.claim_lookups for several organizations in one transaction: from each, up to as many items as the element of p_limits at its index, until there are p_total or more. An organization whose rows another transaction holds is skipped: a row of nulls names it. Call it only without a rate limit: with one, the first claim holds the next slot until the commit. On a cluster of several nodes, call api.claim_lookups.';
 
--- Successes of several organizations as sets: what app.record_outcomes does for one organization after the other, in statements that are
--- about all of them. Answers the organizations of which it recorded everything (done), and those whose jobs, reports or leases somebody
--- holds (held). The others have webhooks, earlier attempts, or outcomes that are not successes under leases that hold; nothing is recorded
--- of these. lock_not_available: somebody holds an item, or a trigger moved a row, and nothing is recorded at all. Rows are held first, and
--- none is waited for; then they are changed by their place, so that no plan depends on statistics.
+-- Records successes of several organizations set-based, with the effect of app.record_outcomes for one organization after the other.
+-- Returns the organizations of which everything was recorded (done), and those whose jobs, reports or leases are locked by others (held).
+-- The rest have webhooks, earlier attempts, or outcomes that are not successes under valid leases; nothing of theirs is recorded.
+-- lock_not_available: an item is locked by another transaction, or a trigger moved a row, and nothing is recorded at all. Rows are locked
+-- first, without waiting; then they are updated by ctid, so that no plan depends on statistics.
 create or replace function app.complete_together(
     p_organization_ids uuid[], p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[], p_http_statuses integer[], p_error_classes text[],
     p_responses text[], p_latencies double precision[], p_now timestamptz, out done uuid[], out held uuid[]
@@ -216,7 +216,7 @@ begin
         v_changed := v_changed + 1;
         perform app.notify_change('UPDATE', 'incentive_reports', v_row.organization_id, v_row.id);
     end loop;
-    -- Triggers that somebody added may have moved a row since it was held.
+    -- Triggers that somebody added may have moved a row since it was locked.
     if v_changed < 2 * cardinality(v_jobs) then
         raise lock_not_available using message = 'a job or its report is no longer in its place';
     end if;
@@ -311,7 +311,7 @@ begin
                 return query select v_part.id, 'busy', (v_part.l - v_part.f + 1)::bigint;
         end;
     end loop;
-    -- The row of the circuit breaker, which all share, comes last. If another transaction holds it, the next flush tells what these would.
+    -- The row of the circuit breaker is shared by all and comes last. If it is locked, the next flush reports what these would.
     perform from app.upstream_state for update skip locked;
     if found then
         for n in 1 .. cardinality(v_signs) loop

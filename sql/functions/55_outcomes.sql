@@ -1,11 +1,11 @@
--- Chapter 55, outcomes: what a lookup's answer means for its item.
+-- Chapter 55, outcomes: what the response to a lookup means for its item.
 --
--- The statements of chapters 50 to 55 that run for every claim and every flush are planned once a connection, and by index whatever the
+-- The statements of chapters 50 to 55 that run for every claim and every flush are planned once per connection, with indexes whatever the
 -- statistics say: a queue's statistics are always out of date, and a cached plan may date from when the table was nearly empty. So they
--- change the items of one job at a time, between two positions, and apply_outcomes hashes what it changes them to. JIT is off: these
--- switches lift a plan's cost above the threshold from which PostgreSQL compiles.
+-- change the items of one job at a time, between two positions, and apply_outcomes hashes the new values. JIT is off: these settings raise
+-- a plan's cost above the threshold at which PostgreSQL compiles.
 
--- null: the text is not JSON, so it is no answer.
+-- null: the text is not JSON, so it is not a valid response.
 create or replace function app.parse_response(p_response text) returns jsonb
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -18,7 +18,7 @@ exception
 end;
 $$;
 
--- All at once; if one of them is not JSON, one by one.
+-- All in one cast; if one of them is not JSON, one by one.
 create or replace function app.parse_responses(p_responses text[]) returns jsonb[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -48,7 +48,7 @@ begin
 end;
 $$;
 
--- Whether an answer completes its item: a success with an object.
+-- Whether a response completes its item: a success with an object.
 create or replace function app.completes_item(p_http_status integer, p_error_class text, p_result jsonb) returns boolean
 language sql immutable
 return coalesce(p_http_status between 200 and 299 and p_error_class is null and jsonb_typeof(p_result) = 'object', false);
@@ -82,7 +82,7 @@ end;
 $$;
 
 -- Of several outcomes of an item, the one that may change it: the latest success, or else one whose lease still holds. A worker has several
--- when a lease expires before its answer is recorded, and the worker claims the item again.
+-- if a lease expires before its response is recorded, and the worker claims the item again.
 create or replace function app.one_for_each_item(p_outcomes app.lookup_outcome[], p_leases public.lookup_leases[]) returns app.lookup_outcome[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -96,7 +96,7 @@ begin
 end;
 $$;
 
--- What came of a flush: a verdict for each outcome, in their order, and what they say of the upstream.
+-- The result of a flush: a verdict for each outcome, in order, and what they say about the upstream.
 create or replace function app.record_outcomes(
     p_organization_id uuid,
     p_job_ids         uuid[],
@@ -147,7 +147,7 @@ begin
     perform app.file_item_applications(p_organization_id, v_items, v_now);
     perform app.end_leases(p_organization_id, v_leases, v_items);
     v_jobs := app.publish_item_changes(p_organization_id, v_items, v_now);
-    -- Asked here, because that function plans its statements for each call.
+    -- Tested here, because that function plans its statements for each call.
     if v_settings.deduplicate_seconds is not null then
         perform app.answer_duplicates(p_organization_id, v_items || v_late, v_now);
     end if;
@@ -163,7 +163,7 @@ begin
 end;
 $$;
 
--- A verdict for each outcome, in their order. p_accepted: the items that one has changed.
+-- A verdict for each outcome, in order. p_accepted: the items that an outcome has changed.
 create or replace function app.judge_outcomes(
     p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_accepted public.lookup_queue_items[]
 ) returns text[]
@@ -211,7 +211,7 @@ $$;
 comment on function api.record_lookups(uuid, uuid[], integer[], uuid[], integer[], text[], text[], double precision[], double precision[]) is
 'Records the outcomes of claimed items, as parallel arrays: job and position, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds, how long the lookup took in seconds (for api.work_history and api.explain_item). app.retry_policy decides. Returns a verdict for each item: accepted; stale, when the lease was lost or the item has ended; unknown. A success is still accepted for an item that has not ended, or that failed only because its lease expired, or because a limit then allowed no other lookup of it. Calling it again with the same outcomes changes nothing. 55P03 (lock_not_available): another transaction holds a row of these items, jobs or reports; try again later.';
 
--- Locks the leases of the outcomes, and those under which the items of late successes are in flight now.
+-- Locks the leases of the outcomes, and those under which the items of late successes are now in flight.
 create or replace function app.hold_outcome_leases(p_organization_id uuid, p_outcomes app.lookup_outcome[]) returns public.lookup_leases[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -254,7 +254,7 @@ create or replace function app.is_final(p_action text, p_retry_count integer, p_
 language sql immutable
 return p_action in ('complete', 'fail') or p_action = 'retry' and p_retry_count >= p_max_retries;
 
--- The wait after each failure, from the first to the last that is followed by a retry, before jitter.
+-- The delays before each retry, in order and before jitter.
 create or replace function app.retry_backoffs(p_settings app.settings) returns interval[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -265,8 +265,8 @@ begin
 end;
 $$;
 
--- Completes items of one job, between two positions, as far as they are in flight; returns them. The answer to each of p_positions is at its
--- number.
+-- Completes items of one job, between two positions, if they are in flight; returns them. p_numbers are the places of the responses to
+-- p_positions.
 create or replace function app.complete_items(
     p_organization_id uuid, p_job_id uuid, p_first integer, p_last integer, p_positions integer[], p_numbers integer[], p_responses text[],
     p_results jsonb[], p_in_flight int4multirange, p_now timestamptz
@@ -276,7 +276,7 @@ set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_
 set enable_seqscan = off set enable_bitmapscan = off
 as $$
 declare
-    -- By the distance from the first position.
+    -- Indexed by the distance from the first position.
     v_numbers   integer[]                   := '{}';
     v_responses text[]                      := '{}';
     v_item      public.lookup_queue_items;
@@ -301,7 +301,7 @@ begin
 end;
 $$;
 
--- Completes what has its answer under one of p_leases, which the caller holds.
+-- Completes items whose responses came under one of p_leases, which the caller has locked.
 create or replace function app.complete_in_flight(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], p_responses text[], p_results jsonb[], p_leases public.lookup_leases[], p_now timestamptz
 ) returns public.lookup_queue_items[]
@@ -331,9 +331,9 @@ end;
 $$;
 
 -- One statement for each job. The lease token is the fencing token: an outcome of a lost lease finds no row, unless it is a success and the
--- item waits or is in flight again. In an outage a retry is a short wait that costs nothing: the upstream is probed, not the item. A pause
--- that an answer asked for is kept by the circuit breaker, for everybody, and not by the item. Items that used up their retries stay as
--- failed: they are the dead letters, and api.retry_batch_lookup makes a new batch of them.
+-- item waits or is in flight again. In an outage, a retry is a short wait that costs nothing: the upstream is probed, not the item. A pause
+-- that a response asked for is kept by the circuit breaker, for everybody, not by the item. Items that used up their retries stay failed:
+-- they are the dead letters, and api.retry_batch_lookup creates a new batch of them.
 create or replace function app.apply_outcomes(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], p_responses text[], p_results jsonb[], p_leases public.lookup_leases[],
     p_is_outage boolean, p_settings app.settings, p_now timestamptz

@@ -1,4 +1,4 @@
--- Chapter 56, duplicates: with deduplicate_seconds set, the same question is looked up once, and all items that ask it get the answer.
+-- Chapter 56, duplicates: with deduplicate_seconds set, the same question is looked up once, and all items that ask it get the response.
 -- Planned for each call, because the number of duplicates varies.
 
 create or replace function app.sorted_ids(p_ids integer[]) returns text
@@ -66,7 +66,7 @@ begin
       from public.lookup_queue_items i
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.deduplication_key is not null;
     perform app.answer_duplicates(p_organization_id, v_items, p_now, p_job_id);
-    -- All that ask one question are read once: many items may ask it, which may have been answered as often.
+    -- Each question is read once: many items may ask it, and as many may have answered it.
     v_keys := array(select distinct i.deduplication_key from unnest(v_items) i);
     v_positions := array(select o.position
                            from (select i.job_id, i.position, i.deduplication_key,
@@ -81,7 +81,7 @@ begin
 end;
 $$;
 
--- The answer to another item, adapted to this one.
+-- The response to another item, adapted to this one.
 create or replace function app.duplicate_result(p_result json, p_reference_id text) returns json
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -96,9 +96,9 @@ begin
 end;
 $$;
 
--- Copies the answers of completed items to the duplicates of p_items that are not in flight, whether they wait or were never claimed. It
--- waits for no lock: jobs and items that others hold are skipped, and looked up later. p_job_id: only the duplicates in this job, as an upload
--- may be open for long, and would hold the jobs of others.
+-- Copies the responses of completed items to the duplicates of p_items that are not in flight, whether they wait or were never claimed. It
+-- waits for no lock: locked jobs and items are skipped, and looked up later. p_job_id: only duplicates in this job, because the transaction
+-- of an upload may stay open for long and would keep the jobs of others locked.
 create or replace function app.answer_duplicates(
     p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz, p_job_id uuid default null
 ) returns void
@@ -140,8 +140,9 @@ begin
 end;
 $$;
 
--- Locks the items of these jobs that wait with these keys, and answers where they are and where the newest answers to them. There may be ten
--- thousand of both: they are joined by hash, whatever a planner without statistics expects, and whoever calls forbids for its own statements.
+-- Locks the items of these jobs that wait with these keys, and returns their places and those of the newest responses to them. There may be
+-- ten thousand of both: they are hash-joined, whatever the planner expects without statistics; the caller's settings forbid that for its
+-- own statements.
 create or replace function app.hold_duplicates(
     p_organization_id uuid, p_keys uuid[], p_since timestamptz, p_job_ids uuid[], p_queued app.queued_jobs[],
     out job_ids uuid[], out positions integer[], out from_job_ids uuid[], out from_positions integer[]
@@ -169,7 +170,7 @@ begin
 end;
 $$;
 
--- Adds the completed items of a job to app.known_results. Answers that were copied from another item don't count, as they are older than they
+-- Adds the completed items of a job to app.known_results. Responses copied from another item do not count, as they are older than they
 -- look.
 create or replace function app.learn_job(p_organization_id uuid, p_job_id uuid, p_completed_items integer) returns void
 language plpgsql volatile
@@ -191,8 +192,8 @@ begin
 end;
 $$;
 
--- The jobs of an organization that changed since p_since and have completed items that app.known_results lacks, the newest first. Those that
--- ended more than an hour before everything was read need not be looked at again.
+-- The jobs of an organization that changed since p_since and have completed items that app.known_results lacks, newest first. Those that
+-- ended more than an hour before everything was read need no second look.
 create or replace function app.unread_jobs(p_organization_id uuid, p_since timestamptz) returns table (job_id uuid, completed_items integer)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set jit = off
@@ -219,9 +220,9 @@ begin
 end;
 $$;
 
--- Brings app.known_results up to date, and answers how many jobs are left to read: one call reads 20,000 items or one job, so that the first
--- upload that reuses results doesn't read all that an organization ever had. The maintenance reads on. It waits at most a second for another
--- upload of the organization, and then makes do with what is known.
+-- Updates app.known_results, and returns how many jobs are left to read: one call reads 20,000 items or one job, so that the first upload
+-- that reuses results does not read the organization's whole history. Maintenance reads the rest. It waits at most a second for another
+-- upload of the organization, then uses what is known.
 create or replace function app.learn_results(p_organization_id uuid, p_since timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '1s'
@@ -254,7 +255,7 @@ exception
 end;
 $$;
 
--- Reads on for those who reuse results, one organization a run, while nobody else does.
+-- Continues reading in the background for organizations that reuse results: one organization with unread jobs per run.
 create or replace function app.learn_results_in_turn() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -286,7 +287,7 @@ begin
     with wanted as materialized (
         select u.position, app.dedup_key(u) as deduplication_key from unnest(p_items) u
     ), known as materialized (
-        -- Once for each key: many items may ask the same, which may have been answered as often.
+        -- Each key once: many items may ask the same question, and as many may have answered it.
         select w.deduplication_key, k.job_id, k.position
           from (select distinct deduplication_key from wanted) w
          cross join lateral (select r.job_id, r.position
@@ -301,7 +302,7 @@ begin
 end;
 $$;
 
--- What to say to an upload that reuses results before all of them have been read: [{code, message}]. p_job_id: the job that it became.
+-- The notes for an upload that reuses results before all of them have been read: [{code, message}]. p_job_id: the upload's own job.
 create or replace function app.unread_notes(p_organization_id uuid, p_max_age_days integer, p_job_id uuid default null) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -322,7 +323,7 @@ begin
 end;
 $$;
 
--- How many of the valid items of an upload would be answered from results that are at most so many days old.
+-- How many of the valid items of an upload would be answered from results at most p_max_age_days old.
 create or replace function app.count_known(p_organization_id uuid, p_items app.batch_item[], p_max_age_days integer) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -338,8 +339,8 @@ begin
 end;
 $$;
 
--- Completes those items of a new job that are known, and returns how many. The rest is claimed in its turn; where little is left of many, it
--- is scheduled at once, because a claim would walk past all the others.
+-- Completes the items of a new job whose results are known, and returns how many. The others are claimed in their turn; if few of many are
+-- left, they are scheduled immediately, because a claim would step over all the others.
 create or replace function app.reuse_results(
     p_organization_id uuid, p_job_id uuid, p_items app.batch_item[], p_max_age_days integer, p_now timestamptz
 ) returns integer
@@ -369,8 +370,9 @@ begin
 end;
 $$;
 
--- Completes items with the results of others, given as parallel arrays in the order of jobs and positions, and returns how many. p_is_reuse: they
--- say whose result they have. As many at once as a flush has at most, or as have results of 8 MB: what comes of them takes a dozen times that.
+-- Completes items with the results of others, given as parallel arrays in the order of jobs and positions, and returns how many.
+-- p_is_reuse: they record their source. At most as many at a time as a flush has, or as have 8 MB of results: processing takes a dozen
+-- times that.
 create or replace function app.copy_results(
     p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_from_job_ids uuid[], p_from_positions integer[], p_is_reuse boolean,
     p_now timestamptz
@@ -399,8 +401,8 @@ begin
 end;
 $$;
 
--- The last place of each piece. After 256 MB, which take ten seconds, there are no more: what is left is looked up, so that the transaction ends
--- within its time limit.
+-- The last place of each piece. After 256 MB, which take ten seconds, there are no more: the rest is looked up, so that the transaction
+-- stays within its time limit.
 create or replace function app.pieces_of_results(p_organization_id uuid, p_job_ids uuid[], p_positions integer[]) returns integer[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -420,7 +422,7 @@ begin
 end;
 $$;
 
--- A copy has no deduplication key: it is older than it looks, and answers nobody else.
+-- A copy has no deduplication key: it is older than it looks, and does not answer other items.
 create or replace function app.copy_piece(
     p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_from_job_ids uuid[], p_from_positions integer[], p_is_reuse boolean,
     p_now timestamptz

@@ -1,5 +1,5 @@
--- Chapter 57, work history: a flush adds its outcomes to rows that no other backend writes, so counting waits for nobody. When the minute is
--- over, maintenance makes one row of them, and adds them to the totals of all organizations.
+-- Chapter 57, work history: a flush adds its outcomes to rows that no other backend writes, so counting never waits. When the minute is
+-- over, maintenance merges them into one row, and adds them to the totals of all organizations.
 
 -- Upper bounds of the buckets, in seconds. Changing them takes a migration of what was counted.
 create or replace function app.latency_bounds() returns double precision[]
@@ -10,7 +10,7 @@ create or replace function app.wait_bounds() returns double precision[]
 language sql immutable
 return '{1,5,15,60,300,900,3600,14400,86400}'::double precision[];
 
--- The bucket of a value, from 1; a bound belongs to the bucket below it. null: of no value.
+-- The bucket of a value, from 1; a bound belongs to the bucket below it. null: no value.
 create or replace function app.bucket_of(p_value double precision, p_bounds double precision[]) returns integer
 language sql immutable
 return width_bucket(p_value - 1e-9, p_bounds) + 1;
@@ -24,7 +24,7 @@ begin
 end;
 $$;
 
--- All buckets up to those bounds, of amounts that belong to the buckets given with them; those of no bucket are left out.
+-- All buckets of these bounds, filled with the amounts for the given buckets; amounts for a null bucket are dropped.
 create or replace function app.fill_buckets(p_buckets integer[], p_amounts bigint[], p_bounds double precision[]) returns bigint[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -41,7 +41,7 @@ begin
 end;
 $$;
 
--- Sums several rows of buckets, given as an array of them.
+-- Sums several rows of buckets, given as an array of rows.
 create or replace function app.sum_buckets(p_rows bigint[]) returns bigint[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -54,8 +54,8 @@ begin
 end;
 $$;
 
--- Counts items of one outcome. They are given in groups, as parallel arrays: the bucket of their latency and of their wait, how many there
--- are, and the sums of both in seconds; null: not counted.
+-- Counts items of one outcome. They are given in groups, as parallel arrays: the buckets of latency and wait, the number of items, and the
+-- sums of both in seconds; null: not counted.
 create or replace function app.add_work(
     p_organization_id uuid, p_kind text, p_outcome text, p_error_class text, p_latency_buckets integer[], p_wait_buckets integer[],
     p_items bigint[], p_latencies double precision[], p_waits double precision[], p_now timestamptz
@@ -89,7 +89,7 @@ begin
 end;
 $$;
 
--- Counts outcomes, given as parallel arrays: error classes (null: none), seconds until the answer, seconds of waiting before (null: not
+-- Counts outcomes, given as parallel arrays: error classes (null: none), seconds until the response, seconds of waiting before (null: not
 -- counted).
 create or replace function app.count_work(
     p_organization_id uuid, p_kind text, p_outcomes text[], p_error_classes text[], p_latencies double precision[], p_waits double precision[],
@@ -109,8 +109,8 @@ begin
 end;
 $$;
 
--- Counts a flush of lookups that all completed their items, without reading the items, which are large. Of a job's lookups in the same
--- bucket of latency, the bucket of the wait is that of their mean.
+-- Counts a flush of lookups that all completed their items, without reading the items, which are large. A job's lookups in the same latency
+-- bucket all count in the bucket of their mean wait.
 create or replace function app.count_completed_lookups(
     p_organization_id uuid, p_jobs public.batch_lookup_jobs[], p_job_ids uuid[], p_latencies double precision[], p_now timestamptz
 ) returns void
@@ -163,7 +163,7 @@ begin
 end;
 $$;
 
--- Counts items that ended, or will be tried again, without an answer of the incentives API.
+-- Counts items that ended, or will be retried, without a response from the incentives API.
 create or replace function app.count_unanswered(
     p_organization_id uuid, p_items public.lookup_queue_items[], p_outcome text, p_error_class text, p_now timestamptz
 ) returns void
@@ -182,8 +182,8 @@ begin
 end;
 $$;
 
--- Completes the minutes before p_before: makes one row of those of several backends, and adds them to the totals. Rows that a transaction
--- still holds wait for the next time.
+-- Completes the minutes before p_before: merges the rows of several backends, and adds them to the totals. Rows that a transaction has
+-- locked are left for the next time.
 create or replace function app.complete_work_minutes(p_before timestamptz, p_organization_id uuid default null) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
@@ -239,7 +239,7 @@ begin
 end;
 $$;
 
--- Of run_maintenance: the same, unless somebody holds a total, as who deletes an organization does to the commit. The next run does it then.
+-- For run_maintenance: the same, unless a total is locked, as by a deletion of an organization until its commit. The next run does it then.
 create or replace function app.try_to_complete_work_minutes(p_before timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '20ms'

@@ -1,7 +1,7 @@
--- Chapter 58, attempts: what came of the lookups of an item, and why it waits now.
+-- Chapter 58, attempts: the history of an item's lookups, and why it waits now.
 
--- Whether any lookup of the jobs is recorded. Of most, none is: an item that succeeds at once writes nothing here. It asks for the first
--- one of each job, in the order of the index by job: where all attempts are of one job, a plan without an order reads every one of the
+-- Whether any lookup of the jobs is recorded. Usually none is: an item that succeeds the first time writes nothing here. It searches for
+-- the first attempt of each job in index order: if all attempts belong to one job, an unordered plan would read all those of the
 -- organization.
 create or replace function app.has_attempts(p_organization_id uuid, p_job_ids uuid[]) returns boolean
 language plpgsql stable
@@ -144,7 +144,7 @@ as $$
 declare
     v_queued app.queued_jobs;
 begin
-    -- Those that have waited for a retry go before new ones.
+    -- Due retries are claimed before new items.
     select count(*) filter (where i.job_id = p_item.job_id), count(*) filter (where i.job_id <> p_item.job_id) into own, others
       from public.lookup_queue_items i
      where i.organization_id = p_item.organization_id and i.status = 'pending' and i.retry_at <= p_now
@@ -162,7 +162,7 @@ begin
 end;
 $$;
 
--- Why an item that is to be claimed has not been: the first limit that holds it up.
+-- Why an item that could be claimed has not been: the first limit that applies.
 create or replace function app.waits_for_claim(p_item public.lookup_queue_items, p_now timestamptz) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,6 +1,7 @@
--- Chapter 59, spending: samples and limits. A job that reaches one leaves the queue: its items fail, or the job is held until it is continued.
+-- Chapter 59, spending: samples and limits. A job that reaches one leaves the queue: its items fail, or the job is held until it is
+-- continued.
 
--- How many lookups an organization may still make this month; null: any number.
+-- How many more lookups an organization may make this month; null: any number.
 create or replace function app.lookups_left(p_organization_id uuid, p_now timestamptz) returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -23,7 +24,7 @@ begin
 end;
 $$;
 
--- Whether claims of an organization have more to mind than the limits of all.
+-- Whether claims of an organization have to observe limits of its own.
 create or replace function app.has_limits(p_organization_id uuid) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off
@@ -37,8 +38,9 @@ begin
 end;
 $$;
 
--- What a new job's upload said about lookups. The items of a sample are due in the order of their hashes, which is random, and the same for
--- the same file; claims never see the others. Those that wait for the answer to another item come last, and go on waiting for it.
+-- Stores what the upload of a new job said about lookups. The items of a sample are due in the order of their hashes, which is random, but
+-- the same for the same file; claims never see the others. Those that wait for the response to another item come last, and continue to
+-- wait.
 create or replace function app.set_budget(p_organization_id uuid, p_job_id uuid, p_spending jsonb, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -67,7 +69,7 @@ begin
 end;
 $$;
 
--- Those of the items of a claim that the limits of their jobs leave room for. The others are due at once; the next claim finds the limits
+-- The items of a claim that fit within the limits of their jobs. The others become due immediately; the next claim finds the limits
 -- reached, and stops their jobs.
 create or replace function app.within_budgets(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns public.lookup_queue_items[]
 language plpgsql volatile
@@ -151,7 +153,7 @@ begin
     v_next_position := coalesce(
         v_next_position, (select held_position from app.job_budgets where organization_id = p_organization_id and job_id = p_job_id));
     update app.job_budgets set held_position = null where organization_id = p_organization_id and job_id = p_job_id and held_position is not null;
-    -- The leases as the statement sees the items: what a recorder gives back meanwhile is in one of them.
+    -- Read the leases in the same snapshot as the items: what a recorder returns meanwhile is still in one of them.
     for v_item in
         update public.lookup_queue_items i
            set status        = 'failed',
@@ -231,13 +233,13 @@ declare
     v_ready_at timestamptz;
 begin
     if not app.stop_at_limits(p_organization_id, coalesce(v_left = 0, false), p_now) then
-        -- The next claim goes on, after those of others.
+        -- The next claim continues, after the claims of others.
         update app.organization_queue_state set served_at = p_now where organization_id = p_organization_id;
         return 0;
     end if;
     if v_left = 0 then
         delete from app.queue_wakeups where organization_id = p_organization_id;
-        -- One of them may have come with a higher limit.
+        -- A wake-up may have come with a higher limit.
         v_ready_at := case when app.lookups_left(p_organization_id, p_now) is distinct from 0 then p_now
                            when app.next_ready_at(p_organization_id, p_now) is not null
                            then least(app.next_month(p_now), app.next_failure_at(p_organization_id)) end;
@@ -249,8 +251,8 @@ begin
 end;
 $$;
 
--- What a job waits for: continue (its sample is done) or lookup_limit; null: it does not wait, or its last lookups are under way. until: when it
--- goes on by itself, with the lookups of the next month; null: once it is continued.
+-- What a job waits for: continue (its sample is done) or lookup_limit; null: it does not wait, or its last lookups are in progress. until:
+-- when it resumes by itself, with the lookups of the next month; null: once it is continued.
 create or replace function app.job_waits_for(p_job public.batch_lookup_jobs, out reason text, out until timestamptz)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -298,7 +300,7 @@ begin
 end;
 $$;
 
--- Whether any item of a held job is in flight, or will be without further ado.
+-- Whether any item of a held job is in flight, or will be without being continued.
 create or replace function app.is_busy(p_organization_id uuid, p_job_id uuid) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

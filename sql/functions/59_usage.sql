@@ -1,5 +1,5 @@
--- Chapter 59, usage: the count of lookups, by day and job. Claims count, under the organization's row of the ready list, so that no number
--- of workers can exceed a limit.
+-- Chapter 59, usage: the count of lookups, by day and job. Claims count while they hold the organization's row of the ready list, so that
+-- no number of workers can exceed a limit.
 
 create or replace function app.month_of(p_at timestamptz) returns date
 language sql immutable
@@ -38,8 +38,8 @@ begin
 end;
 $$;
 
--- Counts the lookups of a claim, whose leases come by job; answers the jobs that have none yet today. It waits for no row, because the claim
--- holds the rate limit, which all organizations share.
+-- Counts the lookups of a claim, whose leases are ordered by job; returns the jobs that have none yet today. It waits for no row, because
+-- the claim holds the rate limit, which all organizations share.
 create or replace function app.count_lookups(p_organization_id uuid, p_leases public.lookup_leases[], p_now timestamptz) returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '1ms' set jit = off set plan_cache_mode = force_generic_plan
@@ -59,7 +59,7 @@ begin
         v_lookups := v_lookups || app.count_positions(v_lease.positions);
         v_claimed := v_claimed + v_lookups[cardinality(v_lookups)];
     end loop;
-    -- The rows of jobs before that of the day, as in app.uncount_lookups.
+    -- Lock the rows of jobs before that of the day, as in app.uncount_lookups.
     for n in 1 .. cardinality(v_job_ids) loop
         insert into public.lookup_usage as u (organization_id, day, job_id, lookups)
         values (p_organization_id, v_day, v_job_ids[n], v_lookups[n])

@@ -21,7 +21,7 @@ create or replace function app.result_amount(p_result jsonb) returns numeric
 language sql immutable
 return app.amount(p_result #> '{incentives,total_incentive_amount}');
 
--- What depends on facts about the household that the lookup did not tell.
+-- The amount that depends on household facts that the lookup did not give.
 create or replace function app.result_conditional_amount(p_result jsonb) returns numeric
 language sql immutable
 return app.amount(p_result #> '{incentives,conditional_incentive_amount}');
@@ -30,13 +30,13 @@ create or replace function app.result_is_eligible(p_result jsonb) returns boolea
 language sql immutable
 return app.amount(p_result #> '{incentives,total_eligible_combinations}') > 0 or app.amount(p_result #> '{incentives,total_incentive_amount}') > 0;
 
--- The EIA number of a utility is a number in every answer, even if the provider wrote it as text.
+-- The EIA number of a utility is a number in every response, even if the provider wrote it as text.
 create or replace function app.eiaid(p_eiaid text) returns bigint
 language sql immutable
 return case when p_eiaid ~ '^[0-9]{1,15}$' then p_eiaid::bigint end;
 
--- The programs of an answer that pay something or that the site is eligible for, each once. One that the answer does not name goes by its id,
--- which must fit into an index. place: where the answer has it first.
+-- The programs of a response that pay something or that the site is eligible for, each once. A program without a name gets its id, which
+-- must fit into an index. place: the first occurrence in the response.
 create or replace function app.result_programs(p_result jsonb)
 returns table (program_id text, program_name text, total_incentive numeric, eligible_combinations numeric, place bigint)
 language sql immutable
@@ -54,8 +54,8 @@ begin atomic
      group by p.program_id;
 end;
 
--- The requested device categories, and the amount that the answer has for the devices of each. The caller looks devices up once for all
--- items, in the order of their categories.
+-- The requested device categories, with the amount that the response has for the devices of each. The caller looks up the devices once for
+-- all items, in the order of their categories.
 create or replace function app.result_categories(p_device_ids integer[], p_result jsonb, p_devices integer[], p_categories text[])
 returns table (keys text[], amounts numeric[])
 language sql immutable
@@ -90,9 +90,8 @@ end;
 $$;
 
 -- Completed items become sites with their programs, in the transaction that completes them. The report of a cancelled job may have been
--- deleted. Reports are looked up once per job, not per item: while a transaction holds back vacuum, every flush leaves one more dead version
--- to skip. Each job's report is looked up by itself: for a list of jobs, a planner without statistics may read all reports of the
--- organization.
+-- deleted. Reports are looked up once per job, not per item: while a transaction holds back vacuum, every flush leaves one more dead
+-- version to skip. Each is looked up separately: for a list of jobs, a planner without statistics may read all reports of the organization.
 create or replace function app.add_report_sites(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -114,8 +113,8 @@ begin
 end;
 $$;
 
--- What completed items become: sites of the reports of their jobs. Here and in `app.result_programs`, `offset 0` makes the planner compute each
--- value once, not wherever it is named.
+-- Sites for the reports of the completed items' jobs. Here and in `app.result_programs`, `offset 0` makes the planner compute each value
+-- once, not at each reference.
 create or replace function app.make_sites(
     p_organization_ids uuid[], p_job_ids uuid[], p_report_ids uuid[], p_items public.lookup_queue_items[], p_devices integer[], p_categories text[],
     p_now timestamptz
@@ -171,8 +170,8 @@ begin
 end;
 $$;
 
--- The jobs come with their organizations and reports. The rows are made first: a cluster plans an insertion anew for each flush, and more than
--- once.
+-- The jobs are given with their organizations and reports. Rows are built before they are inserted: a cluster plans an insertion again for
+-- each flush, and more than once.
 create or replace function app.insert_report_sites(
     p_organization_ids uuid[], p_job_ids uuid[], p_report_ids uuid[], p_items public.lookup_queue_items[], p_now timestamptz
 ) returns void
@@ -206,8 +205,8 @@ begin
 end;
 $$;
 
--- Adds the counts of a flush, and closes the report of a job that ended at p_ended_at: complete if it has sites, else error. p_job_status: the job has
--- just ended so, and is counted.
+-- Adds the counts of a flush, and closes the report of a job that ended at p_ended_at: complete if it has sites, else error. p_job_status:
+-- the status with which the job has just ended, to be counted.
 create or replace function app.update_report(
     p_organization_id uuid, p_job_id uuid, p_ended_at timestamptz, p_now timestamptz, p_sites integer default 0, p_eligible_sites integer default 0,
     p_value numeric default 0, p_conditional numeric default 0, p_job_status text default null
@@ -314,7 +313,7 @@ begin
     perform app.check_choice('status', p_status, array['processing', 'complete', 'error']);
     perform app.check_choice('report_type', p_report_type, array['bulk_lookup']);
     v_cursor := app.read_page(p_cursor, 'reports', p_limit, p_offset, 200);
-    -- Those that grow are the reports of open jobs, and few.
+    -- Only reports of open jobs are processing, and those are few.
     if p_status = 'processing' then
         v_ids := array(select report_id from public.batch_lookup_jobs where organization_id = p_organization_id and status in ('pending', 'processing'));
     end if;
@@ -386,7 +385,7 @@ $$;
 comment on function api.update_incentive_report(uuid, uuid, jsonb) is 'Changes the name or description of a report, {"name": ..., "description": ...}, and returns it. 400: invalid_report. 404: no such report in this organization.';
 grant execute on function api.update_incentive_report(uuid, uuid, jsonb) to authenticated;
 
--- Deletes reports of an organization, a statement for each table. Answers the status of each; whoever calls counts them.
+-- Deletes reports of an organization, one statement for each table. Returns the status of each; the caller counts them.
 create or replace function app.delete_reports(p_organization_id uuid, p_report_ids uuid[]) returns text[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -395,9 +394,9 @@ declare
     v_status   text;
     v_statuses text[] := '{}';
 begin
-    -- The reports before their sites, as whoever deletes one alone holds it.
+    -- Lock the reports before their sites, as the deletion of a single report does.
     perform from public.incentive_reports where organization_id = p_organization_id and id = any (p_report_ids) for update;
-    -- On a cluster, every node has these rows, and writes them together.
+    -- Check first: on a cluster, every node has these rows, and a deletion involves all of them.
     if exists (select from app.report_shares where organization_id = p_organization_id and report_id = any (p_report_ids)) then
         delete from app.report_shares where organization_id = p_organization_id and report_id = any (p_report_ids);
     end if;

@@ -35,7 +35,7 @@ begin
 end;
 $$;
 
--- The positions of a report's sites that are eligible for a program; null: no program was asked for.
+-- The positions of a report's sites that are eligible for a program; null: no program is given.
 create or replace function app.positions_with_program(p_organization_id uuid, p_report_id uuid, p_program text) returns integer[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -113,7 +113,7 @@ begin
          where s.organization_id = p_organization_id and s.report_id = p_report_id
            and app.site_matches(row(s.*)::public.incentive_report_sites, p_eligible, p_state, p_utility, v_positions, p_q);
     end if;
-    -- A site with the programs of a large answer can be as large as the answer.
+    -- A site with the programs of a large response can be as large as the response.
     while cardinality(v_shown) < least(p_limit, cardinality(v_sites)) and v_bytes < 8 * 1024 * 1024 loop
         v_last  := v_sites[cardinality(v_shown) + 1];
         v_shown := v_shown || app.site_json(v_last);
@@ -134,12 +134,12 @@ comment on function api.get_incentive_report(uuid, uuid, integer, integer, text,
 'One report with a page of its sites and the programs of each. p_sort: position (upload order), amount or reference_id, with a minus in front for descending. Filters: eligible; state or province code; utility, by number or name; id of a program that the site is eligible for; p_q, a text in reference_id, street_1 or city, ignoring case; total counts the sites that pass them. p_cursor is the next_cursor of the page before; a page of large sites ends at 8 MB, with fewer than p_limit and a next_cursor. Amounts in US dollars. 400: limit not in 1 to 500, invalid_sort, invalid_cursor, cursor_with_offset. 404: no such report in this organization.';
 grant execute on function api.get_incentive_report(uuid, uuid, integer, integer, text, text, boolean, text, text, text, text) to authenticated;
 
--- A line of a file: of CSV, or the JSON array that a row of a workbook is made of.
+-- A line of a file: of CSV, or the JSON array for a row of a workbook.
 create or replace function app.file_line(p_format text, p_cells text[], p_is_text boolean[]) returns text
 language sql immutable
 return case p_format when 'xlsx' then app.workbook_row(p_cells, p_is_text) else app.csv_line(variadic p_cells) end;
 
--- How many of the sites, in the order of their positions, have programs whose names take p_bytes together; at least one.
+-- How many of the sites, in the order of their positions, have programs whose names add up to p_bytes; at least one.
 create or replace function app.sites_within(p_organization_id uuid, p_report_id uuid, p_sites public.incentive_report_sites[], p_bytes bigint) returns integer
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off
@@ -154,8 +154,8 @@ begin
 end;
 $$;
 
--- The programs are those of each site, by the primary key: a filter may have left a few of 10,000 sites, and all programs of the sites between
--- them may be a million.
+-- Looks up the programs of each site by the primary key: a filter may have left a few of 10,000 sites, and all programs of the sites
+-- between them may be a million.
 create or replace function api.get_incentive_report_csv(
     p_organization_id uuid    default app.claimed_organization_id(),
     p_report_id       uuid    default null,

@@ -51,7 +51,7 @@ begin
 end;
 $$;
 
--- A site counts in each category that it asks about; it is eligible there if it gets an amount for it.
+-- A site counts in each category that it asks about, and is eligible there if it gets an amount for it.
 create or replace function app.category_sums(p_organization_id uuid, p_report_id uuid) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
--- Chapter 63, labels: given with an upload, shown with its job, and what lists of jobs are filtered by.
+-- Chapter 63, labels: given with an upload, shown with its job, and a filter for lists of jobs.
 
 create or replace function app.check_labels(p_labels jsonb) returns void
 language plpgsql stable
@@ -25,8 +25,8 @@ begin
 end;
 $$;
 
--- Not from the index of values alone: that has all labels of the organization between those of a job, which a planner who knows the mean of
--- all organizations thinks are few.
+-- Not from the index of values alone: between those of a job it has all labels of the organization, which the planner, going by the mean of
+-- all organizations, underestimates.
 create or replace function app.labels_json(p_organization_id uuid, p_job_id uuid) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_indexonlyscan = off
@@ -38,7 +38,7 @@ begin
 end;
 $$;
 
--- The jobs that have all of the labels; null: there are none to go by.
+-- The jobs that have all of the labels; null: no labels are given.
 create or replace function app.jobs_with_labels(p_organization_id uuid, p_labels jsonb) returns uuid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

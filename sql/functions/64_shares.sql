@@ -1,4 +1,4 @@
--- Chapter 64, shares: makes, lists and revokes the links to a report. The database never sees a token, only its hash.
+-- Chapter 64, shares: creates, lists and revokes links to a report. The database never sees a token, only its hash.
 
 create or replace function app.share_json(p_share app.report_shares) returns json
 language sql stable
@@ -12,7 +12,7 @@ as $$
     )
 $$;
 
--- How long a link is to work, from the body {"expires_in_days": ...}.
+-- How long a link is valid, from the body {"expires_in_days": ...}.
 create or replace function app.share_days(p_request jsonb) returns integer
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -45,7 +45,7 @@ begin
         perform app.refuse_option('p_token_hash', 'the SHA-256 of a token of your own, such as sha256(''...'')');
     end if;
     v_maker := app.acting_caller(p_created_by);
-    -- Held, so that it is not deleted meanwhile: the link would outlive it.
+    -- Locked against deletion: the link would outlive the report.
     perform app.lock_report(p_organization_id, p_report_id);
     delete from app.report_shares where organization_id = p_organization_id and report_id = p_report_id and expires_at <= v_now;
     if (select count(*) from app.report_shares where organization_id = p_organization_id and report_id = p_report_id) >= 100 then

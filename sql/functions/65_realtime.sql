@@ -1,4 +1,4 @@
--- Chapter 65, Realtime: tells subscribers about changes of jobs and reports. The commit sends a notification, which is only a hint: the
+-- Chapter 65, Realtime: notifies subscribers of changes of jobs and reports. The commit sends a notification, which is only a hint: the
 -- listener reads the row with the subscriber's claims, and polls for changes that it missed.
 
 create or replace function app.notify_change(p_change text, p_table text, p_organization_id uuid, p_id uuid) returns void
@@ -67,8 +67,8 @@ $$;
 comment on function api.realtime_record(text, uuid, uuid) is 'One row of batch_lookup_jobs or incentive_reports as {version, record}, if the caller''s claims let it be seen; else null. The version is another one after every change.';
 grant execute on function api.realtime_record(text, uuid, uuid) to authenticated;
 
--- On a cluster, where policies at other nodes see no claims, members have no access to tables. This stands in for the policies, and only there
--- may members execute it.
+-- On a cluster, policies at other nodes do not see the claims, so members have no access to tables. This function replaces the policies,
+-- and members may execute it only there.
 create or replace function app.claimed_record(p_table text, p_organization_id uuid, p_id uuid) returns json
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -81,7 +81,7 @@ begin
 end;
 $$;
 
--- What PostgreSQL alone can compare as PostgreSQL does: patterns, and text by its collation.
+-- Comparisons that depend on PostgreSQL's semantics: patterns, and text by its collation.
 create or replace function api.realtime_match(p_operator text, p_value text, p_operand text) returns boolean
 language sql stable
 return case p_operator
@@ -98,10 +98,10 @@ return case p_operator
 comment on function api.realtime_match(text, text, text) is 'Whether a text fits the condition of a subscription: p_operator is like, ilike, match, imatch (regular expressions), lt, lte, gt or gte. Null for any other. Fails for an invalid pattern.';
 grant execute on function api.realtime_match(text, text, text) to authenticated;
 
--- A position is the oldest transaction that was running: whatever was not visible then has been written by that one or a later one. No
--- clock and no order of commits comes into it, and a row that somebody changes with a plain UPDATE is found as well. The nodes of a cluster
--- number their transactions each by itself: there, it is a time in microseconds, some seconds ago, because clocks differ, and because rows are
--- stamped before they are committed.
+-- A position is the oldest transaction that was running: whatever was not visible then was written by that one or a later one. It needs no
+-- clock and no order of commits, and also finds rows changed with a plain UPDATE. The nodes of a cluster number their transactions
+-- independently: there it is a time in microseconds, some seconds ago, because clocks differ, and because rows are stamped before they are
+-- committed.
 create or replace function app.realtime_position(p_margin interval) returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -192,13 +192,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_by_time         boolean := app.is_distributed();
-    -- Whoever asks knows most of the last minute already, by the versions.
+    -- The caller's versions already cover most of the last minute.
     v_position        bigint := app.realtime_position('1 minute');
-    -- Positions of another server, of which this one was restored, mean nothing here: all may have changed. One that has come as far since then
-    -- does not show in the numbers, but in the history.
+    -- A position from another server, from which this one was restored, is meaningless here: everything may have changed. If this server
+    -- has reached that number since, only the history shows it.
     v_since           bigint := case when v_by_time or p_since <= pg_snapshot_xmax(pg_current_snapshot())::text::bigint then p_since
                                      when p_since is not null then 0 end;
-    -- Transaction numbers of rows have 32 bits: they count from here.
+    -- The transaction numbers of rows have 32 bits, relative to this one.
     v_age             bigint := age(pg_snapshot_xmin(pg_current_snapshot())::xid);
     v_organization_id uuid;
     v_after_id        uuid    := p_after_id;

@@ -1,6 +1,6 @@
--- Chapter 66, differences of reports: which sites came, went or get another amount, from one report to another.
+-- Chapter 66, differences of reports: which sites were added, removed or changed from one report to another.
 
--- Sites are the same where their reference_id is. Each report is read once, whole.
+-- Sites are matched by reference_id. Each report is read once, completely.
 create or replace function app.report_differences(p_organization_id uuid, p_from_report_id uuid, p_to_report_id uuid)
 returns table (reference_id text, change text, from_position integer, from_amount numeric, from_eligible boolean,
                to_position integer, to_amount numeric, to_eligible boolean)
@@ -80,7 +80,7 @@ begin
                    from app.report_differences(p_organization_id, p_from_report_id, p_to_report_id) r
                   group by r.change) d on d.change = k.change;
 
-    -- One more than the page has, which tells whether another one follows.
+    -- One more than fits on the page, to see whether another page follows.
     select array_agg(app.difference_json(p_organization_id, p_from_report_id, p_to_report_id, d.reference_id, d.change, d.from_position,
                                          d.from_amount, d.from_eligible, d.to_position, d.to_amount, d.to_eligible) order by d.reference_id),
            array_agg(d.reference_id order by d.reference_id)

@@ -1,7 +1,7 @@
--- Chapter 68, counts: what lists tell of all their rows without counting them. A transaction that ends or deletes jobs or reports adds a row
--- that says so, and maintenance adds these rows up.
+-- Chapter 68, counts: totals for lists without counting all their rows. A transaction that ends or deletes jobs or reports adds a row with
+-- the change, and maintenance adds these rows up.
 
--- Counts a change of how many jobs and reports have ended with a status; null: none has.
+-- Records a change in how many jobs and reports have ended with a status; null: no change.
 create or replace function app.count_ended(p_organization_id uuid, p_change integer, p_job_status text, p_report_status text default null) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -16,7 +16,7 @@ begin
 end;
 $$;
 
--- How many jobs or reports have ended with a status; null: with any. null: the organization has not been counted yet.
+-- How many jobs or reports have ended with a status; p_status null: with any. Returns null if the organization has not been counted yet.
 create or replace function app.sum_ended(p_organization_id uuid, p_kind text, p_status text) returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
@@ -48,7 +48,7 @@ begin
 end;
 $$;
 
--- The jobs of an organization, those with a status or all; open ones, which are few, are counted.
+-- The number of jobs of an organization, with a status or all; open ones, which are few, are counted.
 create or replace function app.count_jobs(p_organization_id uuid, p_status text) returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off
@@ -72,7 +72,7 @@ begin
 end;
 $$;
 
--- The reports of an organization, likewise: every open job has one, which is not deleted before the job has ended.
+-- The number of reports of an organization, likewise: every open job has one, which is not deleted before the job has ended.
 create or replace function app.count_reports(p_organization_id uuid, p_status text) returns bigint
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off
@@ -89,7 +89,7 @@ begin
 end;
 $$;
 
--- Takes the changes of an organization into its totals. The first time, the totals are what there is without those changes.
+-- Merges the changes of an organization into its totals. The first time, the totals are the current numbers minus those changes.
 create or replace function app.add_up_ended(p_organization_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off
@@ -102,7 +102,7 @@ declare
     v_numbers  bigint[];
 begin
     if app.sum_ended(p_organization_id, 'jobs', null) is null then
-        -- In one statement, so that it sees each change together with what was changed.
+        -- A single statement, so that it sees each change together with its effect.
         select array_agg(n.kind), array_agg(n.status), array_agg(n.number)
           into v_kinds, v_statuses, v_numbers
           from (select 'jobs' as kind, j.status, 1 as number
@@ -120,7 +120,7 @@ begin
                  union all
                 select u.kind, u.status, 0 from unnest('{jobs,reports}'::text[], '{completed,complete}'::text[]) u (kind, status)) n;
     else
-        -- Those that nobody holds, as who deletes the organization does to the commit.
+        -- Skip changes that are locked, as by a deletion of the organization until its commit.
         for v_change in
             delete from app.ended_changes
              where organization_id = p_organization_id
@@ -147,7 +147,7 @@ begin
 end;
 $$;
 
--- The lookups from a day on and before another one, and how many rows of public.lookup_usage they are.
+-- The lookups from one day to before another, and the number of rows of public.lookup_usage that they span.
 create or replace function app.sum_usage(p_organization_id uuid, p_from date, p_before date, out lookups bigint, out jobs bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
@@ -165,7 +165,7 @@ begin
 end;
 $$;
 
--- Adds the days of an organization up, once. No lookup is counted meanwhile, and none is taken back: those may be of the last days.
+-- Sums up the days of an organization, once. The locks keep lookups of the last days from being counted or taken back meanwhile.
 create or replace function app.add_up_usage(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '20ms' set jit = off
@@ -194,8 +194,8 @@ begin
 end;
 $$;
 
--- Deletes rows of public.lookup_usage whose jobs were deleted, up to p_limit, once they are older than any job is kept, and than 400 days; their
--- sums stay. Where jobs are kept for ever, so are these. Answers how many.
+-- Deletes up to p_limit rows of public.lookup_usage whose jobs were deleted, once they are older than the job retention and than 400 days;
+-- their sums stay. If jobs are kept forever, so are these rows. Returns how many.
 create or replace function app.prune_usage(p_organization_id uuid, p_now timestamptz, p_limit integer default 1000) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
@@ -232,8 +232,8 @@ begin
 end;
 $$;
 
--- Of run_maintenance, for a second at most. Nothing is counted for the first time in the minutes after a migration: calls that began before it
--- change jobs without a word.
+-- For run_maintenance, for at most a second. Nothing is counted for the first time in the minutes after a migration: calls that began
+-- before it change jobs without recording it.
 create or replace function app.add_up_counts(p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
@@ -264,7 +264,7 @@ begin
 end;
 $$;
 
--- Counters that differ from what there is. Sums of days are those of rows that may have been deleted, too. It counts, so it is no check for every ten minutes.
+-- Counters that differ from the rows that they count. Sums of days include rows that may have been deleted. Too slow for every ten minutes.
 create or replace function app.counter_violations(p_organization_id uuid)
 returns table (job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable

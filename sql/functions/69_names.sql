@@ -1,8 +1,8 @@
--- Chapter 69, names: finds jobs by a part of their name. Two characters that follow each other there do so in the name, too, and an index has
--- them for each organization. So few jobs need to be looked at, unless many have such a name.
+-- Chapter 69, names: finds jobs by a part of their name. An index holds every pair of adjacent characters of each name, by organization,
+-- and each pair of the search text must occur in the name. So few jobs need to be compared, unless many have such a name.
 
--- Every two characters that follow each other in a name, whatever their case, each as one number: 20 bits of the organization, so that the
--- index of all organizations keeps them apart, and both code points, of 21 bits each.
+-- Every pair of adjacent characters in a name, case-insensitively, as one number: 20 bits of the organization, so that the index of all
+-- organizations keeps them apart, and both code points, of 21 bits each.
 create or replace function app.name_parts(p_organization_id uuid, p_name text) returns bigint[]
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -31,7 +31,7 @@ begin
 end;
 $$;
 
--- Whether the names of all jobs of an organization are kept.
+-- Whether the names of all jobs of an organization are indexed.
 create or replace function app.keeps_names(p_organization_id uuid) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -57,8 +57,8 @@ begin
 end;
 $$;
 
--- The jobs whose names may have a part, and some that do not; null: look at all. Those are as good where many have it, as the newest jobs tell,
--- and there is nothing else for a single character, or before all names of the organization have been kept.
+-- The jobs whose names may contain the text, including false positives; null: look at all. That is as fast if many contain it, judging by
+-- the newest jobs, and the only way for a single character, or before all names of the organization are indexed.
 create or replace function app.jobs_named(p_organization_id uuid, p_name text, p_limit integer default 1000) returns uuid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan set enable_seqscan = off
@@ -81,7 +81,7 @@ begin
 end;
 $$;
 
--- Keeps names that have not been kept yet, p_limit at most; when those were all, it says so.
+-- Indexes up to p_limit names that are not indexed yet; once there are no more, records that.
 create or replace function app.keep_names(p_organization_id uuid, p_limit integer default 5000) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off

@@ -4,7 +4,7 @@ create or replace function app.webhook_events() returns text[]
 language sql immutable
 return array['lookup.completed', 'lookup.failed', 'batch.completed', 'batch.failed', 'batch.cancelled'];
 
--- What the owner of a config may change of it.
+-- The members of a config that its owner may change.
 create or replace function app.webhook_config_fields() returns text[]
 language sql immutable
 return array['url', 'events', 'field_names', 'bundle_items', 'enabled'];
@@ -65,7 +65,7 @@ begin
 end;
 $$;
 
--- A URL as it was meant: what is pasted often has white space around it, and its scheme may be in capitals.
+-- A normalized URL: pasted ones often have white space around them, or their scheme in capitals.
 create or replace function app.pasted_url(p_url text) returns text
 language sql immutable
 return (select coalesce(lower(substring(u.url from '^[A-Za-z]+:')), '') || regexp_replace(u.url, '^[A-Za-z]+:', '')
@@ -245,8 +245,8 @@ begin
 end;
 $$;
 
--- Fails pending deliveries that have no config any more, so that they do not wait for another receiver: also those that were being sent, or in
--- the making, as it was deleted.
+-- Fails pending deliveries that no longer have a config, so that they do not wait for another receiver: including those that were being
+-- sent, or created, when it was deleted.
 create or replace function app.fail_undeliverable(p_organization_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -16,8 +16,8 @@ begin
 end;
 $$;
 
--- The first status of a delivery: pending and due at once or, if the config is disabled, failed, for api.recover_webhook_deliveries to
--- send.
+-- The initial status of a delivery: pending and due immediately or, if the config is disabled, failed, to be sent by
+-- api.recover_webhook_deliveries.
 create or replace function app.delivery_start(
     p_is_enabled boolean, p_now timestamptz, out status text, out next_attempt_at timestamptz, out last_error text, out ended_at timestamptz
 )
@@ -27,8 +27,8 @@ return row(case when p_is_enabled then 'pending' else 'failed' end,
            case when not p_is_enabled then 'disabled' end,
            case when not p_is_enabled then p_now end);
 
--- Enqueues lookup.* events for the items that a flush ended. It runs before the flush locks its jobs, because it takes the longest and
--- needs none of them. Ended items never change, so a delivery only references its items.
+-- Enqueues lookup.* events for the items that a flush ended. It runs before the flush locks its jobs, because it takes the longest and does
+-- not need them. Ended items never change, so a delivery only references its items.
 create or replace function app.enqueue_item_webhooks(
     p_config app.webhook_configs, p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz
 ) returns void
@@ -42,7 +42,7 @@ begin
         select p_organization_id, app.uuid_v7(p_now), e.event, e.job_id, array_agg(e.id order by e.position), array_agg(e.position order by e.position), true,
                o.status, o.next_attempt_at, o.last_error, p_now, o.ended_at
           from app.delivery_start(p_config.enabled, p_now) o
-         -- A hundred items, or those whose answers have a megabyte: a sender has many deliveries in memory.
+         -- At most a hundred items, or fewer with a megabyte of responses: a sender has many deliveries in memory.
          cross join (select 'lookup.' || i.status as event, i.job_id, i.id, i.position,
                             (row_number() over before - 1) / 100 as hundred,
                             sum(coalesce(octet_length(i.result::text), pg_column_size(i.parsed_result), 0)) over before / (1024 * 1024) as megabyte
@@ -200,8 +200,8 @@ begin
 end;
 $$;
 
--- Marks the organization as having deliveries from p_at on. It waits for no row: whoever holds the organization's row of the ready list,
--- or where there is none yet, leaves a wake-up, as uploads do in the lookups' queue.
+-- Marks the organization as having deliveries from p_at on. It waits for no row: if the organization's row of the ready list is locked, or
+-- does not exist yet, it adds a wake-up, as uploads do in the lookups' queue.
 create or replace function app.wake_webhooks(p_organization_id uuid, p_at timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -236,8 +236,9 @@ begin
 end;
 $$;
 
--- A claim found nothing (more): takes in the wake-ups and computes when the next delivery is due. The row is locked first and the items are
--- read last, in a statement of their own, as in the lookups' queue. If somebody holds the row, the organization stays on the list as it is.
+-- After a claim that found nothing (more): consumes the wake-ups and computes when the next delivery is due. The row is locked first and
+-- the deliveries are read last, in a separate statement, as in the lookups' queue. If the row is locked, the organization stays on the list
+-- as it is.
 create or replace function app.settle_webhooks(p_organization_id uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

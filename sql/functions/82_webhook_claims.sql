@@ -45,7 +45,7 @@ declare
     v_config     app.webhook_configs;
     v_deliveries app.webhook_deliveries[] := '{}';
 begin
-    -- Held, so that api.release_lost_webhooks can wait for it.
+    -- Locked so that api.release_lost_webhooks can wait for it.
     select * into v_config
       from app.webhook_configs c
      where c.organization_id = p_organization_id and c.enabled and c.url is not null
@@ -63,7 +63,7 @@ begin
     -- Last, so that flushes of lookups find the organization's row free.
     if p_organization_id is not null and cardinality(v_deliveries) < p_limit then
         if app.expire_webhook_leases(p_organization_id, v_now) > 0 then
-            -- They are due at once, and this claim has missed them.
+            -- They are due immediately, and this claim has missed them.
             perform pg_notify('webhooks_ready', p_organization_id::text);
         end if;
         perform app.settle_webhooks(p_organization_id);
@@ -77,7 +77,7 @@ $$;
 comment on function api.claim_webhooks(uuid, text, integer) is
 'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets, with the trace context of the job, if it has one. Fewer if fewer are due, none while the receiver has asked for a pause or the config is disabled. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
 
--- How long a sender has a delivery for itself.
+-- How long a sender holds a delivery.
 create or replace function app.webhook_lease() returns interval
 language sql immutable
 return interval '60 seconds';
@@ -173,10 +173,10 @@ begin
 end;
 $$;
 
--- Deliveries of a silent sender are due again at once. Whether they were sent is unknown, and the receiver has not failed, so this counts
--- as no attempt, however often senders die. One of them may be what they die of: from the second time on they wait, twice as long each time
--- up to a quarter of an hour, and at random, so that they part and the others get through. Somebody waits for a test, so it is not sent
--- again.
+-- Deliveries of a silent sender become due again immediately. Whether they were sent is unknown, and the receiver has not failed, so this
+-- does not count as an attempt, however often senders crash. In case one of them causes the crashes, from the second time on they wait,
+-- twice as long each time up to a quarter of an hour, and with jitter, so that they are claimed separately and the others get through. A
+-- test is not sent again, because somebody is waiting for its result.
 create or replace function app.expire_webhook_leases(p_organization_id uuid, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -217,7 +217,7 @@ declare
     v_now   timestamptz := app.clock();
     v_count integer;
 begin
-    -- A claim that runs on without its caller has ended after this.
+    -- Once this is locked, a claim whose caller is gone has ended.
     perform from app.webhook_configs where organization_id = p_organization_id for update;
     update app.webhook_deliveries
        set status = 'pending', next_attempt_at = v_now, lease_token = null, lease_expires_at = null, leased_by = null
@@ -232,9 +232,9 @@ $$;
 
 comment on function api.release_lost_webhooks(uuid, text, uuid[]) is 'Releases deliveries that a sender holds without knowing it, because the connection broke before it received its claim: all but those given. Returns how many. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
 
--- Of run_maintenance: leases, the ready list, and what is older than 30 days, up to p_limit deliveries. It goes round the organizations with
--- webhooks, and stays where there is more to delete; leases that have expired are seen to in every run. It waits for no row, because by then it holds rows of the
--- lookups' queue, for which others may wait with a row of this one in hand.
+-- For run_maintenance: leases, the ready list, and what is older than 30 days, up to p_limit deliveries. It takes the organizations with
+-- webhooks in turn, and stays at one that has more to delete; every run handles expired leases. It waits for no row, because it already
+-- holds rows of the lookups' queue, for which others may wait while they hold a row of this one.
 create or replace function app.maintain_webhooks(p_now timestamptz, p_limit integer default 10000) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
@@ -268,7 +268,7 @@ begin
     perform app.end_turn('webhooks', v_after);
     v_organization_ids := array(select unnest(v_organization_ids)
                                  union
-                                -- One that was claimed while its organization was deleted may be left.
+                                -- A delivery that was claimed while its organization was deleted may be left.
                                 select d.organization_id
                                   from app.webhook_deliveries d
                                  where d.status = 'sending' and d.lease_expires_at < p_now

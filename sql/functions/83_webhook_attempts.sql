@@ -18,7 +18,7 @@ declare
     v_now        timestamptz := app.clock();
     v_leases     uuid[]      := array(select d.lease_token from app.webhook_deliveries d
                                        where d.organization_id = p_organization_id and d.id = any (p_delivery_ids));
-    -- Claimed before the config changed: what came of them says nothing of the receiver that it names now.
+    -- Claimed before the config changed: their outcomes say nothing about its current receiver.
     v_former     uuid[]      := array(select d.id from app.webhook_deliveries d
                                        where d.organization_id = p_organization_id and d.id = any (p_delivery_ids)
                                          and d.lease_expires_at - app.webhook_lease()
@@ -107,7 +107,7 @@ begin
 end;
 $$;
 
--- Counts attempts for the history of work.
+-- Counts attempts in the work history.
 create or replace function app.count_webhook_attempts(
     p_organization_id uuid, p_deliveries app.webhook_deliveries[], p_outcomes app.webhook_outcome[], p_now timestamptz
 ) returns void

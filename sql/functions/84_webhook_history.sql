@@ -1,4 +1,4 @@
--- Chapter 84, webhook history: lists deliveries, sends them again, tests the receiver.
+-- Chapter 84, webhook history: lists deliveries, resends them, tests the receiver.
 
 create or replace function app.webhook_delivery_json(p_delivery app.webhook_deliveries) returns json
 language sql stable
@@ -39,7 +39,7 @@ begin
     perform app.check_choice('event', p_event, app.webhook_events() || 'webhook.test'::text);
     v_cursor := app.read_page(p_cursor, 'deliveries', p_limit, p_offset, 200);
 
-    -- One more than asked for, to know whether there is a next page.
+    -- One more than requested, to see whether there is a next page.
     select coalesce(array_agg(row(d.*)::app.webhook_deliveries), '{}') into v_deliveries
       from (select *
               from app.webhook_deliveries

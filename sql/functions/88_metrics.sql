@@ -1,8 +1,8 @@
--- Chapter 88, metrics: what Prometheus is told of all organizations together. It locks nothing, and reads what is open and what was counted
--- in the last minutes, however much the tables hold.
+-- Chapter 88, metrics: what Prometheus scrapes about all organizations together. It locks nothing, and reads only what is open and what was
+-- counted in the last minutes, however large the tables are.
 
--- What was counted since the installation, by kind, outcome and error class. The sums of buckets are written out: thousands of rows are
--- added up for each scrape.
+-- What was counted since the installation, by kind, outcome and error class. The sums of buckets are written out: each scrape adds up
+-- thousands of rows.
 create or replace function app.sum_work() returns table (
     kind text, outcome text, error_class text, items bigint, latency_seconds double precision, latency_buckets bigint[], wait_seconds double precision,
     wait_buckets bigint[]
@@ -29,10 +29,10 @@ begin
 end;
 $$;
 
--- Since when the oldest item has been ready that a claim could take now; null: there is none. Nothing is ready in an outage or a pause, nor of
--- an organization whose month is spent: that is not on the ready list before the next month. Of those on it, the months are looked at from
--- the oldest item on, and usually that of one organization only. The ids of jobs are in the order of their uploads, so usually one job is
--- looked at; and of the items that wait for a retry, the first of each organization that has been on the ready list for longer.
+-- Since when the oldest item that a claim could take now has been ready; null: none. Nothing is ready in an outage or a pause, or for an
+-- organization whose month is used up: that one is not on the ready list before the next month. The months of those on the list are checked
+-- from the oldest item on, usually for one organization only. Ids of jobs ascend with their uploads, so usually one job is read; of items
+-- that wait for a retry, the first of each organization that has been on the ready list for longer.
 create or replace function app.oldest_ready_since(p_now timestamptz) returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
@@ -88,8 +88,8 @@ begin
 end;
 $$;
 
--- Seconds for which the oldest item that could be looked up now has been ready, and for which an organization with something to claim has
--- not been served.
+-- The age in seconds of the oldest item that could be looked up now, and the longest time since an organization with something to claim was
+-- served.
 create or replace function app.measure_waits(p_now timestamptz, out oldest_ready_age double precision, out longest_unserved double precision)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -108,7 +108,7 @@ begin
 end;
 $$;
 
--- Deliveries that are due, of receivers that are enabled and have not asked for a pause.
+-- Deliveries that are due, for receivers that are enabled and have not asked for a pause.
 create or replace function app.measure_webhooks(
     p_now timestamptz, out due bigint, out oldest_due_age double precision, out enabled bigint, out failing bigint, out disabled bigint
 )
@@ -146,7 +146,7 @@ begin
 end;
 $$;
 
--- PostgreSQL itself. Of sessions of other roles, only a superuser or a member of pg_read_all_stats sees since when they run.
+-- PostgreSQL itself. Only a superuser or a member of pg_read_all_stats sees how long sessions of other roles have been running.
 create or replace function app.measure_database() returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
--- Chapter 89, diagnosis: what is wrong, in sentences, and what to do. Each check is a function that answers a row for each thing it found, and
--- one that says so where all is well. `python -m pyshell doctor` adds what only a process can see.
+-- Chapter 89, diagnosis: what is wrong, in sentences, and what to do. Each check is a function that returns a row for each finding, or one
+-- that says that all is well. `python -m pyshell doctor` adds what only a process can see.
 
 create or replace function app.found(p_check text, p_state text, p_finding text, p_advice text default null) returns app.finding
 language sql immutable
@@ -49,7 +49,7 @@ begin
 end;
 $$;
 
--- Maintenance, and pg_cron where it is.
+-- Maintenance, and pg_cron if installed.
 create or replace function app.diagnose_maintenance() returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -118,7 +118,7 @@ begin
 end;
 $$;
 
--- Workers, leases, and organizations that nobody serves. p_queue: the row of api.queue_health, which costs more than all the checks.
+-- Workers, leases, and organizations that are not served. p_queue: the row of api.queue_health, which costs more than all the checks.
 create or replace function app.diagnose_queue(p_queue json) returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -157,7 +157,7 @@ begin
 end;
 $$;
 
--- Nodes of a cluster that do not answer, and those whose organizations nobody serves. No rows on one PostgreSQL.
+-- Nodes of a cluster that do not respond, and those whose organizations are not served. No rows on one PostgreSQL.
 create or replace function app.diagnose_nodes() returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -191,7 +191,7 @@ begin
 end;
 $$;
 
--- What lookups of the last quarter of an hour came to.
+-- The outcomes of lookups in the last quarter of an hour.
 create or replace function app.diagnose_lookups() returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
@@ -219,7 +219,7 @@ begin
 end;
 $$;
 
--- Transactions that hold rows of the queue, and whatever keeps VACUUM from removing dead rows.
+-- Transactions that have locked rows of the queue, and whatever keeps VACUUM from removing dead rows.
 create or replace function app.diagnose_transactions(p_queue json) returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -233,7 +233,7 @@ begin
           from json_array_elements(p_queue -> 'blocking_transactions') t
     loop
         v_found := true;
-        -- What sessions of other roles do is not for everybody to see.
+        -- Sessions of other roles are not visible to everybody.
         return next app.found('transactions', 'problem',
                         format('%s (%s) holds rows of the queue%s', coalesce('process ' || v_one.pid, 'a transaction'), concat_ws(', ', v_one.usename, coalesce(nullif(v_one.application, ''), 'no name'), v_one.state),
                                case when v_one.since is not null then format(' since %s: %s', v_one.since, v_one.query) end),
@@ -285,7 +285,7 @@ begin
 end;
 $$;
 
--- Replication slots whose WAL fills the disk, and those of which it was removed.
+-- Replication slots whose WAL fills the disk, and those whose WAL was removed.
 create or replace function app.diagnose_wal() returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -316,7 +316,7 @@ begin
 end;
 $$;
 
--- Whether Supabase's Realtime tells of jobs and reports. The advice on the web to make its publication anew leaves it without them.
+-- Whether Supabase's Realtime publishes jobs and reports. Common advice to recreate its publication drops them from it.
 create or replace function app.diagnose_publication() returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -364,7 +364,7 @@ begin
 end;
 $$;
 
--- Organizations whose link was replaced by releases that did not refuse it: the members of the former Clerk organization still reach them.
+-- Organizations whose link was replaced by releases that allowed it: the members of the former Clerk organization still have access.
 create or replace function app.diagnose_organizations() returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

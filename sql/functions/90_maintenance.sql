@@ -1,6 +1,6 @@
 -- Chapter 90, maintenance: runs every minute, by pg_cron or by a worker. It repairs and prunes; normal operation does not depend on it.
 
--- The last organization that a round has come to, which the transaction holds; any id, while another transaction goes round.
+-- The last organization that a round has reached, locked until the commit; a random id while another transaction has it locked.
 create or replace function app.last_of_round(p_round text) returns uuid
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -10,7 +10,7 @@ begin
 end;
 $$;
 
--- So many of some organizations that each has its turn: those after the last one of the round.
+-- Up to p_count of some organizations, so that each gets its turn: those after the last one of the round.
 create or replace function app.in_turn(p_round text, p_organization_ids uuid[], p_count integer) returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -26,7 +26,7 @@ begin
 end;
 $$;
 
--- Of all organizations: so many, or more if a round would take more than p_runs.
+-- The same for all organizations: p_least at a time, or more if a round would otherwise take more than p_runs.
 create or replace function app.organizations_in_turn(p_round text, p_least integer default 25, p_runs integer default 60) returns uuid[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
@@ -43,7 +43,7 @@ begin
 end;
 $$;
 
--- The round goes on after this organization; null: where it was.
+-- The next turn begins after this organization; null: at the same place.
 create or replace function app.end_turn(p_round text, p_after uuid) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -84,7 +84,7 @@ begin
         return json_build_object('skipped', false);
     end if;
 
-    -- Before the queue's rows are locked, for which uploads wait.
+    -- Before rows of the queue are locked, because uploads wait for those.
     foreach v_organization_id in array app.organizations_in_turn('calls') loop
         exit when app.prune_incentive_calls(v_organization_id, v_now, 5000) = 5000;
         v_after := v_organization_id;
@@ -96,7 +96,7 @@ begin
     loop
         perform app.prune_work_minutes(v_organization_id, v_now);
     end loop;
-    -- A minute later, nobody counts in it any more: a flush takes 30 seconds at most.
+    -- A minute later, nothing counts in it any more: a flush takes at most 30 seconds.
     perform app.try_to_complete_work_minutes(date_trunc('minute', v_now - interval '1 minute', 'UTC'));
     v_pruned := app.prune_expired();
     perform app.prune_cron_history();
@@ -104,7 +104,7 @@ begin
     perform app.learn_results_in_turn();
     perform app.add_up_counts(v_now);
 
-    -- Those that something is wrong with are seen to in every run, the others within twenty.
+    -- Every run handles organizations with something to repair, and each of the others within twenty runs.
     v_open := array(select organization_id from public.batch_lookup_jobs where status in ('pending', 'processing')
                      union
                     select organization_id from app.organization_queue_state where ready_at is not null
@@ -120,7 +120,7 @@ begin
                          and not exists (select from app.organization_queue_state s where s.organization_id = q.organization_id and s.ready_at <= v_now)
                          and not exists (select from app.queue_wakeups w where w.organization_id = q.organization_id and w.ready_at <= v_now)
                        union
-                      -- What else is open has a time at least, unless it is held.
+                      -- An organization with open jobs has at least a ready time, unless a job is held.
                       select j.organization_id
                         from public.batch_lookup_jobs j
                        where j.status in ('pending', 'processing')
@@ -143,7 +143,7 @@ begin
     end loop;
 
     perform app.maintain_webhooks(v_now);
-    -- Last, because it locks rows for which the answers to writes wait.
+    -- Last, because it locks rows that responses to writes wait for.
     perform app.prune_recent_writes(v_now);
     perform pg_notify('batch_lookups_ready', '');
     return json_build_object('skipped', false, 'expired_leases', v_expired, 'closed_jobs', v_closed, 'pruned', v_pruned);
@@ -163,7 +163,7 @@ $$;
 
 comment on function api.run_maintenance() is 'app.run_maintenance for workers: they call it when pg_cron has not for two minutes.';
 
--- Maintains one organization. A row that is locked for over 20 ms is skipped until the next run, because rows of others are locked
+-- Maintains one organization. A row that is locked for over 20 ms is skipped until the next run, because rows of others stay locked
 -- meanwhile.
 create or replace function app.maintain_queue(p_organization_id uuid, p_now timestamptz, out expired integer, out closed integer)
 language plpgsql volatile
@@ -176,8 +176,8 @@ begin
 end;
 $$;
 
--- Closes open jobs without an open item: sets their counters to what the items say. It looks at up to p_limit jobs, any of them, that neither
--- have an item to claim nor one in flight, and counts the items of ten at most.
+-- Closes open jobs without an open item: sets their counters according to the items. It examines up to p_limit jobs without an item to
+-- claim or in flight, in no particular order, and counts the items of at most ten.
 create or replace function app.close_orphaned_jobs(p_organization_id uuid, p_now timestamptz, p_limit integer default 100) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -225,8 +225,8 @@ begin
 end;
 $$;
 
--- An extension is what pg_extension lists, with its schema. A schema of that name alone may be anybody's, with functions and triggers of
--- theirs that would run as our owner.
+-- An extension is what pg_extension lists, with its schema. A schema with the same name may belong to anybody, with functions and triggers
+-- that would run with our owner's rights.
 create or replace function app.has_extension(p_extension text, p_schema text) returns boolean
 language sql stable
 return exists (
@@ -240,7 +240,7 @@ return exists (
                         where d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass and d.objid = n.oid
                           and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and d.refobjid = e.oid and d.deptype = 'e')));
 
--- pg_cron keeps a row of every run for ever: of our own jobs we need those of a day.
+-- pg_cron keeps a row for every run forever: for our own jobs, a day is enough.
 create or replace function app.prune_cron_history() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -257,7 +257,7 @@ begin
 end;
 $$;
 
--- Schedules maintenance, by name, if pg_cron is available: in the one database that it serves. Only a superuser may ask which one that is.
+-- Schedules maintenance, by name, if pg_cron is available, in the one database that it serves. Only a superuser may ask which one that is.
 do $$
 begin
     if not exists (select from pg_extension where extname = 'pg_cron')

@@ -33,7 +33,8 @@ begin
 end;
 $$;
 
--- Run by the schedule. It sends nothing if there is no work, and does not wait for the response. A call during a run starts no second one.
+-- Run by the schedule. It sends nothing if there is no work, and does not wait for the response. A call during a run does not start a
+-- second one.
 create or replace function app.call_worker() returns bigint
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
 -- Chapter 92, invariants: statements that are true at any time. All functions are stable: they see the database as of the start of the
--- query, also while workers run. Of a cluster, that is true at the node alone that has the rows.
+-- query, even while workers run. On a cluster, that holds only at the node that has the rows.
 
 -- Compares a job with its items, its report and the report's sites. The full join never becomes a nested loop, whatever the statistics say.
 create or replace function app.job_violations(p_organization_id uuid, p_job public.batch_lookup_jobs)
@@ -154,7 +154,7 @@ begin
 end;
 $$;
 
--- Of some organizations those that have something to check, which most have not. It asks for all of them at once.
+-- Those of some organizations that have something to check, which most have not; asks for all of them at once.
 create or replace function app.organizations_to_check(p_organization_ids uuid[], p_updated_since timestamptz) returns uuid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off
@@ -178,8 +178,8 @@ begin
 end;
 $$;
 
--- Of the jobs that were updated since then, which are open, or ended since, or were cancelled shortly before with lookups in flight; it looks at
--- no further job after p_until.
+-- Checks the jobs updated since then that are open, or have ended since, or were cancelled shortly before with lookups in flight; stops
+-- after p_until.
 create or replace function app.find_violations_here(p_organization_ids uuid[], p_updated_since timestamptz, p_until timestamptz)
 returns table (organization_id uuid, job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable
@@ -216,7 +216,8 @@ begin
 end;
 $$;
 
--- The same, wherever the rows of the organizations are. Each statement of a check that is made from elsewhere would see another moment.
+-- The same, wherever the rows of the organizations are. The check runs where the rows are, because remotely each of its statements would
+-- see another snapshot.
 create or replace function app.find_violations(p_organization_ids uuid[], p_updated_since timestamptz, p_until timestamptz)
 returns table (organization_id uuid, job_id uuid, item_id uuid, rule text, details text)
 language plpgsql stable
@@ -264,8 +265,8 @@ $$;
 comment on function api.check_invariants(timestamptz) is
 'Violated invariants: no rows when the database is consistent, also while workers run. Counts every item and site of the jobs updated since p_updated_since (default: of all jobs). For a schedule: select * from api.check_invariants(now() - interval ''10 minutes'').';
 
--- Of run_maintenance, every ten minutes: checks the jobs that were updated since, for five seconds at most, of the organizations where anything
--- was counted since and of some others in turn. What is violated is counted until it is repaired, and all are checked meanwhile.
+-- For run_maintenance, every ten minutes: checks the jobs updated since the last time, for at most five seconds, for organizations with
+-- activity since then and some others in turn. Violations are counted until they are repaired; meanwhile, all organizations are checked.
 create or replace function app.count_violations(p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

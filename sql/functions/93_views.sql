@@ -1,6 +1,6 @@
 -- Chapter 93, views: what members, dashboards and operators may select from.
 
--- A view is replaced only where it differs: that waits for everybody who reads it, and lets nobody read it meanwhile.
+-- Replaces a view only if it differs: that waits for everybody who reads it, and blocks readers meanwhile.
 create or replace function app.replace_view(p_view text, p_query text, p_options text default 'security_invoker = true') returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set client_min_messages = warning
@@ -239,8 +239,8 @@ comment on column api.report_programs.eligible_combinations is 'Combinations of 
 comment on column api.report_programs.created_at is 'When the lookup of the site was completed.';
 grant select on api.report_programs to authenticated, service_role;
 
--- What PostgREST embeds, such as reports?select=name,report_programs(program_name,total_incentive). Foreign keys would say the same, and have
--- every site and program that is recorded checked.
+-- What PostgREST embeds, such as reports?select=name,report_programs(program_name,total_incentive). Foreign keys would do the same, but
+-- would have to be checked for every recorded site and program.
 create or replace function api.jobs(p_report api.reports) returns setof api.jobs
 language sql stable rows 1
 as $$
@@ -341,7 +341,7 @@ comment on column api.audit_events.details is 'Further facts, never a secret.';
 comment on column api.audit_events.created_at is 'When it happened.';
 grant select on api.audit_events to authenticated, service_role;
 
--- Uses none of our functions: those would need the caller's privileges, tables don't. Where there are several nodes, a function asks them.
+-- Uses none of our functions: those would require the caller's privileges, unlike tables. On several nodes, a function asks them.
 select app.replace_view('queue_health', replace($view$
 with here as materialized (
        select s.lookups_per_second, s.max_in_flight, u.concurrency_limit, u.unavailable_since, u.consecutive_failures, u.paused_until, u.probe_at,
@@ -357,7 +357,7 @@ with here as materialized (
         union
        select organization_id from app.queue_wakeups where ready_at <= statement_timestamp()
 ), jobs as materialized (
-       -- However many items there are, none is read: those of a job that have not ended are in flight, or still to be claimed, or wait.
+       -- Reads no items, however many there are: the open ones of a job are in flight, or still to be claimed, or waiting.
        select j.organization_id, j.created_at, j.total_items - j.processed_items - coalesce(l.items, 0) as items,
               q.end_position - q.next_position as queued, o.id is not null as has_limit,
               b.held_position is not null as is_held, b.sample - b.lookups as sample
@@ -368,7 +368,7 @@ with here as materialized (
          left join leases l on l.organization_id = j.organization_id and l.job_id = j.id
         where j.status in ('pending', 'processing')
 ), q as materialized (
-       -- An organization whose month is spent is not on the ready list before the next one.
+       -- An organization whose month is used up is not on the ready list before the next one.
        select count(*) as open_jobs, min(n.created_at) as oldest,
               sum(n.new) filter (where not n.has_limit or r.organization_id is not null) as ready,
               sum(n.new) filter (where n.has_limit and r.organization_id is null)        as too_many,
@@ -407,11 +407,11 @@ select q.open_jobs                                                              
                 select a.pid, a.xact_start as since, a.usename, a.application_name, a.state, left(a.query, 200) as query
                   from pg_stat_activity a
                  where a.datname = current_database() and a.pid <> pg_backend_pid() and (a.xact_start is null or a.xact_start < statement_timestamp() - interval '1 second')
-                   -- To end one that waits for a synchronous standby helps nobody: it is committed.
+                   -- Terminating one that waits for a synchronous standby does not help: it is already committed.
                    and a.wait_event is distinct from 'SyncRep'
                    and a.pid in (select held.pid from held)
                  union all
-                -- It has no process: its locks are those of whoever holds its transaction id.
+                -- It has no process: its locks are those held by its transaction id.
                 select null, p.prepared, p.owner, '', 'prepared', format('prepare transaction %L', p.gid)
                   from pg_prepared_xacts p
                  where p.database = current_database() and p.prepared < statement_timestamp() - interval '1 second'

@@ -1,4 +1,4 @@
--- Chapter 94, cluster: the functions on several nodes, and whether everything is where it belongs.
+-- Chapter 94, cluster: functions on several nodes, and whether everything is where it belongs.
 
 -- A function of one organization runs at the node that has its rows, wherever it is called: the call is one command to that node.
 create or replace function app.delegate_functions() returns void
@@ -15,7 +15,7 @@ begin
 end;
 $$;
 
--- The rows of a distributed table that this node has, as what can stand after FROM. It names the shards, so that nobody else is asked.
+-- The rows of a distributed table at this node, as a FROM item. It names the shards, so that no other node is queried.
 create or replace function app.rows_here(p_table regclass) returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -33,7 +33,7 @@ begin
 end;
 $$;
 
--- Those of some organizations whose rows this node has.
+-- Those of the given organizations whose rows are at this node.
 create or replace function app.organizations_here(p_organization_ids uuid[]) returns uuid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -51,7 +51,7 @@ begin
 end;
 $$;
 
--- A ready list of the organizations whose rows this node has: that of lookups or that of webhooks, which are made alike.
+-- A ready list of the organizations at this node, for lookups or webhooks, whose tables have the same form.
 create or replace function app.find_ready_here(
     p_queue regclass, p_wakeups regclass, p_limit integer, p_except uuid[], p_now timestamptz, out organization_ids uuid[], out next_ready_at timestamptz
 )
@@ -77,7 +77,7 @@ begin
 end;
 $$;
 
--- Policies at other nodes do not see the claims that a session has at this one, and would show no rows. An error is better.
+-- Policies at other nodes do not see the claims of a session here, and would show no rows. An error is better.
 create or replace function app.close_tables_to_members() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -98,7 +98,7 @@ begin
 end;
 $$;
 
--- Tables that are not what app.distribution() says, and functions that run elsewhere than at the node of their organization.
+-- Tables that are not what app.distribution() says, and functions that do not run at the node of their organization.
 create or replace function app.misplaced_objects() returns table (object text, problem text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -135,8 +135,8 @@ begin
 end;
 $$;
 
--- What every node has for itself, with a fingerprint: its local tables, and the functions and views of app and api. A view of local tables is
--- where it was made, which is the coordinator. A body in standard SQL is not compared: a node may write the same one otherwise.
+-- The objects of a node, with a fingerprint: its local tables, and the functions and views of app and api. A view of local tables exists
+-- only where it was created, at the coordinator. Bodies in standard SQL are not compared: nodes may deparse them differently.
 create or replace function app.node_objects() returns text
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,7 +1,6 @@
--- Chapter 94, plans: what earlier releases had of the functions above is dropped, and what the others set for their plans.
+-- Chapter 94, plans: drops former overloads of the functions above, and sets how functions are planned on a cluster.
 
--- An earlier release may have had a function with other arguments under the name of one that this release has laid down: of two that fit a
--- call, PostgreSQL takes neither.
+-- An earlier release may have had a function of the same name with other arguments: a call that matches both would be ambiguous.
 do $$
 declare
     v_function regprocedure;
@@ -22,8 +21,8 @@ begin
 end;
 $$;
 
--- What Citus keeps of a plan it makes anew for each call all the same, and never frees, so that a connection grows with each; and it refuses some
--- generic plans. So functions that name a distributed table are planned for each call. The others keep what they set.
+-- Citus replans each call anyway, never frees the plans that it caches, so that connections grow, and refuses some generic plans. So
+-- functions that name a distributed table are planned for each call. The others keep their settings.
 create or replace function app.plan_each_call() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -16,13 +16,13 @@ begin
             400, 'invalid_table', 'p_table must be the name of a table or view',
             'Such as ''sites'', after create temp table sites (like api.sites).');
     end if;
-    -- One of text is a column like those of files, with the first line or the whole address.
+    -- A text column is like those of files, with the first line or the whole address.
     if exists (select from pg_attribute a join pg_type t on t.oid = a.atttypid
                 where a.attrelid = p_table and a.attnum > 0 and a.attname = 'address' and t.typcategory <> 'S') then
         v_names := array_remove(v_names, 'address');
         v_address := array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'];
     end if;
-    -- One row more than allowed, so that too many rows are noticed. With t alone, a column named t would be read in place of the row.
+    -- One row more than allowed, so that too many rows are noticed. With only t, a column named t would be read in place of the row.
     execute format('select jsonb_agg(to_jsonb(t.*)) from (select * from %s limit 10001) t', p_table) into v_rows;
     select jsonb_build_array(to_jsonb(v_names || v_address)) || coalesce(jsonb_agg(
                (select jsonb_agg(coalesce(nullif(r.site -> c.name, 'null'), '""') order by c.n) from unnest(v_names) with ordinality c (name, n))
@@ -92,13 +92,14 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    -- Where a statement has a time limit, such as the eight seconds of Supabase, there is an answer a second before it.
+    -- If statements have a time limit, such as the eight seconds of Supabase, return a second before it.
     v_limit interval    := nullif(current_setting('statement_timeout'), '0')::interval;
     v_until timestamptz := least(clock_timestamp() + p_timeout, statement_timestamp() + greatest(v_limit - interval '1 second', v_limit / 2));
     v_pause double precision := 0.02;
     v_seen  integer;
     v_job   api.jobs;
-    -- Whether the batch may be one of this transaction. On a cluster, one that has written at other nodes may have no number here.
+    -- Whether the batch may have been created in this transaction. On a cluster, a transaction that has written at other nodes may have no
+    -- id here.
     v_own   boolean     := pg_current_xact_id_if_assigned() is not null or to_regclass('pg_catalog.pg_dist_partition') is not null;
     v_state text;
 begin
@@ -107,7 +108,7 @@ begin
             400, 'unsupported_isolation_level', 'Waiting needs the isolation level read committed',
             'Call it outside a transaction, or in one that is read committed.');
     end if;
-    -- The indexes begin with the organization, so it is looked for once: by the id alone, each turn would go through the batches of all.
+    -- The indexes begin with the organization, so look it up once: by the id alone, each iteration would scan the batches of all.
     if p_organization_id is null then
         select organization_id into p_organization_id from api.jobs where id = p_job_id;
     end if;
@@ -116,8 +117,8 @@ begin
         if not found then
             perform app.refuse(404, 'job_not_found', 'Batch job not found', 'select organization_id, id, name from api.jobs lists them.');
         end if;
-        -- A row that can be seen although its transaction is under way is our own. Its node says so: each numbers transactions by itself, and
-        -- the number of a row lacks the upper half.
+        -- A row that is visible although its transaction is in progress is our own. Ask its node: each numbers transactions independently,
+        -- and the number in a row lacks the upper half.
         if v_job.completed_at is null and clock_timestamp() < v_until and v_own then
             v_own := false;
             select pg_xact_status((x.now - (x.now - j.xmin::text::bigint & 4294967295))::text::xid8) into v_state

@@ -1,6 +1,6 @@
 -- Chapter 95, access: what operators and the shell may call, and who may read which rows.
 
--- Functions that are new are for everybody at first.
+-- PUBLIC may execute new functions by default.
 do $$
 declare
     v_function record;
@@ -19,8 +19,8 @@ begin
 end;
 $$;
 
--- Members read the rows of their organization, service_role and dashboards read all, and only functions write. A policy is total: it reads only the
--- claims and cannot fail. Only policies that differ are replaced, because that locks the table exclusively.
+-- Members read the rows of their organization, service_role and dashboards read all, and only functions write. A policy is total: it reads
+-- only the claims and cannot fail. Only policies that differ are replaced, because that locks the table exclusively.
 do $$
 declare
     v_table  regclass;
@@ -36,7 +36,7 @@ begin
     loop
         execute format('revoke all on %s from public, anon, authenticated, service_role, batch_lookups_readonly', v_table);
         execute format('grant select on %s to service_role', v_table);
-        -- The name of a worker has its host's and its process's: members see of leases what api.items shows.
+        -- A worker's name contains its host and process: members see only what api.items shows of leases.
         execute format('grant select%s on %s to authenticated',
                        case v_table when 'public.lookup_leases'::regclass then ' (organization_id, job_id, positions, expires_at)' end, v_table);
         if not (select relrowsecurity from pg_class where oid = v_table) then
@@ -61,7 +61,7 @@ begin
 end;
 $$;
 
--- Dashboards select from the views alone. Those that run with the rights of the reader need the columns that they show, and no others.
+-- Dashboards select only from views. Views that run with the reader's rights need the columns that they show, and no others.
 do $$
 declare
     v_table record;
@@ -97,10 +97,10 @@ begin
 end;
 $$;
 
--- Only the functions use sequences.
+-- Only functions use sequences.
 revoke all on sequence public.applications_id_seq, app.customers_id_seq from public, anon, authenticated, service_role;
 
--- Realtime may send jobs and reports, never items.
+-- Realtime may publish jobs and reports, never items.
 do $$
 declare
     v_table text;
@@ -117,7 +117,7 @@ begin
 end;
 $$;
 
--- The default privileges that chapter 05 took away.
+-- Restores the default privileges that chapter 05 revoked.
 do $$
 begin
     execute current_setting('batch_lookups.default_privileges');

@@ -1,4 +1,4 @@
--- Chapter 22, audit: who made, changed, revoked or linked what.
+-- Chapter 22, audit: who created, changed, revoked or linked what.
 
 create table app.audit_events (
     organization_id uuid        not null,

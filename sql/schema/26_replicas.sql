@@ -1,4 +1,4 @@
--- Chapter 26, replicas: what an organization has written lately, which a replica must have before it answers that organization.
+-- Chapter 26, replicas: what an organization has recently written, which a replica must have before it serves that organization.
 
 create unlogged table app.recent_writes (
     organization_id uuid        not null,

@@ -1,7 +1,7 @@
 -- Chapter 30, catalogue: devices, utilities and the programs that pay for them. Small tables shared by all organizations, filled by
--- api.import_catalogue. A catalogue is a set of rows imported together, such as the starter catalogue; what a later import of the
--- same catalogue no longer has is retired, never another's. Retired devices can still be looked up; retired utilities and programs
--- no longer count.
+-- api.import_catalogue. A catalogue is a set of rows imported together, such as the starter catalogue; rows that a later import of the same
+-- catalogue lacks are retired, never those of another. Retired devices can still be looked up; retired utilities and programs no longer
+-- count.
 
 create table app.device_categories (
     key          text        not null,

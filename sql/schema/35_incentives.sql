@@ -1,4 +1,4 @@
--- Chapter 35, incentives: the customers that lookups were made for, and the result of one.
+-- Chapter 35, incentives: the customers that lookups were made for, and the result of each.
 
 create table app.customers (
     organization_id uuid        not null,

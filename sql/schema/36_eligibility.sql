@@ -1,4 +1,4 @@
--- Chapter 36, eligibility: what each tier of a program gives.
+-- Chapter 36, eligibility: what each tier of a program pays.
 
 create type app.judged_tier as (
     program_id     text,

@@ -1,4 +1,4 @@
--- Chapter 42, idempotency: requests that may be repeated without doing anything twice.
+-- Chapter 42, idempotency: requests that can be repeated without taking effect twice.
 
 create table app.idempotency_keys (
     organization_id uuid        not null,

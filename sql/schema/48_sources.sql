@@ -1,4 +1,4 @@
--- Chapter 48, sources: what an upload had of its own beside our fields, to be given back with the results.
+-- Chapter 48, sources: the columns or metadata of an upload that are not ours, to be returned with the results.
 
 create table public.lookup_job_columns (
     organization_id uuid   not null,

@@ -1,4 +1,4 @@
--- Chapter 49, drafts: files that wait to be repaired and started. The rows stay as they were sent; what is edited lies beside them.
+-- Chapter 49, drafts: files that wait to be repaired and started. The rows stay as uploaded; edits are stored beside them.
 
 create table public.lookup_uploads (
     organization_id uuid        not null,

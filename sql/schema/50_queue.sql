@@ -1,4 +1,4 @@
--- Chapter 50, the queue: which organizations have work, and how far the claims of a job have come.
+-- Chapter 50, the queue: which organizations have work, and how far each job has been claimed.
 
 create table app.organization_queue_state (
     organization_id uuid        not null,

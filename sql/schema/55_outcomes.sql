@@ -1,4 +1,4 @@
--- Chapter 55, outcomes: what an answer means.
+-- Chapter 55, outcomes: what a response means.
 
 create table app.retry_policy (
     outcome       text not null,

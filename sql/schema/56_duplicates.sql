@@ -1,4 +1,4 @@
--- Chapter 56, duplicates: results that are known already.
+-- Chapter 56, duplicates: results that are already known.
 
 create table app.known_jobs (
     organization_id uuid    not null,

@@ -1,4 +1,4 @@
--- Chapter 57, work history: how much was looked up, sent and paused, counted by the database itself.
+-- Chapter 57, work history: how many lookups, webhooks and pauses there were, counted by the database itself.
 
 create table app.work_minutes (
     organization_id uuid             not null,

@@ -1,4 +1,4 @@
--- Chapter 58, attempts: the story of an item, as far as it is more than one success.
+-- Chapter 58, attempts: the history of an item, unless it is a single success.
 
 create table public.lookup_attempts (
     organization_id uuid        not null,

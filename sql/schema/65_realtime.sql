@@ -1,4 +1,4 @@
--- Chapter 65, Realtime: what is remembered of deleted rows.
+-- Chapter 65, Realtime: a record of deleted rows.
 
 create table app.deleted_rows (
     organization_id uuid        not null,

@@ -1,4 +1,4 @@
--- Chapter 69, names: by which parts of its name a job is found.
+-- Chapter 69, names: the parts of a job's name by which it is found.
 
 create table app.job_names (
     organization_id uuid     not null,

@@ -1,4 +1,4 @@
--- Chapter 80, webhooks: where an organization wants to hear of what ended, and what it was sent.
+-- Chapter 80, webhooks: where an organization receives events, and what was sent.
 
 create table app.webhook_configs (
     organization_id uuid        not null,

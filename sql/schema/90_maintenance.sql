@@ -1,4 +1,4 @@
--- Chapter 90, maintenance: what is put right and cleared away every minute.
+-- Chapter 90, maintenance: what is repaired and pruned every minute.
 
 create table app.maintenance_state (
     singleton boolean     not null default true,
