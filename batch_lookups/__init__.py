@@ -7,7 +7,7 @@
         for job in client.watch(created["job_id"]):
             print(job["processed_items"], "of", job["total_items"])
 
-Nothing is imported before it is used: the command has to start at once.
+Nothing is imported before it is used, so that the command starts fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sends requests, and reads answers into memory, up to a bound: a server may send without end, or send little that decodes to much."""
+"""Sends requests, and reads bounded responses into memory: a server may send without end, or send little that decodes to much."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import httpx
 
 from batch_lookups.errors import BatchLookupsError
 
-# Of an answer, decoded, or of one record of results. The largest of the service's, files of full batches, have some tens of MB.
+# The limit of a decoded response, or of one record of results. The service's largest, files of full batches, have some tens of MB.
 MAX_BYTES = 256 * 1024 * 1024
-# They say how the body was sent; what is kept of it is decoded.
+# These headers say how the body was sent; what is kept of it is decoded.
 _TRANSFER_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 
 
 @contextmanager
 def using_environment() -> Iterator[None]:
-    """What httpx raises of proxies and certificates that it cannot use, while a client is made, becomes a BatchLookupsError."""
+    """Turns httpx's errors about unusable proxies and certificates, raised when a client is created, into BatchLookupsError."""
     try:
         yield
     except BatchLookupsError:
@@ -48,13 +48,13 @@ class _Body:
 
 
 def send(http: httpx.Client, request: httpx.Request) -> httpx.Response:
-    """The whole answer. Raises BatchLookupsError where it is too long, and what httpx raises."""
+    """The whole response. Raises BatchLookupsError if it is too long, and httpx's errors."""
     with closing(http.send(request, stream=True)) as response:
         return read(response)
 
 
 def read(response: httpx.Response) -> httpx.Response:
-    """The whole answer; its headers have arrived."""
+    """The whole response; its headers have arrived."""
     body = _Body(response)
     for piece in response.iter_bytes():
         body.add(piece)
@@ -74,6 +74,6 @@ async def read_async(response: httpx.Response) -> httpx.Response:
 
 
 def require_bounded(length: int) -> None:
-    """Raises BatchLookupsError where a body, or a record, is too long to be kept in memory."""
+    """Raises BatchLookupsError if a body, or a record, is too long to be kept in memory."""
     if length > MAX_BYTES:
         raise BatchLookupsError(f"The answer is longer than {MAX_BYTES // 1024**2} MB, more than Batch Lookups ever sends")

@@ -1,4 +1,4 @@
-"""Every route that the client knows: how it is asked, and what comes back."""
+"""Every route that the client knows: its request, and its response."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from batch_lookups.types import (
 T = TypeVar("T")
 Param = str | int | bool | Sequence[str] | None
 
-# The service recognizes files by what is in them; lines of JSON may be a single one, which looks like JSON.
+# The service recognizes files by their content; NDJSON may be a single line, which looks like JSON.
 ANY_FILE, NDJSON = "application/octet-stream", "application/x-ndjson"
-# What it answers.
+# What it responds.
 JSON, CSV, HTML = "application/json", "text/csv", "text/html"
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """A request, and how to read its answer, of the `media_type`. `repeatable`: it may be carried out twice without harm.
+    """A request, and how to read its response, of the `media_type`. `repeatable`: it may be carried out twice without harm.
 
-    `gone`: the code of the error that a repetition gets where the first attempt was carried out and its answer lost, and that answer.
+    `gone`: the error code of a repetition after the first attempt was carried out and its response lost, and that response.
     """
 
     method: str
@@ -79,8 +79,8 @@ class Call(Generic[T]):
 
 @contextmanager
 def refusing_what_cannot_be_sent() -> Iterator[None]:
-    """Raises InvalidArgumentError for a text with bytes of another encoding, as words of a command and names of files may have them, and
-    for a number that JSON has not, such as infinity.
+    """Raises InvalidArgumentError for a text with undecodable bytes, as arguments of a command and file names may have, and
+    for a number that JSON lacks, such as infinity.
     """
     try:
         yield
@@ -109,10 +109,10 @@ def path_of(*parts: str) -> str:
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How a batch is called and how its file is read: `columns` gives fields the names or numbers of their columns, the others are for what
-    rows do not say; `{line}` in `reference_id` stands for the row's line. By its `labels` the job is found again. `skip_invalid`: invalid
-    items are left out, where otherwise nothing would be stored. `reuse_max_age_days`: sites with a result that is not older are given it.
-    `sample`: so many sites first. `max_lookups`: no more lookups than these; what remains fails, or waits, as `when_limit_reached` says.
+    """The name of a batch and how its file is read: `columns` maps fields to the names or numbers of columns, the others are defaults
+    for missing values; `{line}` in `reference_id` stands for the row's line. The job can be found by its `labels`. `skip_invalid`: invalid
+    items are skipped; otherwise, nothing would be stored. `reuse_max_age_days`: sites with a result that is not older get it.
+    `sample`: this many sites first. `max_lookups`: at most this many lookups; the rest fails, or waits, as `when_limit_reached` says.
     """
 
     name: str | None = None
@@ -147,7 +147,7 @@ class FileOptions:
 
 
 def _content_of(file: bytes) -> bytes:
-    # Of a text, which is mostly a file's name, the service would say that it lacks columns.
+    # If a text, usually a file name, were sent, the service would report missing columns.
     if not isinstance(file, bytes):
         raise TypeError(f"file must be the bytes of a file, such as Path('sites.csv').read_bytes(), not {type(file).__name__}")
     return file
@@ -166,9 +166,9 @@ def check_batch(file: bytes, options: FileOptions | None = None, *, media_type: 
 def create_batch(
     file: bytes, options: FileOptions | None = None, *, media_type: str = ANY_FILE, idempotency_key: str | None = None
 ) -> Call[CreatedBatch]:
-    """Stores a batch, of any file that the service reads; its lookups start at once.
+    """Stores a batch, from any file that the service reads; its lookups start immediately.
 
-    With the `idempotency_key` of a batch of the last seven days: that batch again, and no other one.
+    With the `idempotency_key` of a batch of the last seven days: returns that batch, and creates none.
     """
     headers = {"Content-Type": media_type, "Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     params = (options or FileOptions()).params()
@@ -201,7 +201,7 @@ def get_job(job_id: str) -> Call[Job]:
 
 
 def changed_job(job_id: str, etag: str | None, wait: int) -> Call[tuple[Job | None, str]]:
-    """The job once it differs from what has the `etag`, with its own; None where it has not changed within `wait` seconds (0 to 60)."""
+    """The job once its ETag differs from `etag`, with the new ETag; None if it has not changed within `wait` seconds (0 to 60)."""
     headers = {"If-None-Match": etag} if etag else {}
     return Call("GET", path_of("batch-lookups", job_id), _changed, params={"wait": wait if etag else None}, headers=headers)
 
@@ -216,7 +216,7 @@ def cancel_job(job_id: str) -> Call[dict[str, Any]]:
 
 
 def continue_job(job_id: str, *, max_lookups: int | None = None) -> Call[Job]:
-    """Goes on with a job after its sample, or with a greater limit of lookups."""
+    """Continues a job after its sample, or with a higher limit of lookups."""
     return Call("POST", path_of("batch-lookups", job_id, "continue"), params={"max_lookups": max_lookups})
 
 
@@ -228,7 +228,7 @@ def get_usage(
 
 
 def delete_job(job_id: str, *, include_report: bool = False) -> Call[dict[str, Any]]:
-    """Deletes an ended job with its items; its report too, if asked."""
+    """Deletes an ended job with its items; its report too, if requested."""
     return Call(
         "DELETE",
         path_of("batch-lookups", job_id),
@@ -240,7 +240,7 @@ def delete_job(job_id: str, *, include_report: bool = False) -> Call[dict[str, A
 def retry_job(job_id: str, *, error_code: str | None = None, idempotency_key: str | None = None) -> Call[CreatedBatch]:
     """The failed items of an ended job, or those with this error code, as a new job.
 
-    With the `idempotency_key` of a retry of the last seven days: its job again, and no other one.
+    With the `idempotency_key` of a retry of the last seven days: returns its job, and creates none.
     """
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
     path = path_of("batch-lookups", job_id, "retry")
@@ -290,18 +290,18 @@ def diff_reports(
 
 
 def share_report(report_id: str, *, expires_in_days: int | None = None) -> Call[CreatedReportShare]:
-    """Makes a link to a report for people without a key; the answer is the only one that ever shows it."""
+    """Creates a link to a report for people without a key; only this response contains it."""
     body = {} if expires_in_days is None else {"expires_in_days": expires_in_days}
     return Call("POST", path_of("incentive-reports", report_id, "share"), json=body)
 
 
 def list_report_shares(report_id: str) -> Call[ReportShareList]:
-    """The links to a report that work, without their tokens."""
+    """The valid links to a report, without their tokens."""
     return Call("GET", path_of("incentive-reports", report_id, "share"))
 
 
 def revoke_report_share(report_id: str, share_id: str) -> Call[dict[str, Any]]:
-    """Ends a link to a report, at once."""
+    """Revokes a link to a report, immediately."""
     path = path_of("incentive-reports", report_id, "share", share_id)
     return Call("DELETE", path, gone=("share_not_found", {"message": "Link revoked successfully", "id": share_id}))
 
@@ -312,7 +312,7 @@ def list_devices(*, category: str | None = None) -> Call[DeviceList]:
 
 
 def get_me() -> Call[dict[str, Any]]:
-    """Whose the API key is, with its scopes and limits."""
+    """The owner of the API key, with its scopes and limits."""
     return Call("GET", "/me")
 
 
@@ -329,49 +329,49 @@ def create_key(
     expires_at: str | None = None,
     allowed_networks: Sequence[str] | None = None,
 ) -> Call[ApiKey]:
-    """Makes an API key; the answer is the only one that ever shows it."""
+    """Creates an API key; only this response contains it."""
     given = {"name": name, "mode": mode, "scopes": scopes, "expires_at": expires_at, "allowed_networks": allowed_networks}
     return Call("POST", "/api-keys", json={name: value for name, value in given.items() if value is not None})
 
 
 def list_keys(*, limit: int | None = None, cursor: str | None = None) -> Call[ApiKeyList]:
-    """A page of API keys, newest first, ended ones too."""
+    """A page of API keys, newest first, including ended ones."""
     return Call("GET", "/api-keys", params={"limit": limit, "cursor": cursor})
 
 
 def rotate_key(api_key_id: str, *, grace_seconds: float | None = None) -> Call[ApiKey]:
-    """Makes a key like this one, which works on for the grace period (a day unless told)."""
+    """Creates a key like this one, which keeps working for the grace period (default: a day)."""
     return Call("POST", path_of("api-keys", api_key_id, "rotate"), json={} if grace_seconds is None else {"grace_seconds": grace_seconds})
 
 
 def revoke_key(api_key_id: str) -> Call[ApiKey]:
-    """Ends a key, at once."""
+    """Revokes a key, immediately."""
     return Call("DELETE", path_of("api-keys", api_key_id))
 
 
 def get_webhook_config() -> Call[WebhookConfig]:
-    """Where webhooks go; `url` is None where none are sent."""
+    """Where webhooks are sent; `url` is None if they are not set up."""
     return Call("GET", "/webhook-config")
 
 
 def set_webhook_config(changes: Mapping[str, Any]) -> Call[WebhookConfig]:
-    """Sets `url`, `events`, `field_names`, `bundle_items`, `enabled`; what is not named stays. The first time with the signing secret."""
-    # Carried out twice, the first answer alone would have the secret.
+    """Sets `url`, `events`, `field_names`, `bundle_items`, `enabled`; others stay. The first time, the signing secret is returned."""
+    # If this were repeated, only the lost first response would have the secret.
     return Call("PUT", "/webhook-config", json=dict(changes), repeatable=False)
 
 
 def delete_webhook_config() -> Call[dict[str, Any]]:
-    """Ends webhooks; what is pending is not sent."""
+    """Stops webhooks; pending ones are not sent."""
     return Call("DELETE", "/webhook-config", gone=("webhook_config_not_found", {"message": "Webhook config deleted"}))
 
 
 def send_test_webhook() -> Call[dict[str, Any]]:
-    """Sends a `webhook.test` now, and answers what came of it."""
+    """Sends a `webhook.test` now, and returns the result."""
     return Call("POST", "/webhook-config/test")
 
 
 def rotate_webhook_secret(*, overlap_seconds: float | None = None) -> Call[WebhookConfig]:
-    """Makes a new signing secret; the one before it signs along for the overlap (a day unless told)."""
+    """Creates a new signing secret; the previous one also signs for the overlap (default: a day)."""
     return Call("POST", "/webhook-config/rotate-secret", json={} if overlap_seconds is None else {"overlap_seconds": overlap_seconds})
 
 
@@ -399,5 +399,5 @@ def resend_webhook_delivery(delivery_id: str) -> Call[WebhookDelivery]:
 
 
 def recover_webhook_deliveries(since: str) -> Call[dict[str, Any]]:
-    """Sends again all that failed since a time (RFC 3339): {recovered, since}."""
+    """Resends everything that failed since a time (RFC 3339): {recovered, since}."""
     return Call("POST", "/webhook-deliveries/recover", json={"since": since}, repeatable=True)

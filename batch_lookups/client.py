@@ -1,4 +1,4 @@
-"""The service, called from Python: `Client`, and the same for asyncio, `AsyncClient`."""
+"""The service for Python: `Client`, and the same for asyncio, `AsyncClient`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from batch_lookups.types import Item, Job
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Whoever watches a job hears of it at least so often.
+# A watched job is reported at least this often.
 WAIT_SECONDS = 10
 TIMEOUT = httpx.Timeout(90, connect=10)
-# Whoever watches a job has a connection of its own nearly all the time, and must not make other calls wait for one.
+# Watching a job occupies a connection nearly all the time, and must not make other calls wait for one.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 USER_AGENT = f"batch-lookups/{__version__} httpx/{httpx.__version__}"
 
 
 class Method(Generic[P, T]):
-    """A call as a method of both clients: of `Client` it answers the result, of `AsyncClient` it is awaited."""
+    """A call as a method of both clients: `Client` returns the result, `AsyncClient` awaits it."""
 
     def __init__(self, call: Callable[P, calls.Call[T]]) -> None:
         self._call = call
@@ -92,9 +92,9 @@ class _Methods:
 
 
 class Client(_Methods):
-    """A client with an API key. `retry_seconds`: how long a request is tried again while the service is busy or out of reach.
+    """A client with an API key. `retry_seconds`: how long a request is retried while the service is busy or unreachable.
 
-    Methods raise ApiError for an answer other than success, UnavailableError for none, InvalidArgumentError before anything is sent.
+    Methods raise ApiError for an unsuccessful response, UnavailableError for none, InvalidArgumentError before anything is sent.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Client(_Methods):
         self._http.close()
 
     def send(self, call: calls.Call[T]) -> T:
-        """The answer to a call of `batch_lookups.calls`."""
+        """The result of a call of `batch_lookups.calls`."""
         attempts = Attempts(self._retry_seconds, repeatable=call.may_repeat)
         while True:
             try:
@@ -139,9 +139,9 @@ class Client(_Methods):
             time.sleep(retry.delay)
 
     def watch(self, job_id: str) -> Generator[Job, None, None]:
-        """The job now and after every change, at least every ten seconds, up to its end.
+        """The job now and after every change, at least every ten seconds, until it ends.
 
-        One that waits, after its sample or at a limit, has no end before somebody continues or cancels it: `waiting_for` says so.
+        A job that waits, after its sample or at a limit, does not end until it is continued or cancelled: `waiting_for` says so.
         """
         job, etag = self.send(calls.changed_job(job_id, None, 0))
         while job is not None:
@@ -165,10 +165,10 @@ class Client(_Methods):
         error_code: str | None = None,
         after: int | None = None,
     ) -> Generator[bytes, None, None]:
-        """The results of a job as records, each with its line end, as they are now; of CSV first the header.
+        """The current results of a job as records, each with its line end; for CSV first the header.
 
-        `after`: only the items behind this one, by its place from 0, without a header. A lost connection is made good: no record is missing
-        and none comes twice.
+        `after`: only the items after this position, from 0, without a header. A lost connection is resumed: no record is missing
+        or repeated.
         """
         download = _Download(job_id, results_format, status, error_code, after)
         attempts = Attempts(self._retry_seconds, repeatable=True)
@@ -217,7 +217,7 @@ class AsyncClient(_Methods):
         await self._http.aclose()
 
     async def send(self, call: calls.Call[T]) -> T:
-        """The answer to a call of `batch_lookups.calls`."""
+        """The result of a call of `batch_lookups.calls`."""
         attempts = Attempts(self._retry_seconds, repeatable=call.may_repeat)
         while True:
             try:
@@ -234,9 +234,9 @@ class AsyncClient(_Methods):
             await asyncio.sleep(retry.delay)
 
     async def watch(self, job_id: str) -> AsyncGenerator[Job, None]:
-        """The job now and after every change, at least every ten seconds, up to its end.
+        """The job now and after every change, at least every ten seconds, until it ends.
 
-        One that waits, after its sample or at a limit, has no end before somebody continues or cancels it: `waiting_for` says so.
+        A job that waits, after its sample or at a limit, does not end until it is continued or cancelled: `waiting_for` says so.
         """
         job, etag = await self.send(calls.changed_job(job_id, None, 0))
         while job is not None:
@@ -266,7 +266,7 @@ class AsyncClient(_Methods):
         error_code: str | None = None,
         after: int | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """The results of a job as records, as `Client.results` has them."""
+        """The results of a job as records, like those of `Client.results`."""
         download = _Download(job_id, results_format, status, error_code, after)
         attempts = Attempts(self._retry_seconds, repeatable=True)
         while True:
@@ -288,15 +288,15 @@ class AsyncClient(_Methods):
 
 
 def read(response: httpx.Response, call: calls.Call[T]) -> T:
-    """The answer to a call that succeeded. Raises BatchLookupsError where it is none of the service's."""
-    # One that says that nothing has changed has no content.
+    """Reads a successful response. Raises BatchLookupsError if it is not the service's."""
+    # A 304 has no content.
     if response.status_code != 304:
         require_ours(response, call.media_type)
     return call.read(response)
 
 
 class _Download:
-    """The results of a job, requested as often as it takes: each request goes on behind the last whole record."""
+    """The results of a job, in as many requests as it takes: each continues after the last whole record."""
 
     def __init__(self, job_id: str, results_format: ResultsFormat, status: str | None, error_code: str | None, after: int | None) -> None:
         self.path = calls.path_of("batch-lookups", job_id, "results")
@@ -310,12 +310,12 @@ class _Download:
     def begin(self) -> dict[str, str | int]:
         """The parameters of the next request."""
         self._splitter = RecordSplitter(self._format)
-        # Where nothing but the header was received, it comes again.
+        # If only the header was received, it comes again.
         self._skips_header = self._format == "csv" and self._after < 0 and not self._header_is_due
         return {"format": self._format, **self._filter, **({"after": self._after} if self._after >= 0 else {})}
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """The records that the piece completes. Raises BatchLookupsError for one that has no end."""
+        """The records that the piece completes. Raises BatchLookupsError for an endless one."""
         for record in self._splitter.feed(piece):
             if self._skips_header:
                 self._skips_header = False
@@ -329,14 +329,14 @@ class _Download:
         bodies.require_bounded(self._splitter.rest_length)
 
     def end(self, response: httpx.Response) -> None:
-        """Raises httpx.RemoteProtocolError where the last record is cut off: a proxy may tell no lost connection from an end."""
+        """Raises httpx.RemoteProtocolError if the last record is cut off: through a proxy, a lost connection may look like an end."""
         if self._splitter.rest_length:
             raise httpx.RemoteProtocolError("the last record is cut off", request=response.request)
 
     def attempts_after(self, error: httpx.RequestError, attempts: Attempts, seconds: float) -> Attempts:
-        """The attempts that are left: all of them, where something came. Raises UnavailableError where it cannot go on.
+        """The remaining attempts: all of them, if something was received. Raises UnavailableError if it cannot be resumed.
 
-        What a filter finds may have changed meanwhile, so that nobody knows which of it is still to come.
+        The matches of a filter may have changed meanwhile, so that it is unknown which ones are still to come.
         """
         if not self._has_progressed:
             return attempts
@@ -347,14 +347,14 @@ class _Download:
 
 
 def has_ended(job: Job) -> bool:
-    """Whether nothing about the job will change any more; a cancelled one still waits for what is in flight."""
+    """Whether nothing about the job will change any more; a cancelled one still waits for lookups in flight."""
     return job["processed_items"] == job["total_items"]
 
 
 def _address(url: str) -> httpx.URL:
     try:
         address = httpx.URL(url)
-        # As it is done when it is looked up, where the error would be none of httpx.
+        # Resolving it would do the same, but would not raise an error of httpx.
         address.raw_host.decode().encode("idna")
         return address
     except (httpx.InvalidURL, UnicodeError) as error:
@@ -363,7 +363,7 @@ def _address(url: str) -> httpx.URL:
 
 def _headers(api_key: str) -> dict[str, str]:
     key = api_key.strip()
-    # Told here, because what HTTP says of such a header holds the key, and would end up in a log.
+    # Checked here, because httpx's error about such a header contains the key, and would end up in a log.
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise InvalidArgumentError("The API key has characters that keys don't have")
     return {"x-api-key": key, "user-agent": USER_AGENT}

@@ -7,17 +7,17 @@ from typing import Any
 
 
 class BatchLookupsError(Exception):
-    """Whatever goes wrong between the client and the service."""
+    """Anything that goes wrong between the client and the service."""
 
 
 class InvalidArgumentError(BatchLookupsError, ValueError):
-    """What no request can be made of: an empty id, an API key that cannot be one. Nothing was sent."""
+    """Arguments that do not make a valid request: an empty id, something that cannot be an API key. Nothing was sent."""
 
 
 class UnavailableError(BatchLookupsError):
-    """The service could not be reached, or didn't answer in time, however often it was tried.
+    """The service could not be reached, or did not respond in time, despite retries.
 
-    `maybe_done`: the request may have been carried out, and was not repeated because a repetition could do it twice.
+    `maybe_done`: the request may have been carried out, and was not repeated lest it be carried out twice.
     """
 
     def __init__(self, message: str, *, maybe_done: bool = False) -> None:
@@ -26,9 +26,9 @@ class UnavailableError(BatchLookupsError):
 
 
 class ApiError(BatchLookupsError):
-    """An answer of the service other than success. `code` is stable, the message may be reworded; docs/errors.md lists the codes.
+    """An error response of the service. `code` is stable, the message may be reworded; docs/errors.md lists the codes.
 
-    `body` is the whole answer, with the further members that some codes have.
+    `body` is the whole response, with the further members that some codes have.
     """
 
     def __init__(self, status: int, body: Mapping[str, Any]) -> None:
@@ -40,5 +40,5 @@ class ApiError(BatchLookupsError):
         self.request_id = str(body.get("request_id") or "")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Another process gets what was raised in this one; without this, unpickling fails and brings its pool of processes down.
+        # Needed for pickling between processes; without this, unpickling fails and breaks a process pool.
         return type(self), (self.status, self.body)

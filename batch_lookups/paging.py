@@ -14,7 +14,7 @@ class ListPage(TypedDict):
 
 
 def pages(load: Callable[P, L], *arguments: P.args, **options: P.kwargs) -> Iterator[L]:
-    """The pages that `load` answers, which takes `cursor` and these arguments, each as it is asked for."""
+    """The pages of `load`, which takes `cursor` and these arguments, each loaded on demand."""
     load_page: Callable[..., L] = load
     cursor: str | None = None
     while True:

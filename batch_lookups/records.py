@@ -16,22 +16,22 @@ _OPEN = ("pending", "processing")
 
 
 class RecordSplitter:
-    """Cuts pieces of a file into whole records, each with its line end. A line break between quotes is part of a cell (RFC 4180)."""
+    """Splits pieces of a file into whole records, each with its line end. A line break between quotes is part of a cell (RFC 4180)."""
 
     def __init__(self, results_format: ResultsFormat) -> None:
         self._quotes_count = results_format == "csv"
-        # The record that is not whole yet, and how many quotes there are in it.
+        # The incomplete record, and how many quotes it has.
         self._rest = bytearray()
         self._quotes = 0
 
     @property
     def rest_length(self) -> int:
-        """How long the record is by now that is not whole yet."""
+        """The current length of the incomplete record."""
         return len(self._rest)
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         start = 0
-        # Not bytes.splitlines(): that also cuts at a carriage return, which a cell may hold.
+        # Not bytes.splitlines(): that also splits at a carriage return, which a cell may contain.
         while (end := piece.find(b"\n", start) + 1) > 0:
             self._add(piece[start:end])
             start = end
@@ -47,17 +47,17 @@ class RecordSplitter:
 
 
 def whole_records(file: BinaryIO, results_format: ResultsFormat) -> Iterator[bytes]:
-    """The records of a file but the last one, where its end is missing."""
+    """The records of a file, without the last one if its end is missing."""
     splitter = RecordSplitter(results_format)
     while piece := file.read(_PIECE):
         yield from splitter.feed(piece)
 
 
 class Reader:
-    """Reads what the columns of a results file say; of CSV, `header` is its first record."""
+    """Reads the columns of a results file; for CSV, `header` is its first record."""
 
     def __init__(self, results_format: ResultsFormat, header: bytes = b"") -> None:
-        # The columns of the uploaded file stand before ours, and a name of ours that is taken has a suffix.
+        # The columns of the uploaded file precede ours, and one of ours with the same name has a suffix.
         places = [place for place, name in enumerate(_cells(header)) if _STATUS.fullmatch(name)]
         self._status_column = places[-1] if results_format == "csv" else None
 

@@ -1,4 +1,4 @@
-"""When a request is sent again: on 429 and 503 as the service asks for, and on lost connections where nothing can happen twice."""
+"""When a request is repeated: on 429 and 503 as the service asks, and on lost connections if nothing can happen twice."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
 
 # Nothing was sent, so nothing was done.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
-# Of proxies, which don't know whether the request was carried out; and 408, which a request gets that arrives too slowly.
+# Responses of proxies, which do not know whether the request was carried out; and 408, for a request that arrives too slowly.
 _GATEWAY = (408, 502, 504)
 
 
 class Retry(NamedTuple):
-    """What a client tells its `on_retry` before it waits: why, and for how many seconds."""
+    """What a client passes to its `on_retry` before it waits: why, and for how many seconds."""
 
     reason: str
     delay: float
@@ -34,9 +34,9 @@ OnRetry = Callable[[Retry], None]
 class Attempts:
     """The attempts at one request, for so many seconds from the end of the first. `repeatable`: it may be carried out twice without harm.
 
-    `maybe_done`: one of them may have been carried out, and its answer lost.
+    `maybe_done`: one of them may have been carried out, and its response lost.
 
-    The first does not count: that nobody answers is noticed late, and a new connection may be all that it takes.
+    The first does not count: a missing response is noticed late, and a new connection may be enough.
     """
 
     def __init__(self, seconds: float, *, repeatable: bool) -> None:
@@ -47,14 +47,14 @@ class Attempts:
         self._count = 0
 
     def after_error(self, error: httpx.RequestError) -> Retry:
-        """How to go on after a connection was lost or not made. Raises UnavailableError: no more."""
+        """How to continue after a connection was lost or not made. Raises UnavailableError to give up."""
         reason = describe(error)
         self.maybe_done |= not isinstance(error, _NOT_SENT)
         if not self._repeatable and not isinstance(error, _NOT_SENT):
             raise UnavailableError(f"{reason}; the request may have been carried out", maybe_done=True) from error
         if not isinstance(error, httpx.NetworkError | httpx.TimeoutException | httpx.RemoteProtocolError) or _fails_at_tls(error):
-            # A proxy that refuses, an address that is none, an answer that cannot be decoded, a certificate that is not trusted: time
-            # changes nothing.
+            # A proxy that refuses, an invalid address, a response that cannot be decoded, an untrusted certificate: time
+            # does not help.
             raise UnavailableError(reason) from error
         delay = self._next_delay(None)
         if delay is None:
@@ -62,9 +62,9 @@ class Attempts:
         return Retry(reason, delay)
 
     def after_response(self, response: httpx.Response) -> Retry:
-        """How to go on after an answer other than success. Raises ApiError: no more."""
+        """How to continue after an unsuccessful response. Raises ApiError to give up."""
         error = error_of(response)
-        # A request with the same idempotency key is under way: of this command, before it was killed.
+        # A request with the same idempotency key is in progress: from this command, before it was killed.
         waits = response.status_code in (429, 503) or error.code == "request_in_progress" or response.status_code in _GATEWAY
         unknown = response.status_code in _GATEWAY or error.code == "outcome_unknown"
         self.maybe_done |= unknown
@@ -76,7 +76,7 @@ class Attempts:
         return Retry(str(error), delay)
 
     def _next_delay(self, retry_after: str | None) -> float | None:
-        """Seconds to wait: at least what the service says, else longer each time. Chance spreads clients that wait. None: time is up."""
+        """Seconds to wait: at least what the service says, else longer each time, with jitter. None: time is up."""
         delay: float = min(FIRST_DELAY * 2.0 ** min(self._count, 10), LONGEST_DELAY) * random.uniform(0.7, 1.3)
         if retry_after is not None and retry_after.isdecimal():
             delay = max(float(retry_after) + random.random(), delay)
@@ -88,7 +88,7 @@ class Attempts:
 
 
 def _fails_at_tls(error: BaseException | None) -> bool:
-    """Whether the two sides cannot agree; a connection that was lost amid their talk raises an error of another type."""
+    """Whether the TLS handshake failed; a connection lost in the middle of it raises an error of another type."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     return type(error) in (ssl.SSLError, ssl.SSLCertVerificationError)
@@ -96,7 +96,7 @@ def _fails_at_tls(error: BaseException | None) -> bool:
 
 def error_of(response: httpx.Response) -> ApiError:
     if response.has_redirect_location:
-        # The service redirects no call: something before it leads to https://, or to a page where people sign in.
+        # The service redirects no call: a proxy redirects to https://, or to a sign-in page.
         target = response.url.join(response.headers["location"]).copy_with(query=None, fragment=None, userinfo=b"")
         said = {
             "error": f"{origin_of(response.url)} redirects to {target}",
@@ -107,7 +107,7 @@ def error_of(response: httpx.Response) -> ApiError:
 
 
 def document_of(response: httpx.Response) -> dict[str, Any] | None:
-    """The JSON object that was answered; None where something else was."""
+    """The JSON object in the response; None for anything else."""
     try:
         body = response.json()
     except (ValueError, RecursionError):
@@ -116,7 +116,7 @@ def document_of(response: httpx.Response) -> dict[str, Any] | None:
 
 
 def require_ours(response: httpx.Response, media_type: str) -> None:
-    """Raises BatchLookupsError where a success is none of the service's: of a proxy that asks to sign in, or at a wrong address."""
+    """Raises BatchLookupsError for a success that is not the service's: from a proxy that asks to sign in, or at a wrong address."""
     answered = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if answered != media_type:
         raise BatchLookupsError(
@@ -125,7 +125,7 @@ def require_ours(response: httpx.Response, media_type: str) -> None:
 
 
 def require_document(response: httpx.Response) -> Any:
-    """The JSON object that was answered. Raises BatchLookupsError where what calls itself JSON is none, or no object."""
+    """The JSON object in the response. Raises BatchLookupsError if it is not valid JSON, or not an object."""
     document = document_of(response)
     if document is None:
         raise BatchLookupsError(f"{origin_of(response.url)} does not answer with a JSON object; it is not Batch Lookups")

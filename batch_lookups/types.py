@@ -1,4 +1,4 @@
-"""What the service answers, as openapi.json describes it. Times are texts (RFC 3339, UTC), ids are UUIDs as texts."""
+"""The responses of the service, as openapi.json describes them. Times are strings (RFC 3339, UTC), ids are UUIDs as strings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class ItemCounts(TypedDict):
 
 
 class Upstream(TypedDict):
-    """Why items wait for the incentives API: `unavailable_since` it does not answer, `paused_until` it or an operator asked for a pause."""
+    """Why items wait for the incentives API: since `unavailable_since` it has not responded, until `paused_until` lookups are paused."""
 
     unavailable_since: str | None
     paused_until: str | None
 
 
 class JobSummary(TypedDict):
-    """A job as lists have it. `processed_items` counts completed and failed ones; `status` is `failed` where all of them failed."""
+    """A job as lists have it. `processed_items` counts completed and failed ones; `status` is `failed` if all of them failed."""
 
     id: str
     organization_id: str
@@ -91,7 +91,7 @@ class ItemList(TypedDict):
 
 
 class CellProblem(TypedDict):
-    """What is wrong with one field; of a file `column` is the number of its column, from 1."""
+    """What is wrong with one field; for a file, `column` is the number of its column, from 1."""
 
     field: str | None
     column: int | None
@@ -106,7 +106,7 @@ class ComparedSite(TypedDict):
     total_incentive_amount: float
 
 
-# `from` is a word of Python.
+# `from` is a keyword of Python.
 ReportDifference = TypedDict(
     "ReportDifference",
     {
@@ -134,7 +134,7 @@ ReportDifferences = TypedDict(
 
 
 class ReportShare(TypedDict):
-    """A link to a report. `created_by`: the API key or the user that made it."""
+    """A link to a report. `created_by`: the API key or the user that created it."""
 
     id: str
     report_id: str
@@ -164,7 +164,7 @@ class DeviceList(TypedDict):
 
 
 class ItemProblem(TypedDict):
-    """An item that was refused: `index` from 0; of a file the `record` from 1 and the `line` where it begins."""
+    """An item that was refused: `index` from 0; for a file, the `record` from 1 and the `line` where it begins."""
 
     index: int
     error: str
@@ -223,7 +223,7 @@ class Checked(TypedDict):
 
 
 class Usage(TypedDict):
-    """The lookups of a job on a day, in UTC; `name` is None where the job has none; what is told of it, where it was deleted."""
+    """The lookups of a job on a day, in UTC. `name` is None if it has none; once it is deleted, so are `total_items` and `created_at`."""
 
     day: str
     job_id: str
@@ -234,7 +234,7 @@ class Usage(TypedDict):
 
 
 class MonthOfUsage(TypedDict):
-    """The current month, such as 2026-11. `limit`: what its lookups may come to; None: anything."""
+    """The current month, such as 2026-11. `limit`: the most lookups that it may have; None: any number."""
 
     month: str
     lookups: int
@@ -242,7 +242,7 @@ class MonthOfUsage(TypedDict):
 
 
 class UsageList(TypedDict):
-    """`lookups`: those of all days in the range."""
+    """`lookups`: the sum of all days in the range."""
 
     usage: list[Usage]
     lookups: int
@@ -261,7 +261,7 @@ class Organization(TypedDict):
 
 
 class ApiKey(TypedDict):
-    """`key`, the key itself, is in the answer that made it and in no other. `created_by`: the API key or the user that made it."""
+    """`key`, the key itself, is only in the response that created it. `created_by`: the API key or the user that created it."""
 
     id: str
     organization_id: str
@@ -288,7 +288,7 @@ class ApiKeyList(TypedDict):
 
 
 class WebhookConfig(TypedDict):
-    """`signing_secret` is in the answer that made it and in no other."""
+    """`signing_secret` is only in the response that created it."""
 
     url: str | None
     events: list[str]
@@ -305,7 +305,7 @@ class WebhookConfig(TypedDict):
 
 
 class WebhookDelivery(TypedDict):
-    """`id` is sent as `webhook-id`. The body and the attempts are there when one delivery is read."""
+    """`id` is sent as `webhook-id`. The body and the attempts are present if a single delivery is read."""
 
     id: str
     event: str

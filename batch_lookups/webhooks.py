@@ -1,4 +1,4 @@
-"""Signatures of webhooks, as Standard Webhooks has them (https://www.standardwebhooks.com)."""
+"""Signatures of webhooks according to Standard Webhooks (https://www.standardwebhooks.com)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from base64 import b64decode, b64encode
 
 SECONDS_OFF = 300
-# Far more than any time has; what Python makes no number of would be an error in place of an answer.
+# Far more digits than any time has; more than Python converts would raise an error.
 MOST_DIGITS = 15
-# What the service writes of an attempt that was not answered with 2xx.
+# What the service stores about an attempt without a 2xx response.
 NOT_DELIVERED = {
     "connection": "no connection, or it was lost",
     "disabled": "webhooks were disabled",
@@ -28,7 +28,7 @@ def why_not_delivered(error: str) -> str:
 
 
 class SecretError(ValueError):
-    """A text that is no signing secret."""
+    """A text that is not a signing secret."""
 
 
 def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
@@ -40,20 +40,20 @@ def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
 def why_not_genuine(
     secret: str, body: bytes, *, message_id: str, timestamp: str, signature: str, seconds_off: float = SECONDS_OFF
 ) -> str | None:
-    """Why the message is not to be trusted; None: it is genuine. `seconds_off`: how old it may be. Raises SecretError."""
+    """Why the message is not trustworthy; None: it is genuine. `seconds_off`: how old it may be. Raises SecretError."""
     if not timestamp.isdecimal() or len(timestamp) > MOST_DIGITS:
         return "webhook-timestamp is not a number of seconds"
     expected = sign(secret, message_id, int(timestamp), body)
     if not any(hmac.compare_digest(expected.encode(), _bytes(given)) for given in signature.split(" ")):
         return "no signature was made with this secret for this id, timestamp and body"
-    # In this form for the sake of NaN, with which no comparison is true.
+    # Written so that NaN fails, too.
     if not abs(time.time() - int(timestamp)) <= seconds_off:
         return f"the timestamp is more than {seconds_off:g} seconds off: it may be an old message sent again"
     return None
 
 
 def _bytes(text: str) -> bytes:
-    """Words of a command may hold any bytes, which Python keeps as surrogates."""
+    """Arguments of a command may contain any bytes, which Python keeps as surrogates."""
     return text.encode(errors="surrogateescape")
 
 

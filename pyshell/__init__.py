@@ -1,1 +1,1 @@
-"""The Python shell of Batch Lookups: it speaks HTTP for the database, which owns every rule."""
+"""The Python shell of Batch Lookups: serves over HTTP what the database, which owns every rule, decides."""

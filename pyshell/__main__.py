@@ -266,7 +266,7 @@ def time(text: str) -> datetime:
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its name (one or two words), the function that it runs, and its options for argparse."""
+    """A command: its name (one or two words), the function to run, and its options for argparse."""
 
     name: str
     run: Callable[[Settings, argparse.Namespace], None]
@@ -365,7 +365,7 @@ COMMANDS = [
 ]
 
 
-# What the first words of two are about, and an example of each.
+# A description of the first word of two-word commands, with an example.
 GROUPS = {
     "keys": ("create API keys, including the first one of an organization", "keys create --organization Acme --scope jobs:read"),
     "catalogue": ("import and export the programs that lookups find, and check them", "catalogue import FOLDER --name ours --dry-run"),

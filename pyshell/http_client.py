@@ -1,7 +1,7 @@
-"""The HTTP client for lookups and webhooks: one POST, then an answer of a bounded size or the class of the error.
+"""The HTTP client for lookups and webhooks: one POST, then a response of bounded size or the class of the error.
 
-pyreqwest (Rust's reqwest) speaks HTTP/1.1, accepts up to 100 headers of 400 KB in all, and closes a connection that sends more than it was
-asked for. It follows no redirect, keeps no cookie and never repeats a request that may have reached the server, because attempts count.
+pyreqwest (Rust's reqwest) speaks HTTP/1.1, accepts up to 100 headers of 400 KB in all, and closes a connection that sends unsolicited
+data. It follows no redirects, keeps no cookies and never repeats a request that may have reached the server, because attempts count.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 
 def is_success(status: int | None) -> bool:
-    """Whether an answer came, and its status is one of 2xx."""
+    """Whether a response arrived with a 2xx status."""
     return status is not None and 200 <= status < 300
 
 
 class ExchangeError(Exception):
-    """There is no usable answer.
+    """There is no usable response.
 
     `error_class` is timeout, unreachable, connection, tls, dns, response_too_large or invalid_response. After unreachable, tls and dns no
     request was sent.
@@ -46,8 +46,8 @@ class ExchangeError(Exception):
 
 
 class Response(NamedTuple):
-    """An answer. `retry_after` is in seconds (None: it has none that can be read), `signature` is of the header that was asked for, and
-    `location` is where a redirect leads.
+    """A response. `retry_after` is in seconds (None: missing or invalid), `signature` is the value of the requested header, and
+    `location` is the target of a redirect.
     """
 
     status: int
@@ -58,9 +58,9 @@ class Response(NamedTuple):
 
 
 def client_builder(*, tls: bool) -> ClientBuilder:
-    """A builder of clients. They use no proxy, whatever the environment says, unless the caller adds one.
+    """A builder of clients. They use no proxy unless the caller adds one, whatever the environment says.
 
-    `build()` blocks. With `tls` it reads the machine's certificates, which takes 5 to 10 ms; without, the machine needs none, because there
+    `build()` blocks. With `tls` it reads the machine's certificates, which takes 5 to 10 ms; without it needs none, because there
     is nothing to verify.
     """
     return (
@@ -79,8 +79,8 @@ def client_builder(*, tls: bool) -> ClientBuilder:
 class Clients:
     """Clients by key, each with its own connections and built once: with `tls`, which takes milliseconds, in a thread.
 
-    When there are more than `limit`, the least recently used is dropped. A dropped client closes its connections when no request is under
-    way on them.
+    If there are more than `limit`, the least recently used is dropped. A dropped client closes its connections once no request is using
+    them.
     """
 
     def __init__(self, limit: int, *, tls: bool) -> None:
@@ -89,7 +89,7 @@ class Clients:
         self._built: OrderedDict[object, asyncio.Future[Client]] = OrderedDict()
 
     async def get(self, key: object, builder: Callable[[], ClientBuilder]) -> Client:
-        """The client of a key, made with `builder` when there is none yet. Raises ExchangeError when it cannot be made."""
+        """The client of a key, created with `builder` if there is none yet. Raises ExchangeError if it cannot be created."""
         built = self._built.get(key)
         if built is None:
             built = self._built[key] = self._build(builder())
@@ -101,7 +101,7 @@ class Clients:
             # A caller that is cancelled must not cancel the client that others wait for.
             return built.result() if built.done() else await asyncio.shield(built)
         except Exception as error:
-            # The next caller has it made anew.
+            # The next caller tries again to create it.
             self._built.pop(key, None)
             if not isinstance(error, BuilderError):
                 raise
@@ -134,10 +134,10 @@ async def post(
     cut: bool = False,
     signature_header: str | None = None,
 ) -> Response:
-    """POSTs `body` and returns the answer; the whole exchange, including connecting, takes at most `seconds`.
+    """POSTs `body` and returns the response; the whole exchange, including connecting, takes at most `seconds`.
 
-    Reads at most `max_bytes` of the answer's body. If it is longer, the connection is closed, and the rest is cut off (with `cut`) or the
-    answer is an error. What cannot be unpacked is an error of a success; the body of any other answer is empty then, for its status says
+    Reads at most `max_bytes` of the body. If it is longer, the connection is closed, and the rest is cut off (with `cut`) or the
+    response is an error. A success that cannot be decompressed is an error; any other response then has an empty body, as its status says
     enough. `signature_header` names the header with the signature. Raises ExchangeError.
     """
     request = client.post(url).body_bytes(body).timeout(timedelta(seconds=seconds))
@@ -145,7 +145,7 @@ async def post(
         request = request.headers(headers)
     try:
         async with request.build_streamed() as response:
-            # A body in an encoding that was not asked for arrives as it is, and cannot be read.
+            # A body in an encoding that was not requested arrives as it is, and cannot be read.
             is_readable = cut or header(response, "content-encoding") in (None, "identity")
             if response.status < 200 or (is_success(response.status) and not is_readable):
                 raise ExchangeError("invalid_response")
@@ -165,7 +165,7 @@ async def post(
 
 
 def header(response: StreamedResponse, name: str) -> str | None:
-    """The first value of a header; None when the answer lacks it or the value is not text."""
+    """The first value of a header; None if it is missing or not text."""
     try:
         return response.get_header(name)
     except ValueError:
@@ -173,7 +173,7 @@ def header(response: StreamedResponse, name: str) -> str | None:
 
 
 def error_class(causes: Sequence[str], error: RequestError) -> str:
-    """The `error_class` of an exception; `causes` are its messages, the outermost first. Raises an error that it does not know."""
+    """The `error_class` of an exception; `causes` are its messages, the outermost first. Reraises unknown errors."""
     if "client error (Connect)" in causes:
         if "dns error" in causes:
             return "dns"
@@ -191,7 +191,7 @@ def error_class(causes: Sequence[str], error: RequestError) -> str:
 
 
 def retry_after(value: str, date: str | None = None) -> float | None:
-    """The seconds to wait that a `Retry-After` asks for (RFC 9110, 10.2.3); None when it cannot be read.
+    """The seconds that a `Retry-After` asks to wait (RFC 9110, 10.2.3); None if it is invalid.
 
     `value` is a number of seconds or a date. A date is compared with `date`, the server's own clock, if it sent one, else with ours.
     """
@@ -206,7 +206,7 @@ def retry_after(value: str, date: str | None = None) -> float | None:
 
 
 def http_date(text: str) -> float | None:
-    """Seconds since 1970 of a date as HTTP writes it, without a zone (RFC 9110, 5.6.7) also in UTC; None when it is none."""
+    """Seconds since 1970 of an HTTP date, in UTC also without a zone (RFC 9110, 5.6.7); None if it is not one."""
     try:
         date = parsedate_to_datetime(text)
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

@@ -1,6 +1,6 @@
-"""Log lines: as text or as JSON, with what they are about in fields, and no secret in any of them, whoever wrote it.
+"""Log lines: as text or as JSON, with context in fields, and with secrets removed, whoever wrote them.
 
-Whoever logs passes fields as `extra={"fields": {"job_id": ...}}`; those of the request that is under way are added. Times are in UTC,
+Pass fields as `extra={"fields": {"job_id": ...}}`; those of the current request are added. Times are in UTC,
 durations in seconds.
 """
 
@@ -17,14 +17,14 @@ from urllib.parse import unquote, urlsplit
 
 from pyshell.settings import Settings
 
-# Of the request that is under way, empty otherwise: its id, and by whom it is.
+# Of the current request, empty otherwise: its id, and its caller.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 caller: ContextVar[Mapping[str, str]] = ContextVar("caller", default={})  # noqa: B039 (nobody changes it)
 
-# Of the process, where several write to the same log.
+# Of the process, if several write to the same log.
 of_process: dict[str, int] = {}
 
-# What looks like a credential: API keys, tokens of links, webhook secrets, JSON Web Tokens; and what stands where one does, in a URL
+# Patterns of credentials: API keys, tokens of links, webhook secrets, JSON Web Tokens; and the places of credentials in a URL or a header.
 # or a header.
 _CREDENTIALS = re.compile(
     r"\b(leap_(?:live|test|share)_)[0-9A-Za-z]+"
@@ -37,16 +37,16 @@ _CREDENTIALS = re.compile(
     re.IGNORECASE,
 )
 _LINE_ENDS = re.compile(r"\s*[\r\n]\s*")
-# What a terminal obeys, ends a line elsewhere, or shows in another order.
+# Characters that control a terminal, end a line elsewhere, or change the order of the text.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-# A shorter one would be cut out of words that have nothing to do with it.
+# A shorter one would be cut out of unrelated words.
 _SHORTEST_SECRET = 8
 REPEAT_SECONDS = 60.0
 _known: set[str] = set()
 
 
 class Formatter(logging.Formatter):
-    """A line of text: time, level, logger, message, `name=value` for each field; then the traceback. Takes the secrets out.
+    """A line of text: time, level, logger, message, `name=value` for each field; then the traceback. Removes secrets.
 
     A message of several lines, as libpq's are, becomes one, and control characters are written as escapes.
     """
@@ -58,19 +58,19 @@ class Formatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An object of JSON: time, level, logger, message, the fields, and `traceback` if there is one. Takes the secrets out."""
+    """A JSON object: time, level, logger, message, the fields, and `traceback` if there is one. Removes secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {"time": time_of(record), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
         line |= fields_of(record)
         if trace := trace_of(self, record):
             line["traceback"] = "\n".join(trace)
-        # Before they are encoded: what is cut out afterwards could take a quote with it.
+        # Before encoding: removing them afterwards could remove a quote, too.
         return json.dumps({name: without_secrets(value) if isinstance(value, str) else value for name, value in line.items()})
 
 
 class FirstOfEachMinute(logging.Filter):
-    """Lets a message that is logged again and again through once a minute."""
+    """Passes a message that is logged repeatedly once a minute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def time_of(record: logging.LogRecord) -> str:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What the line is about; nothing that is not known."""
+    """The fields of a line that are known."""
     fields = {"request_id": request_id.get() or None, **caller.get(), **getattr(record, "fields", {}), **of_process}
     return {name: value if isinstance(value, int | float) else str(value) for name, value in fields.items() if value is not None}
 
@@ -102,15 +102,15 @@ def trace_of(formatter: logging.Formatter, record: logging.LogRecord) -> list[st
 
 
 def configure(settings: Settings) -> None:
-    """Sends the lines of the process to its standard error, from the level of the settings on."""
+    """Sends the log lines of the process to standard error, from the level of the settings on."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else Formatter())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
-    # It logs each WebSocket with its query, where subscribers' keys are: ours is in pyshell.access.
+    # It logs each WebSocket with its query, which contains subscribers' keys; pyshell.access logs them without.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket %s" not in str(record.msg))
-    # pyshell.api.errors has said why.
+    # pyshell.api.errors has logged the reason.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "without completing response" not in str(record.msg))
-    # While the database is away, it logs each attempt at a connection.
+    # While the database is away, it logs every connection attempt.
     logging.getLogger("psycopg.pool").addFilter(FirstOfEachMinute())
     hide(
         settings.service_role_key,
@@ -128,7 +128,7 @@ def configure(settings: Settings) -> None:
 
 
 def hide(*secrets: str | None) -> None:
-    """Takes these out of all lines from now on, whatever they look like."""
+    """Removes these texts from all lines from now on, whatever they look like."""
     _known.update(secret for secret in secrets if secret and len(secret) >= _SHORTEST_SECRET)
 
 
@@ -140,5 +140,5 @@ def without_secrets(line: str) -> str:
 
 
 def without_controls(line: str) -> str:
-    """The line with `\\x1b` and the like in place of control characters; line ends and tabs stay."""
+    """The line with escapes such as `\x1b` in place of control characters; line ends and tabs stay."""
     return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], line)

@@ -1,4 +1,4 @@
-"""What every process tells Prometheus of itself, and who may ask."""
+"""The metrics that every process has, and who may scrape them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ eventual_reads = Counter(
 
 
 class Collected(Collector):
-    """Metrics that a function makes whenever they are asked for."""
+    """Metrics that a function computes on each scrape."""
 
     def __init__(self, collect: Callable[[], Iterable[Metric]]) -> None:
         self._collect = collect
@@ -52,12 +52,12 @@ class Collected(Collector):
 
 @cache
 def version() -> str:
-    """The release, as the description of the API has it."""
+    """The release, as in the description of the API."""
     return str(json.loads(OPENAPI_FILE.read_text())["info"]["version"])
 
 
 def is_allowed(token: str | None, authorization: str) -> bool:
-    """Whether the header of a scrape has the token, where one is set."""
+    """Whether the header of a scrape contains the token, if one is set."""
     return token is None or hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode())
 
 
@@ -84,7 +84,7 @@ def counters(name: str, help_text: str, values: Mapping[tuple[str, ...], float],
 def histograms(
     name: str, help_text: str, bounds: list[float], values: Mapping[tuple[str, ...], tuple[list[int], float]], *labels: str
 ) -> Metric:
-    """A histogram for each combination of labels, of the number of observations in each bucket, and the sum of all."""
+    """A histogram for each combination of labels, from the number of observations in each bucket and the sum of all."""
     family = HistogramMetricFamily(f"{PREFIX}_{name}", help_text, labels=labels)
     for key, (buckets, total) in values.items():
         cumulated: list[tuple[str, Any]] = []

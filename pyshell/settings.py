@@ -35,7 +35,7 @@ class SettingsError(ValueError):
 class Settings:
     """Each field is the environment variable of the same name in capitals.
 
-    `database_url` is empty if none is set: commands that can then start a private PostgreSQL. `database_replica_url` leads to standbys of
+    `database_url` is empty if none is set: then commands that can start a private PostgreSQL. `database_replica_url` leads to standbys of
     it, which answer reads that allow for their lag, as long as that is at most `database_replica_max_lag_seconds`.
     `api_processes` serve the API together, behind its one port.
     `lookups_per_second` is the rate limit of a new database: None leaves its default, infinity is no limit.
@@ -154,7 +154,7 @@ def _with_scheme(given: Mapping[str, str], name: str, *schemes: str) -> str | No
         scheme = urlsplit(value).scheme
     except ValueError:
         scheme = ""
-    # Without the slashes, libraries take it for something else, and name it in their errors with the password in it.
+    # Without the slashes, libraries misread it, and show it in their errors, password included.
     valid = scheme in schemes and value[len(scheme) :].startswith("://")
     if not valid:
         raise SettingsError(f"{name} must be a URL that begins with {schemes[0]}://")
@@ -176,7 +176,7 @@ def _url(given: Mapping[str, str], name: str, *schemes: str) -> str | None:
 
 
 def _encrypted_url(given: Mapping[str, str], name: str, *, secret: str | None = None) -> str | None:
-    """A URL by https; by http to this machine too, and anywhere where it is `secret` that matters and none is given."""
+    """An https URL; http is allowed for this machine, and anywhere if `secret` is named but not given."""
     value = _url(given, name, "https", "http")
     if (
         value
@@ -196,7 +196,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _in_a_header(given: Mapping[str, str], name: str) -> str | None:
-    """What is sent as a header, where other characters do not arrive as they are."""
+    """A header value: no characters that would be altered on the way."""
     value = given.get(name)
     if value is not None and not re.fullmatch(r"[ -~]+", value):
         raise SettingsError(f"{name} must consist of ASCII characters, without line breaks")
@@ -241,7 +241,7 @@ def _proxies(given: Mapping[str, str], name: str) -> str:
     if proxies == ("*",):
         return "*"
     try:
-        # Whatever else it is, the server would take it for the name of a socket, and trust nobody.
+        # The server would take anything else for the name of a socket, and trust nobody.
         return ", ".join(str(ip_network(proxy)) if "/" in proxy else str(ip_address(proxy)) for proxy in proxies)
     except ValueError as error:
         raise SettingsError(f"{name} must be addresses or networks such as 10.0.0.0/8, separated by commas, or *: {error}") from None
@@ -282,7 +282,7 @@ def _pace(value: str | None) -> float | None:
 
 
 def _number(value: str) -> float:
-    """NaN where it is none."""
+    """NaN if it is not a number."""
     try:
         return float(value)
     except ValueError:
@@ -296,7 +296,7 @@ def _list(value: str) -> tuple[str, ...]:
 def _parties(given: Mapping[str, str], name: str) -> tuple[str, ...]:
     parties = _list(given.get(name, ""))
     for party in parties:
-        # As tokens have it, or none would be accepted. Apps and extensions of browsers have schemes of their own.
+        # The form that tokens contain. Apps and browser extensions have schemes of their own.
         if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/A-Z]+", party):
             raise SettingsError(f"{name} must be origins such as https://portal.example.com, not {party!r}")
     return parties
@@ -326,7 +326,7 @@ def _clerk_jwt_key(given: Mapping[str, str]) -> str | None:
 
 def read_pem(pem: str) -> RSAPublicKey:
     """A public key in PEM form; line ends may be written as \\n. Raises ValueError."""
-    # Only those who configure a key wait for the library.
+    # Only those who configure a key have to import the library.
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 

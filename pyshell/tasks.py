@@ -1,4 +1,4 @@
-"""Tasks that end together, and how to wait for an event for some time only."""
+"""Tasks that end together, and waiting for an event with a time limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> list[Any]:
-    """Cancels tasks and waits until they have ended. Returns what each has returned or raised, in their order; raises nothing of theirs."""
+    """Cancels tasks and waits until they have ended. Returns what each returned or raised, in order; does not raise their errors."""
     cancelled = list(tasks)
     for task in cancelled:
         task.cancel()
@@ -17,7 +17,7 @@ async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> list[Any]:
 
 
 async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
-    """Waits until the event is set, or so many seconds are over."""
+    """Waits until the event is set, or the seconds are over."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,4 +1,4 @@
-"""The address, the key and the organization: log in, see who one is, what was used and what is wrong; and what the shell wants to know."""
+"""The address, the key and the organization: log in, see who one is, what was used and what is wrong; and shell completion."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from batch_lookups.types import Organization
 
-# More than this, and signatures of webhooks are taken for old ones.
+# With a larger difference, signatures of webhooks look outdated.
 CLOCK_SECONDS = 30
-# Whoever logs in waits for the answer, and may have mistyped the address.
+# Whoever logs in waits for the response, and may have mistyped the address.
 LOGIN_SECONDS = 3.0
 NOTHING = "00000000-0000-0000-0000-000000000000"
-# For each scope a request that changes nothing, whoever sends it: it reads one row, is a dry run, or is about something that there isn't.
+# A request for each scope that changes nothing: it reads one row, is a dry run, or refers to something that does not exist.
 PROBES: dict[str, tuple[str, str, Any]] = {
     "jobs:read": ("GET", "/batch-lookups?limit=1", None),
     "jobs:write": ("POST", "/batch-lookups?dry_run=true", {"items": []}),
@@ -64,7 +64,7 @@ def login(session: Session, url: str | None) -> None:
         url = click.prompt("Address", default=known, err=True) if terminal else known
     url = settings.read_url(url)
     warn_of_clear_text(url)
-    # A file with the key may be in any encoding; one with a mark before it is in UTF-8.
+    # A file with the key may be in any encoding; one with a byte order mark is in UTF-8.
     api_key = settings.read_key(
         click.prompt("API key", hide_input=True, err=True) if terminal else sys.stdin.buffer.readline().decode("utf-8-sig", "replace")
     )
@@ -80,7 +80,7 @@ def login(session: Session, url: str | None) -> None:
 
 
 def try_key(client: Any) -> Organization | None:
-    """The organization of the key; None where the key may not read that. Raises ApiError where it is not valid."""
+    """The organization of the key; None if the key may not read it. Raises ApiError if it is invalid."""
     try:
         organization: Organization = client.get_organization()
     except ApiError as error:
@@ -111,7 +111,7 @@ def whoami(session: Session) -> None:
 
 
 class Finding(NamedTuple):
-    """One thing that `doctor` looked at. `hint`: what to do where it is not as it should be; `code` how the command ends then."""
+    """A finding of `doctor`. `hint`: how to fix it; `code`: the exit code of the command then."""
 
     about: str
     ok: bool
@@ -199,7 +199,7 @@ def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
     reason = "" if ready.status_code == 200 else str(error_of(ready))
     yield Finding("database", not reason, reason or "ready", "Ask the operator to fix this.", exits.UNAVAILABLE)
     if (date := date_of(up)) is not None:
-        # The header has whole seconds, cut off.
+        # The header has whole seconds, truncated.
         off = began + took / 2 - date - 0.5
         hint = "Set this machine's clock, for example with NTP: webhook signatures are checked against it."
         yield Finding("clock", abs(off) < CLOCK_SECONDS, f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the service's", hint)
@@ -207,13 +207,13 @@ def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
     version = str(info.get("version", "?")) if isinstance(info, dict) else "?"
     same = version.split(".")[0] == __version__.split(".")[0]
     yield Finding("versions", same, f"the service is {version}, this is {__version__}", "Install the same version as the service.")
-    # Without the database the service knows no key.
+    # Without the database, the service cannot check any key.
     if not reason:
         yield from examine_key(http)
 
 
 def date_of(response: httpx.Response) -> float | None:
-    """When it was sent, in seconds since 1970; None where it doesn't say so."""
+    """When it was sent, in seconds since 1970; None if it does not say."""
     from email.utils import parsedate_to_datetime
 
     try:

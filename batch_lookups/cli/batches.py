@@ -1,4 +1,4 @@
-"""The jobs there are: which, how far they have come, and what can be done with them."""
+"""Jobs: which there are, how far they are, and what can be done with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of the service in the words of the command line: what options are called here, and what to do with them."""
+"""Errors of the service in terms of the command line: the names of its options, and what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from batch_lookups.errors import ApiError
 
-# What its options are called here.
+# Names of the options here.
 WORDS = {
     "allowed_networks": "--network",
     "created_before": "--before",
@@ -27,7 +27,7 @@ WORDS = {
     "since": "TIME",
     "url": "--url",
 }
-# What to do about an error here, by its code.
+# What to do here about an error, by its code.
 HINTS = {
     "job_not_waiting": "batch-lookups status JOB shows what it waits for.",
     "invalid_api_key": "Store a valid key: batch-lookups login",
@@ -50,7 +50,7 @@ HINTS = {
 
 
 def in_words_of_the_command(message: str) -> str:
-    """A message of the service about an option, with the name that the option has here."""
+    """A message of the service about an option, with the option's name here."""
     named = re.sub(r"^([a-z_]+)(?= must |:)|(?<=^the port of )(url)\b", lambda name: WORDS.get(name[0], name[0]), message)
     named = re.sub("`([a-z_]+)`", lambda name: WORDS.get(name[1], name[0]), named)
     # No option is null.
@@ -58,7 +58,7 @@ def in_words_of_the_command(message: str) -> str:
 
 
 def hint_of(error: ApiError) -> str:
-    """What to do about an error: what the service says, without its sentences about HTTP, and how that is done here."""
+    """What to do about an error: the service's hint without its sentences about HTTP, and how to do that here."""
     said = " ".join(
         sentence
         for sentence in re.split(r"(?<=\.) ", error.hint)

@@ -35,7 +35,7 @@ class Ended(Exception):  # noqa: N818 - not always an error
 
 
 def of_job(job: Job) -> int:
-    """What came of a job that has ended, or that waits to be continued."""
+    """The exit code for a job that has ended, or that waits to be continued."""
     if job["status"] == "cancelled" or job["waiting_for"] or "lookup_limit_reached" in job["errors_by_code"]:
         return STOPPED
     if job["failed_items"] == job["total_items"]:

@@ -1,4 +1,4 @@
-"""The command line: which words there are, and how it ends."""
+"""The command line: its commands, and how it ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from batch_lookups.cli import account, batches, errors, exits, keys, reports, ru
 from batch_lookups.cli.session import Session, as_json, say
 from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentError, UnavailableError
 
-# httpx has a command line of its own, and would import it with rich and pygments wherever they are installed; it does without.
+# httpx has a command line of its own, and would import it with rich and pygments if they are installed; it works without.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 END_SECONDS = 3.0
@@ -45,7 +45,7 @@ class Group(click.Group):
 
 @contextmanager
 def ending_with_its_reader() -> Iterator[None]:
-    """Ends the command quietly where whoever reads has enough, which click would take for an error."""
+    """Ends the command quietly if its reader has closed the pipe, which click would treat as an error."""
     try:
         yield
     except BrokenPipeError as error:
@@ -54,12 +54,12 @@ def ending_with_its_reader() -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """What is left to write goes nowhere: Python would try it again on its way out, and complain."""
+    """Discards remaining output: at exit, Python would try to write it again, and complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def open_closed_streams() -> None:
-    """Gives the command the standard streams that its caller closed: without input, with messages to nobody, and data an error."""
+    """Replaces standard streams that the caller has closed: no input, messages discarded, data an error."""
     if sys.stdin is None:
         sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY), closefd=False)
     if sys.stdout is None:
@@ -69,7 +69,7 @@ def open_closed_streams() -> None:
 
 
 def show_any_character() -> None:
-    """Shows `?` for what the encoding of the locale lacks, instead of ending amid the data."""
+    """Shows `?` for characters that the locale's encoding lacks, instead of ending amid the data."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
@@ -113,7 +113,7 @@ def main(words: Sequence[str] | None = None) -> None:
         code = fail(session, exits.DETACHED, "Interrupted")
     except ApiError as error:
         if session.output == "text":
-            # Of an answer that says nothing, the message is its status.
+            # If the response says nothing, the message is its status.
             code_or_status = error.code or (error.status if error.body.get("error") else "")
             details = errors.in_words_of_the_command(str(error)).rstrip(".") + (f" ({code_or_status})" if code_or_status else "")
             hint = errors.hint_of(error)
@@ -139,7 +139,7 @@ def main(words: Sequence[str] | None = None) -> None:
         except OSError:
             discard_output()
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        # Answers are used as openapi.json has them: a member that is missing, or of another type, shows where it is used.
+        # Responses are used as openapi.json describes them: a missing member, or one of another type, fails where it is used.
         if session.url is None or isinstance(error, UnicodeError):
             raise
         who = settings.without_password(session.url)
@@ -148,9 +148,9 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def end_in_order() -> None:
-    """On Ctrl-C, on SIGTERM, as of `timeout`, or when its terminal goes away: shows the cursor again, and leaves no half of a file behind.
+    """On Ctrl-C, SIGTERM, or when the terminal goes away: shows the cursor again, and leaves no partial file behind.
 
-    The signal may come while the HTTP client holds a lock that it then waits for, so what is not done after some seconds is not done.
+    The signal may come while the HTTP client holds a lock that the cleanup needs, so that is abandoned after some seconds.
     """
 
     def end(number: int, _: object) -> None:
@@ -163,7 +163,7 @@ def end_in_order() -> None:
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        # What the caller ignores, such as nohup, stays ignored.
+        # A signal that the caller ignores, as nohup does, stays ignored.
         if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, end)
 
@@ -183,7 +183,7 @@ def told_of_form(error: Exception) -> str:
 def fail(
     session: Session, code: int, message: str, hint: str = "", request_id: str = "", *, details: Mapping[str, Any] | None = None
 ) -> int:
-    """Says what went wrong and what to do about it; a single JSON document where JSON was asked for."""
+    """Reports what went wrong and what to do about it; as a single JSON document if JSON was requested."""
     if session.output == "text":
         say(f"{'' if code == exits.DETACHED else 'error: '}{message}")
         for name, text in (("hint", hint), ("request id", request_id)):

@@ -1,4 +1,4 @@
-"""How far a job has come: a bar on a terminal, a line every ten seconds elsewhere."""
+"""The progress of a job: a bar on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from batch_lookups.types import Job
 
 LINE_SECONDS = 10.0
-# Columns of the terminal. What is said goes before the bar, which is narrower or left out where there is no room for it.
+# Columns of the terminal. Text goes before the bar, which is narrower or omitted if there is no room for it.
 BAR_WIDTH, LEAST_BAR_WIDTH = 40, 8
 
 Show = Callable[["Job"], None]
@@ -21,7 +21,7 @@ Show = Callable[["Job"], None]
 
 @contextmanager
 def shown(*, beside_data: bool = False) -> Iterator[Show]:
-    """Gives what shows a job, as often as it is called. `beside_data`: nothing is shown, as the terminal is for data."""
+    """Returns a function that shows a job on each call. `beside_data`: shows nothing, as the terminal is for data."""
     if beside_data:
         yield lambda job: None
     elif is_terminal():
@@ -37,7 +37,7 @@ def _bar() -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     console, bar, text = Console(stderr=True), BarColumn(), TextColumn("{task.percentage:>3.0f}% {task.description}", markup=False)
-    # Standard output is left as it is: what goes there is data, for whoever reads it.
+    # Standard output is left alone: it is for data.
     with Progress(text, console=console, auto_refresh=False, redirect_stdout=False) as progress:
         task = progress.add_task("waiting", total=None)
 
@@ -77,7 +77,7 @@ def told(job: Job, *, brief: bool = False) -> str:
         parts.append("waiting to be continued or cancelled")
     elif job["processed_items"] < job["total_items"]:
         if job["rate"]:
-            # By the rate, not by the service's estimate of an instant: the clocks of the two machines may differ.
+            # From the rate, not from the service's estimated time: the clocks of the two machines may differ.
             left = (job["total_items"] - job["processed_items"]) / job["rate"]
             in_time = f"{duration(left)} left"
             parts = [in_time, *parts] if brief else [*parts, f"{job['rate']:.1f}/s", in_time]

@@ -1,4 +1,4 @@
-"""Reports: shown, saved, compared and shared; and the devices that they are about."""
+"""Reports: shown, saved, compared and shared; and the devices in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ReportGroup(click.Group):
-    """What is no word of the group is a job or a report, which is shown."""
+    """Takes an argument that is not a command of the group for a job or a report to show."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
@@ -183,7 +183,7 @@ def report_of(session: Session, job_or_report: str) -> str:
 
 
 def job_of(session: Session, job_id: str | None) -> Job | None:
-    """The job of a report; None where it was deleted."""
+    """The job of a report; None if it was deleted."""
     try:
         return session.client.get_job(job_id) if job_id else None
     except ApiError as error:
@@ -193,7 +193,7 @@ def job_of(session: Session, job_id: str | None) -> Job | None:
 
 
 def told_report(summary: Any, job: Job | None) -> str:
-    """The sums of a report, and what its job left out: the report alone counts the sites that were looked up."""
+    """The sums of a report, and what its job skipped: the report itself counts only the sites that were looked up."""
     report = summary["report"]
     lines = [
         f"{report['name']}: {job['status'] if job else report['status']}",

@@ -1,4 +1,4 @@
-"""A file on its way to the results: check, submit, run, watch, results."""
+"""From a file to results: check, submit, run, watch, results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Of the site itself, which another lookup does not change.
+# Codes for the site itself, which another lookup does not change.
 CODES_OF_SITES = {"not_found", "upstream_rejected"}
 
 
@@ -68,7 +68,7 @@ def summary_of_check(checked: Any) -> str:
 
 
 def estimate_of(checked: Any) -> str:
-    """How long a file would take; nothing where that is not known, or nothing is to be done."""
+    """How long a file would take; nothing if that is unknown, or there is nothing to do."""
     seconds = checked["estimated_duration_seconds"]
     if seconds is None or not checked["valid_items"]:
         return ""
@@ -121,7 +121,7 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
         saving.require_two_places(output, saving.none_if_dash(report))
     source = os.fstat(sys.stdin.fileno()) if file == "-" else Path(file).stat()
     for path in (output, saving.none_if_dash(report)):
-        # In its place, the same command would find another file, and submit that.
+        # If the file were replaced, the same command would find another file, and submit that.
         if path is not None and path.is_file() and os.path.samestat(path.stat(), source):
             raise click.UsageError(f"{path} is the input file; save to another one.")
     try:
@@ -174,7 +174,7 @@ def watch(session: Session, job: str, output: Path | None, report: Path | None) 
 
 
 def finish(session: Session, job_id: str, output: Path | None, report: Path | None, *, save_results: bool = True) -> int:
-    """Watches a job, saves its results and its report, and answers what came of it."""
+    """Watches a job, saves its results and its report, and returns the exit code."""
     saved = [f"-o {quoted(output)}"] if output else ["-o -"] if save_results else []
     saved += [f"--report {quoted(report)}"] if report else []
     command = " ".join(["batch-lookups watch", job_id, *saved])
@@ -190,7 +190,7 @@ def finish(session: Session, job_id: str, output: Path | None, report: Path | No
 
 
 def follow_job(session: Session, job_id: str, command: str) -> Job:
-    """The job once it has ended, or waits to be continued; `command` is what goes on after Ctrl-C."""
+    """The job once it has ended, or waits to be continued; `command` continues after Ctrl-C."""
     with detaching(command), progress.shown(beside_data=session.output == "ndjson" and sys.stdout.isatty()) as show:
         for job in session.client.watch(job_id):
             show(job)
@@ -289,7 +289,7 @@ def write_results(
 
 
 def quoted(path: Path) -> str:
-    """A path as a word for the shell."""
+    """A path quoted for the shell."""
     import shlex
 
     return shlex.quote(str(path))

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and results that go on where a file ends."""
+"""Files that are written completely or not at all, and results that are appended to an existing file."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from batch_lookups.records import ResultsFormat
     from batch_lookups.types import Job
 
-# A running job is asked for new results no more often.
+# A running job is not asked for new results more often.
 FOLLOW_SECONDS = 1.0
 
 
 class OutputFile(click.Path):
-    """A file to save, or - for standard output. What could not be saved in the end is refused before anything is done.
+    """A file to save, or - for standard output. A file that could not be written is refused before anything is done.
 
-    `endings`: those of the formats that it may have; a name without an ending may be any of them.
+    `endings`: the extensions of its possible formats; a name without one may have any of them.
     """
 
     def __init__(self, *endings: str) -> None:
@@ -42,7 +42,7 @@ class OutputFile(click.Path):
             return path
         if self._endings and path.suffix.lower() not in ("", *self._endings):
             self.fail(f"{path.name} must end with {', '.join(self._endings[:-1])} or {self._endings[-1]}.", param, ctx)
-        # No name at all, as of a variable that is not set, is the folder where one is.
+        # An empty name, as from an unset variable, is the current folder.
         if path.is_dir():
             self.fail("The name of the file is empty.", param, ctx)
         folder = path.resolve().parent
@@ -59,7 +59,7 @@ REPORT = OutputFile(".html", ".htm", ".csv", ".xlsx", ".json")
 
 
 def require_two_places(output: Path | None, report: Path | None) -> None:
-    """Ends where the report would go where the results go, over them or behind them; None: standard output."""
+    """Ends if the report and the results would be written to the same place; None: standard output."""
     one = output is report if output is None or report is None else output.resolve() == report.resolve() and not is_special(output)
     if one:
         raise click.UsageError("The results and the report would go to the same place; choose two.")
@@ -71,9 +71,9 @@ def none_if_dash(path: Path | None) -> Path | None:
 
 
 def save(path: Path | None, pieces: Iterable[bytes]) -> None:
-    """Writes a file beside its place and then moves it there: whoever looks finds the old file or the whole new one.
+    """Writes a file next to its destination and then moves it there: readers find the old file or the complete new one.
 
-    A device or a pipe is written to as it is, and a link stays one. None: to standard output.
+    A device or a pipe is written to directly, and a link stays one. None: to standard output.
     """
     if path is None:
         sys.stdout.buffer.writelines(pieces)
@@ -85,11 +85,11 @@ def save(path: Path | None, pieces: Iterable[bytes]) -> None:
             target.writelines(pieces)
         return
     path = path.resolve()
-    # Of this process alone: two that watch the same job save it at the same moment. No longer than a name may be.
+    # Unique to this process: two that watch the same job save it at the same moment. No longer than a name may be.
     part = path.with_name(f".{path.name[:50]}.{os.getpid()}.part")
     try:
         with naming(path), part.open("wb") as file:
-            # Whoever may read what is there now may read what takes its place, and nobody else.
+            # Whoever may read the existing file may read its replacement, and nobody else.
             if path.exists():
                 part.chmod(stat.S_IMODE(path.stat().st_mode))
             file.writelines(pieces)
@@ -103,7 +103,7 @@ def save(path: Path | None, pieces: Iterable[bytes]) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of writing names the file, as that of opening it does."""
+    """Adds the file's name to write errors, as errors of opening have it."""
     try:
         yield
     except OSError as error:
@@ -121,14 +121,14 @@ def is_workbook(path: Path | None) -> bool:
 
 
 def format_of(path: Path | None) -> ResultsFormat:
-    """By the name's end; CSV where it says nothing."""
+    """By the extension; CSV without one."""
     return "ndjson" if path and path.suffix.lower() in (".ndjson", ".jsonl") else "csv"
 
 
 def follow(client: Client, job_id: str, path: Path | None, results_format: ResultsFormat) -> Job:
-    """Writes each result as soon as it and all before it are final, to the end of the job, which is answered.
+    """Writes each result as soon as it and all before it are final, until the job ends, and returns the job.
 
-    An existing file is continued behind its last whole record; what was written of another one is cut off. A device or a pipe gets all.
+    An existing file is continued after its last whole record; a partial one is cut off. A device or a pipe gets everything.
     """
     if path is None:
         return _follow(client, job_id, sys.stdout.buffer, results_format, b"", 0)
@@ -166,7 +166,7 @@ def _follow(client: Client, job_id: str, file: BinaryIO, results_format: Results
 
 
 def _resume(client: Client, job_id: str, file: BinaryIO, results_format: ResultsFormat) -> tuple[bytes, int]:
-    """Cuts off a record that was partly written; answers the header and the number of records. Ends where the file has other contents."""
+    """Cuts off a partial record; returns the header and the number of records. Ends if the file has other contents."""
     from batch_lookups.records import whole_records
 
     header, last, count, length = b"", b"", 0, 0
@@ -178,7 +178,7 @@ def _resume(client: Client, job_id: str, file: BinaryIO, results_format: Results
             last, count = record, count + 1
     file.seek(length)
     begun = b"" if length else file.read()
-    # The file must be of this job: its last record, or the first one that it begins, is asked for again.
+    # The file must belong to this job: compare its last record, whole or partial, with the service's.
     place = max(count - 1, 0)
     with closing(client.results(job_id, results_format, after=place - 1 if place else None)) as records:
         expected = [header] if header and not place else []

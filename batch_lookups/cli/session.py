@@ -1,4 +1,4 @@
-"""What all commands share: the client, and where their words go. Data goes to stdout, everything else to stderr."""
+"""What all commands share: the client and their output. Data goes to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from batch_lookups.client import Client
     from batch_lookups.retrying import Retry
 
-# What lays out a text of ours: lines, and headings in bold.
+# The layout of our own texts: lines, and headings in bold.
 _LAID_OUT = ("\n", "\x1b[1m", "\x1b[0m")
 _LINES = re.compile(r"\n|\x1b\[[01]m|[^\n\x1b]+|\x1b")
-# What json.dumps leaves as it is, and terminals obey: the further control characters, and those that turn the direction of the text.
+# Characters that json.dumps does not escape, but terminals obey: C1 control characters, and those that change the text direction.
 _STEERING = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Session:
-    """One run of the command. `output`: whether data is text for people, one JSON document or a JSON document a line.
+    """One run of the command. `output`: whether data is text for people, one JSON document or one JSON document per line.
 
-    `url`: where the service is that was asked, if any was.
+    `url`: the URL of the service, if it was used.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Session:
         return self._client
 
     def client_of(self, url: str, api_key: str, *, retry_seconds: float | None = None) -> Client:
-        """A client that tries again as long as the environment says, else for `retry_seconds`, else as clients do."""
+        """A client that retries for as long as the environment says, else for `retry_seconds`, else for the client's default."""
         from batch_lookups.client import Client
         from batch_lookups.retrying import RETRY_SECONDS
 
@@ -61,7 +61,7 @@ class Session:
             self._client.close()
 
     def show(self, document: Any, text: str) -> None:
-        """A result, as JSON where that was asked for."""
+        """Shows a result, as JSON if requested."""
         if self.output == "text":
             click.echo(printable_lines(text))
         else:
@@ -76,7 +76,7 @@ class Session:
         *,
         limit: int | None = None,
     ) -> None:
-        """A list, or the first ones of it: as a table, as one JSON array, or as a document a line."""
+        """Shows a list, or the beginning of one: as a table, as one JSON array, or as one document per line."""
         if limit is not None:
             documents = islice(documents, min(limit, sys.maxsize))
         if self.output == "ndjson":
@@ -93,7 +93,7 @@ class Session:
 
 
 def as_json(document: Any, *, indent: int | None = None) -> str:
-    """A document in which nothing may steer the terminal: JSON has escapes for that, and for what the locale's encoding lacks."""
+    """A document that cannot control the terminal: JSON has escapes for that, and for what the locale's encoding lacks."""
     text = json.dumps(document, ensure_ascii=not sys.stdout.encoding.lower().startswith("utf"), indent=indent)
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -102,12 +102,12 @@ pass_session = click.make_pass_decorator(Session, ensure=True)
 
 
 def say(text: str) -> None:
-    """For people: on stderr, so that stdout holds data alone."""
+    """Writes to stderr for people, so that stdout contains only data."""
     click.echo(printable_lines(text), err=True)
 
 
 def warn_of_clear_text(url: str) -> None:
-    """Says so where the key would cross a network unencrypted."""
+    """Warns if the key would cross a network unencrypted."""
     if settings.sends_in_clear(url):
         say(f"warning: {settings.without_password(url)} is not encrypted; others on the network can read the key. Use https://")
 
@@ -121,7 +121,7 @@ def is_terminal() -> bool:
 
 
 def open_browser(url: str) -> None:
-    """Shows an address in a browser. Ends where there is none."""
+    """Opens a URL in a browser. Ends if there is none."""
     import webbrowser
 
     if not webbrowser.open(url):
@@ -149,7 +149,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def minute(time: str | None) -> str | None:
-    """A time of the service for people, in UTC as it came, such as 2026-11-28 17:46."""
+    """A time of the service for people, in UTC, such as 2026-11-28 17:46."""
     return time and time[:16].replace("T", " ")
 
 
@@ -174,7 +174,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _are_numbers(values: Sequence[object]) -> bool:
-    """Whether a column holds numbers alone, and any at all. `yes` and `no` are none."""
+    """Whether a column has numbers, and only numbers, not counting `yes` and `no`."""
     return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
@@ -184,12 +184,12 @@ def facts(lines: Sequence[tuple[str, object]]) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that may hold anything, of which nothing may steer the terminal."""
+    """A text that may contain anything, made safe for the terminal."""
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def printable_lines(text: str) -> str:
-    """The same of lines, which may have headings."""
+    """The same for lines, which may have headings."""
     return _LINES.sub(lambda found: found[0] if found[0] in _LAID_OUT else printable(found[0]), text)
 
 

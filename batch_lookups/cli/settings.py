@@ -17,7 +17,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Credentials(NamedTuple):
-    """`source`: where the key is from, for people."""
+    """`source`: where the key comes from, for people."""
 
     url: str
     api_key: str
@@ -25,7 +25,7 @@ class Credentials(NamedTuple):
 
     @property
     def masked_key(self) -> str:
-        """As the service lists it: how the key begins and ends."""
+        """The key as the service lists it: its beginning and its end."""
         return f"{self.api_key[:10]}…{self.api_key[-4:]}" if len(self.api_key) > 20 else "…"
 
 
@@ -35,13 +35,13 @@ def file() -> Path:
     try:
         folder = Path(configured) if configured else Path.home() / ".config"
     except RuntimeError as error:
-        # As in a container with any number for a user.
+        # As in a container with an arbitrary user id.
         raise Ended(ERROR, "This user has no home directory", f"Set HOME, or {URL} and {API_KEY}.") from error
     return folder / "batch-lookups" / "credentials.json"
 
 
 def stored() -> dict[str, str]:
-    """What `login` stored; nothing where it didn't. A file that others may read is refused, as its key is no secret any more."""
+    """What `login` stored, if anything. A file that others may read is refused, as its key is no longer secret."""
     try:
         mode = file().stat().st_mode
         text = file().read_bytes()
@@ -61,10 +61,10 @@ def stored() -> dict[str, str]:
 
 
 def store(url: str, api_key: str) -> None:
-    """Writes the file, for its owner's eyes only from its first byte on. A link stays one."""
+    """Writes the file, readable only by its owner from the first byte on. A link stays one."""
     target = file().resolve()
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Of this process alone: two may log in at the same moment.
+    # Unique to this process: two may log in at the same moment.
     new = target.with_name(f"{target.name}.{os.getpid()}.new")
     new.unlink(missing_ok=True)
     try:
@@ -82,7 +82,7 @@ def configured_url() -> str:
 
 
 def read_url(text: str) -> str:
-    """The address without a trailing slash. Ends where it is none."""
+    """The address without a trailing slash. Ends if it is invalid."""
     url = text.strip().rstrip("/")
     if not is_url(url):
         raise Ended(
@@ -105,18 +105,18 @@ def is_url(text: str) -> bool:
 
 
 def without_password(url: str) -> str:
-    """The address as it may be shown: without the name and the password that are for a proxy before the service."""
+    """The address for display: without user name and password, which are for a proxy in front of the service."""
     scheme, separator, rest = url.rpartition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def is_host(text: str) -> bool:
-    # Longer parts, or empty ones, as of two dots, are not even looked up.
+    # Names with longer or empty parts, as with two dots, are not even looked up.
     return re.fullmatch(r"[\w.:-]+", text) is not None and all(0 < len(part) < 64 for part in text.removesuffix(".").split("."))
 
 
 def read_key(text: str) -> str:
-    """The key without white space around it. Ends where it cannot be one, such as a part of it that was pasted with an ellipsis."""
+    """The key without white space around it. Ends if it cannot be a key, such as a part of one pasted with an ellipsis."""
     key = text.strip()
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise Ended(AUTHENTICATION, "This is not an API key: it has characters that keys don't have", "Copy the whole key as it was shown.")
@@ -131,7 +131,7 @@ def sends_in_clear(url: str) -> bool:
 
 
 def credentials() -> Credentials:
-    """The address and the key. A stored key goes to the address that it was stored with, and to no other."""
+    """The address and the key. A stored key is only sent to the address that it was stored with."""
     url, api_key = configured_url(), read_key(os.environ.get(API_KEY, ""))
     if api_key:
         return Credentials(url, api_key, API_KEY)
@@ -148,7 +148,7 @@ def credentials() -> Credentials:
 
 
 def retry_seconds(usual: float) -> float:
-    """How long requests are tried again: as the environment says, else as usual."""
+    """How long requests are retried: as the environment says, else the default."""
     try:
         return float(os.environ.get(RETRY_SECONDS) or usual)
     except ValueError as error:

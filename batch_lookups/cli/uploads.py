@@ -1,4 +1,4 @@
-"""A file to upload, with the options that say how to read it, and the idempotency key that both make."""
+"""A file to upload, with the options for reading it, and the idempotency key computed from both."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 SHOWN = 20
-# The service names no more reference_ids that come more than once.
+# The service names no more repeated reference_ids.
 MOST_DUPLICATES = 100
 MOST_DIGITS = 10
 LINES_OF_JSON = (".ndjson", ".jsonl")
@@ -72,7 +72,7 @@ class DeviceIds(click.ParamType[tuple[int, ...]]):
 
 
 def each_once(context: click.Context, parameter: click.Parameter, pairs: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
-    """Refuses a second value for a name, where the first would be dropped."""
+    """Refuses a second value for a name, as the first would be dropped."""
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
@@ -153,7 +153,7 @@ class Upload:
 
 
 def name_of(path: Path) -> str:
-    """What a file is called, as a text; bytes of another encoding than this machine's are shown as a sign."""
+    """The name of a file as text, with undecodable bytes replaced."""
     return os.fsencode(path.name).decode(errors="replace")[:200]
 
 
@@ -162,7 +162,7 @@ def check(session: Session, upload: Upload) -> Checked:
 
 
 def submit(session: Session, upload: Upload, again: str | None) -> CreatedBatch:
-    """Stores the batch, or finds the one that the same command stored. Ends where the file is refused, saying which rows and why."""
+    """Stores the batch, or finds the one that the same command stored. Ends if the file is refused, saying which rows and why."""
     try:
         created = session.client.create_batch(
             upload.data, upload.options, media_type=upload.media_type, idempotency_key=upload.idempotency_key(again)
@@ -204,7 +204,7 @@ def say_problems(checked: Checked) -> None:
 
 
 def say_faults(groups: Sequence[Mapping[str, Any]]) -> None:
-    """How many rows have which fault, where not all of them are shown."""
+    """Says how many rows have which fault, if not all of them are shown."""
     say("All of them by error:")
     for group in groups:
         field = str(group["field"] or "row").removeprefix("address.")
@@ -217,7 +217,7 @@ def rows_are(number: int, total: int) -> str:
 
 
 def say_invalid(problems: Sequence[ItemProblem], total: int) -> None:
-    """What is wrong with the first invalid rows, the same faults together."""
+    """Says what is wrong with the first invalid rows, grouping equal faults."""
     kind = "line" if "line" in problems[0] else "item"
     groups: dict[str, list[str]] = {}
     for problem in problems[:SHOWN]:
@@ -232,7 +232,7 @@ def say_invalid(problems: Sequence[ItemProblem], total: int) -> None:
 
 
 def say_notes(checked: Checked) -> None:
-    """What was assumed about the file, and what was mended in it."""
+    """Says what was assumed about the file, and what was corrected in it."""
     for note in checked["notes"]:
         say(f"note: {errors.in_words_of_the_command(note['message'])}")
     unused = [column["header"] for column in checked["columns"] if column["field"] is None]

@@ -1,4 +1,4 @@
-"""Webhooks: where they go, what was sent, and how to see them on this machine."""
+"""Webhooks: where they are sent, what was sent, and how to receive them on this machine."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def listen(session: Session, forward_url: str | None, event: str | None, all_kep
 
 
 def answered(http_status: int | None, error: str | None) -> str | None:
-    """What came of an attempt, in words; None: there was none."""
+    """The result of an attempt, in words; None: there was none."""
     from batch_lookups.webhooks import why_not_delivered
 
     if error:
@@ -299,14 +299,14 @@ def answered(http_status: int | None, error: str | None) -> str | None:
 
 
 def beginning(answer: str | None) -> str:
-    """Of an answer, what fits into a line."""
+    """The beginning of a response that fits into a line."""
     return " ".join((answer or "").split())[:SHOWN_CHARACTERS]
 
 
 def newest(client: Client, event: str | None, seen: set[str]) -> Iterator[WebhookDelivery]:
-    """Deliveries that were not seen, newest first, back to the first page that has one that was.
+    """Unseen deliveries, newest first, back to the first page with a seen one.
 
-    Such a page is read to its end: what was stored at the same time may become visible a little later.
+    That page is read completely: deliveries stored at the same time may become visible slightly later.
     """
     for page in pages(client.list_webhook_deliveries, event=event, limit=200):
         unseen = [delivery for delivery in page["deliveries"] if delivery["id"] not in seen]
@@ -316,7 +316,7 @@ def newest(client: Client, event: str | None, seen: set[str]) -> Iterator[Webhoo
 
 
 def forward(url: str, key: str, delivery: WebhookDelivery) -> str:
-    """Sends a message on as the service would, and says what came of it."""
+    """Forwards a message as the service would send it, and reports the result."""
     import httpx
 
     from batch_lookups.webhooks import sign
@@ -337,7 +337,7 @@ def forward(url: str, key: str, delivery: WebhookDelivery) -> str:
 
 
 def webhook_secret() -> str:
-    """The signing secret, from the environment, else asked for."""
+    """The signing secret, from the environment or a prompt."""
     from batch_lookups.webhooks import SecretError, sign
 
     found = os.environ.get(SECRET, "").strip()

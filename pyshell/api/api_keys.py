@@ -17,9 +17,9 @@ from uuid import UUID
 from pyshell.postgres.connections import SHELL, connect_as_owner
 
 LIVE, TEST = "leap_live_", "leap_test_"
-# Tokens of links to reports are made alike.
+# Tokens of links to reports have the same form.
 SHARE = "leap_share_"
-# As the previous pepper: keys were hashed without any.
+# As the previous pepper: keys were hashed without one.
 NO_PEPPER = "none"
 
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -54,9 +54,9 @@ def create(
     scopes: Sequence[str] | None = None,
     expires_at: datetime | None = None,
 ) -> str:
-    """Stores a new key for an organization, and returns the key. No scopes: all of them.
+    """Creates and stores a key for an organization, and returns it. No scopes: all of them.
 
-    The organization of a name is created when new, for the Clerk organization given if any; a UUID is the id of one that exists.
+    An organization given by name is created if it is new, for the Clerk organization if given; a UUID is the id of an existing one.
     """
     key = generate(prefix)
     with connect_as_owner(database_url, role=SHELL) as connection:
@@ -81,7 +81,7 @@ def create(
 
 
 def _checksum(text: str) -> str:
-    """CRC-32 in six base-62 digits."""
+    """CRC-32 as six base-62 digits."""
     rest, digits = zlib.crc32(text.encode()), ""
     for _ in range(6):
         rest, digit = divmod(rest, 62)

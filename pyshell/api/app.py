@@ -52,9 +52,10 @@ from pyshell.settings import Settings
 logger = logging.getLogger(__name__)
 
 GRACEFUL_SHUTDOWN_SECONDS = 20
-# Of each process: two statements of one organization at once, and room for others.
+# Per process: two concurrent statements of one organization, and room for others.
 MIN_DATABASE_CONNECTIONS = 5
-# A thread that reads an upload lets the event loop go on after so long. With Python's own 5 ms, every step of every request would wait.
+# A thread that reads an upload yields to the event loop after this time. With Python's default of 5 ms, every step of every request would
+# wait.
 SWITCH_SECONDS = 0.0005
 # Longer than clients and proxies keep an idle connection, so that we never close one just as they send a request.
 KEEP_ALIVE_SECONDS = 75
@@ -63,10 +64,11 @@ WORKER_RUN_SECONDS = 5
 # https://www.gnu.org/software/libc/manual/html_node/Malloc-Tunable-Parameters.html
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 ARENAS = 2
-# Large blocks take memory that was used before: to get 8 MB from the system costs more time of the processor than to fill them.
+# Large blocks reuse freed memory: getting 8 MB from the system takes more CPU time than filling them.
 KEPT_BYTES = 32 * 1024 * 1024
-# Level 4 makes 67 KB of the 511 KB of openapi.json in 7 ms, level 9 57 KB in 30 ms. What fits into a packet is sent as it is.
-# Lengths give nothing away (BREACH): keys and tokens travel in headers, which no page but the portal's own can have a browser send.
+# Level 4 compresses the 511 KB of openapi.json to 67 KB in 7 ms, level 9 to 57 KB in 30 ms. A body that fits into a packet is not
+# compressed.
+# Compressed lengths reveal nothing (BREACH): keys and tokens travel in headers, which only the portal's own page can make a browser send.
 GZIP: Final[dict[str, Any]] = {
     "minimum_size": 1024,
     "compresslevel": 4,
@@ -187,7 +189,7 @@ def serve_together(settings: Settings, sockets: list[socket.socket]) -> None:
             serving.become(number)
             run(settings, sockets, serving)
 
-        # The processes share what is loaded by now, as long as none of them writes to it.
+        # The processes share what is already loaded, as long as none of them writes to it.
         gc.collect()
         gc.freeze()
         status = Parent(settings.api_processes, serve_as, serving.forget, sockets).run()
@@ -195,10 +197,10 @@ def serve_together(settings: Settings, sockets: list[socket.socket]) -> None:
 
 
 def run(settings: Settings, sockets: list[socket.socket], serving: ServingTogether | None = None) -> None:
-    """Serves in this process, alone or together with others. Raises SystemExit when it could not begin to."""
+    """Serves in this process, alone or together with others. Raises SystemExit if it could not start."""
     app = create_app(settings, lambda: server.should_exit, serving)
     server = uvicorn.Server(server_config(app, settings, loop="uvloop", **serving.protocols() if serving else {}))
-    # All of this stays: the garbage collector need not scan it for each large upload.
+    # All of this stays: exclude it from garbage collections, which large uploads cause.
     gc.collect()
     gc.freeze()
     with suppress(KeyboardInterrupt):
@@ -208,12 +210,12 @@ def run(settings: Settings, sockets: list[socket.socket], serving: ServingTogeth
 
 
 def connections_of_each(processes: int) -> int:
-    """How many connections to the database each process may have: all together as many as one alone, as long as that is enough."""
+    """How many database connections each process may have: together as many as a single process, as long as that is enough."""
     return max(math.ceil(MAX_DATABASE_CONNECTIONS / processes), MIN_DATABASE_CONNECTIONS)
 
 
 def share_memory_between_threads() -> None:
-    """Lets all threads allocate from two arenas. glibc would give each of them one, and what uploads leave in them is seldom given back."""
+    """Lets all threads allocate from two arenas. glibc would give each of them one, and rarely returns what uploads free there."""
     libc = ctypes.CDLL(None)
     # musl has no arenas, and no mallopt.
     if hasattr(libc, "mallopt"):
@@ -223,7 +225,7 @@ def share_memory_between_threads() -> None:
 
 
 def allow_open_files(count: int) -> None:
-    """Raises the soft limit of open files, which is often 1,024, to `count`, or as near as may be."""
+    """Raises the soft limit of open files, which is often 1,024, to `count`, or as near as possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

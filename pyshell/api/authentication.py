@@ -1,4 +1,4 @@
-"""Authentication: an API key of an integration, a Clerk session token of a user, or what internal callers show or sign with."""
+"""Authentication by the API key of an integration, the Clerk session token of a user, or an internal credential or signature."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-# Where the database's notifications of it do not arrive, a revoked key keeps working for as long as its caller is cached.
+# If the database's notifications do not arrive, a revoked key keeps working for as long as its caller is cached.
 CACHE_SECONDS = 2.0
-# Its payload is the id of the organization whose API keys have changed.
+# The payload is the id of the organization whose API keys have changed.
 CREDENTIALS_CHANNEL = "batch_lookups_credentials"
 MAX_CACHED = 10_000
 
 INTERNAL_SCOPES = frozenset({"incentives:write", "operations:write", "worker:run"})
 SIGNED_SCOPES = frozenset({"incentives:write"})
-# What every caller has.
+# The scope of every caller.
 ANY_SCOPE = "any"
 
 
 class Signature(NamedTuple):
-    """A valid signature: the key that it was made with, the whole header, and the SHA-256 (hex) that the body must have."""
+    """A valid signature: the key that it was created with, the complete header, and the SHA-256 (hex) that the body must have."""
 
     key: bytes
     authorization: str
@@ -68,7 +68,7 @@ class Caller:
     signature: Signature | None = None
 
     def log_fields(self) -> dict[str, str]:
-        """Who it is, for the lines of the log: `key_id` of an API key, `user` of somebody who has signed in."""
+        """The caller, for log lines: `key_id` of an API key, `user` of a signed-in user."""
         try:
             who = {"key_id": str(UUID(self.name))}
         except ValueError:
@@ -98,9 +98,9 @@ class Authenticator:
         self._pepper = settings.api_key_pepper
         self._previous_pepper = "" if settings.api_key_pepper_previous == api_keys.NO_PEPPER else settings.api_key_pepper_previous
         self._cache: dict[object, tuple[float, Caller]] = {}
-        # How often a credential has changed: what the database answered before that is not kept after it.
+        # How often a credential has changed: responses of the database from before the last change are not cached.
         self._changes = 0
-        # Keys that were good once go on being asked about, whoever else tries unknown ones from their address.
+        # Keys known to be valid can still be looked up when others try unknown ones from their address.
         self._good_keys: set[object] = set()
         self._unknown_keys = unknown_keys
 
@@ -108,7 +108,7 @@ class Authenticator:
         """The caller. Raises ApiError: 400 two credentials, 401 none or a bad one, 403 not from this address."""
         for name in ("x-api-key", "authorization"):
             if len(headers.getlist(name)) > 1:
-                # Of two, others on the way may have judged by the other one.
+                # If there are two, a proxy may have judged by the other one.
                 raise ApiError(400, "two_credentials", f"The header {name} must be given once")
         key, authorization = headers.get("x-api-key"), headers.get("authorization")
         if key and authorization:
@@ -120,7 +120,7 @@ class Authenticator:
         raise unauthorized(
             "missing_credentials",
             "Missing authentication. Provide either x-api-key or Authorization: Bearer token.",
-            # What EventSource of a browser asks for. It cannot send a header, and a key in the URL would end up in logs.
+            # What a browser's EventSource requests. It cannot send a header, and a key in the URL would end up in logs.
             hint="EventSource cannot send a credential: read the events with fetch, or subscribe with supabase-js."
             if headers.get("accept") == "text/event-stream"
             else None,
@@ -158,7 +158,7 @@ class Authenticator:
                 del self._cache[credential]
 
     async def _identify(self, credential: object, function: str, **arguments: object) -> Caller:
-        """The caller that a credential belongs to, by a function of the database; cached for a while."""
+        """Looks up the caller of a credential with a function of the database; caches it for a while."""
         now = time.monotonic()
         expires_at, caller = self._cache.get(credential, (0.0, None))
         if caller is None or expires_at < now:
@@ -265,13 +265,13 @@ def _organization(headers: Headers) -> UUID | None:
 
 
 async def authenticate(request: Request) -> Caller:
-    """The caller of a request, also again while it lasts. Raises ApiError and DatabaseError, as `Authenticator.authenticate` does."""
+    """The caller of a request; may be called again during it. Raises ApiError and DatabaseError, as `Authenticator.authenticate` does."""
     authenticator: Authenticator = request.app.state.authenticator
     return await authenticator.authenticate(request.headers, client_address(request))
 
 
 def count_request(request: Request, caller: Caller) -> None:
-    """Counts a request for the caller and for all callers of its organization. Raises ApiError 429. The answer tells the caller's limit."""
+    """Counts a request against the limits of the caller and of its organization, and reports the limit in headers. Raises ApiError 429."""
     limiter: RequestLimiter = request.app.state.request_limiter
     limits = (
         (caller.organization, caller.organization_requests_per_minute),
@@ -293,7 +293,7 @@ def secured(scope: str, endpoint: Endpoint) -> Endpoint:
     async def secured_endpoint(request: Request) -> Response:
         caller = await authenticate(request)
         count_request(request, caller)
-        # A signature is for one lookup, and no route but that of lookups takes it.
+        # A signature is valid for one lookup, and only the route for lookups accepts it.
         if scope not in caller.scopes and (scope != ANY_SCOPE or caller.signature is not None):
             raise insufficient_scope(scope)
         request.scope["user"] = caller
@@ -304,7 +304,7 @@ def secured(scope: str, endpoint: Endpoint) -> Endpoint:
 
 
 async def signed(request: Request, signature: Signature, endpoint: Endpoint) -> Response:
-    """The answer to a signed request, errors included, with a signature of our own."""
+    """Signs the response to a signed request, errors included."""
     try:
         response = await endpoint(request)
     except ApiError as error:

@@ -21,9 +21,9 @@ __all__ = ["Clerk", "InvalidTokenError", "KeysUnavailableError", "Membership", "
 
 LEEWAY_SECONDS = 5
 MAX_TOKEN_LENGTH = 16_384
-# In the year 5138. Infinity, NaN and numbers of a thousand digits are no times either.
+# In the year 5138. Infinity, NaN and numbers of a thousand digits are rejected as well.
 LATEST_TIME = 1e11
-# Of machines, whose tokens the same keys sign: https://github.com/clerk/javascript, JWT_CATEGORY_M2M_TOKEN.
+# Tokens of machines, signed with the same keys: https://github.com/clerk/javascript, JWT_CATEGORY_M2M_TOKEN.
 MACHINE_CATEGORY = "cl_B7d4PD333AAA"
 
 
@@ -94,17 +94,17 @@ class Clerk:
             raise InvalidTokenError("The token is not valid yet")
         if claims.get("iss") != self._issuer:
             raise InvalidTokenError("The token comes from another issuer")
-        # It is stored as who has done what.
+        # It is stored as the actor.
         if not isinstance(claims.get("sub"), str) or not claims["sub"].isprintable() or not claims["sub"]:
             raise InvalidTokenError("The token lacks a subject")
-        # What a JWT template makes has none, and says whatever the template does.
+        # A token made from a JWT template has none, and contains whatever the template says.
         if not isinstance(claims.get("sid"), str) or not claims["sid"]:
             raise InvalidTokenError("The token is not a session token")
         if self._authorized_parties:
             party = claims.get("azp")
             if not isinstance(party, str) or party not in self._authorized_parties:
                 raise InvalidTokenError("The token was made for another party")
-        # Such a session is not complete; a second factor may be missing: https://clerk.com/docs/guides/configure/session-tasks
+        # Such a session is incomplete; a second factor may be missing: https://clerk.com/docs/guides/configure/session-tasks
         if claims.get("sts") == "pending":
             raise InvalidTokenError("The session is pending")
 
@@ -116,7 +116,7 @@ _SIGNATURE_ONLY: Any = {
 
 
 def membership(claims: Mapping[str, Any]) -> Membership | None:
-    """What the claims, of version 2 (`o.id`, `o.rol`) or 1 (`org_id`, `org_role`), say; None: no organization is active.
+    """The membership in claims of version 2 (`o.id`, `o.rol`) or 1 (`org_id`, `org_role`); None: no organization is active.
 
     `app.clerk_organization_id_of_claims` and `app.scopes_of_claims` read the same claims by the same rules.
     """

@@ -17,11 +17,11 @@ from pyshell.settings import MIN_KEY_BITS, read_pem
 logger = logging.getLogger("pyshell.api.clerk")
 
 FETCH_TIMEOUT_SECONDS = 3.0
-# A token may name any key id: unknown ones lead to a request only this often.
+# A token may name any key id: unknown ones cause a request only this often.
 REFETCH_SECONDS = 30.0
 # Without any key nobody can sign in, so the wait after a failure is shorter.
 FIRST_KEY_RETRY_SECONDS = 3.0
-# Older keys are renewed in the background and used meanwhile. After the second time without Clerk, they are no longer used.
+# Older keys are renewed in the background and used meanwhile. After the second period without Clerk, they are no longer used.
 RENEW_AFTER_SECONDS = 3600.0
 KEEP_SECONDS = 86_400.0
 

@@ -38,7 +38,7 @@ PREFLIGHT_SECONDS = 7200
 
 
 class CrossOriginMiddleware(CORSMiddleware):
-    """Starlette's middleware, with an empty body in the answer to an allowed preflight."""
+    """Starlette's middleware, with an empty body in the response to an allowed preflight."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
@@ -50,7 +50,7 @@ class CrossOriginMiddleware(CORSMiddleware):
 
 
 def cors_middleware(origins: tuple[str, ...]) -> list[Middleware]:
-    """The outermost middleware, so that pages can read errors from further in. Without origins: no middleware."""
+    """The outermost middleware, so that pages can read all errors. Without origins: no middleware."""
     if not origins:
         return []
     return [

@@ -1,6 +1,6 @@
-"""What is counted to hold limits: requests in windows of time, and what holders have at the moment.
+"""Counts for limits: requests in windows of time, and what holders currently have.
 
-Here for a process that serves alone. Where several serve behind one port, pyshell.api.processes counts for all of them together.
+These count in a process that serves alone; if several serve behind one port, pyshell.api.processes counts for all of them together.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Windows(Protocol):
         """Counts one more request, in a new window of so many seconds if there is none."""
 
     def window(self, who: object, now: float) -> Window | None:
-        """The window that is open, if any."""
+        """The open window, if any."""
 
 
 class Holdings(Protocol):
     """How many of something each holder has. Every `take` that succeeds is followed by a `give_back`, or by the end of the process."""
 
     def take(self, holder: object, limit: float) -> bool:
-        """One more for the holder, unless it has as many as the limit."""
+        """Takes one more for the holder, unless it has as many as the limit."""
 
     def give_back(self, holder: object) -> None: ...
 
@@ -91,7 +91,7 @@ class OwnHoldings:
     def give_back(self, holder: object) -> None:
         self._counts[holder] -= 1
         if not self._counts[holder]:
-            # A holder that has nothing is not kept.
+            # A holder without any is not kept.
             del self._counts[holder]
 
     def of(self, holder: object) -> int:
@@ -105,16 +105,16 @@ class Serving:
 
     def __init__(self) -> None:
         self.windows: Windows = OwnWindows()
-        # Of addresses with keys that nobody knows, apart: however many they are, they take no window of anybody else.
+        # Requests with unknown keys by address, separately: however many there are, they do not displace windows of others.
         self.unknown_keys: Windows = OwnWindows()
         self.holdings: Holdings = OwnHoldings()
 
     def shares(self, name: str, size: int, seconds: float) -> Shares:
-        """`Shares` of what is called so, in all processes together."""
+        """The `Shares` of that name, common to all processes."""
         return Shares(size, seconds)
 
     def told(self, metrics: Callable[[], list[Metric]]) -> AbstractAsyncContextManager[None]:
-        """While the context lasts, the others can ask for the metrics of this process."""
+        """While the context lasts, the other processes can ask for the metrics of this one."""
         return nullcontext()
 
     async def of_all(self, metrics: list[Metric]) -> list[Metric]:

@@ -1,4 +1,4 @@
-"""Turns errors into responses, all of them here: {"error", "code", "request_id", "hint"?, further members}."""
+"""Turns errors into responses, in this one place: {"error", "code", "request_id", "hint"?, further members}."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNAVAILABLE = Meaning(503, "database_unavailable", "The database is unavailable;
 BUSY = Meaning(503, "busy", "The service is busy; please try again")
 INTERNAL = Meaning(500, "internal_error", "Internal server error")
 
-# Errors of Kind.DATA, by SQLSTATE. Others are our fault.
+# Errors of Kind.DATA, by SQLSTATE. All others are bugs of ours.
 ABOUT_THE_DATA = {
     "22P02": INVALID_JSON,
     "22P05": Meaning(400, "unsupported_character", "The body contains a character that cannot be stored"),
@@ -64,7 +64,7 @@ def error_response(request: Request, error: ApiError) -> Response:
 
 
 def from_database(error: DatabaseError) -> ApiError:
-    """The response to a database error. Logs errors that are our fault."""
+    """The response to a database error. Logs errors that are bugs of ours."""
     kind, state = kind_of(error), error.sqlstate or ""
     if kind is Kind.REFUSED:
         return _raised_by_us(error, int(state[2:]))
@@ -73,7 +73,7 @@ def from_database(error: DatabaseError) -> ApiError:
         # The arguments were well-formed, so one of our functions is at fault.
         meaning = INTERNAL
     if meaning.status >= 500:
-        # The context only helps with our own faults.
+        # The context helps only with our own bugs.
         logger.error("%s: %s", f"database error {state}".strip(), error, exc_info=error if meaning is INTERNAL else None)
     return ApiError(
         meaning.status,
@@ -87,7 +87,7 @@ def from_database(error: DatabaseError) -> ApiError:
 def _raised_by_us(error: DatabaseError, status: int) -> ApiError:
     diag = error.diag
     members = json.loads(diag.message_detail) if diag.message_detail else {}
-    # A node of a cluster that passes on what another one raised leaves the name of the constraint out.
+    # A node of a cluster that passes on another node's error omits the name of the constraint.
     code = diag.constraint_name or members.get("code") or INTERNAL.code
     members.pop("code", None)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}

@@ -1,4 +1,4 @@
-"""What a request is refused with. It imports nothing heavy: a process that reads one workbook raises it too."""
+"""The error that refuses a request. Imports nothing heavy: the process that reads a workbook raises it, too."""
 
 from __future__ import annotations
 

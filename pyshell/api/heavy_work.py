@@ -1,10 +1,10 @@
-"""Work that takes a processor for a tenth of a second and more: large uploads, and what is answered in megabytes.
+"""Work that occupies a CPU for a tenth of a second or more: large uploads and responses of megabytes.
 
-PostgreSQL and this process share the processors with whoever asks for little. So only so much of it is done at a time that one of them is
-left, and organizations take turns: who waits, waits for one call of each other organization, not for all that one of them has sent.
+PostgreSQL and this process share the CPUs with small requests. So heavy work leaves one CPU free,
+and organizations take turns: a call waits for one call of each other organization, not for everything that one of them has sent.
 
-A turn is a courtesy, not a lock: a call that waits for a row, which a transaction of its organization may hold for long, has a turn all the
-while. So others wait for theirs only briefly, and then go on without one; and those who only read never wait for those who write.
+A turn is a courtesy, not a lock: a call that waits for a row, which a transaction may have locked for long, keeps its turn.
+So others wait for a turn only briefly, and then continue without one; and reads never wait for writes.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from starlette.requests import Request
 from pyshell.api.errors import ApiError
 from pyshell.postgres.shares import Shares, TakenError
 
-# Of each kind. An organization has one fewer: in a process that serves alone, what it reads, or what it writes, leaves it a statement.
+# Per kind. An organization may have one fewer: in a process that serves alone, its reads or its writes always leave it one statement.
 MAX_AT_ONCE: Final = 4
-# For the organization's own calls.
+# Wait for the organization's own calls.
 TURN_SECONDS = 30.0
-# For the calls of others.
+# Wait for the calls of others.
 PATIENCE_SECONDS = 2.0
 
 
 class HeavyWork:
-    """Heavy calls of one kind in this process: `at_once` together, of which one is for another organization, if there is more than one."""
+    """Heavy calls of one kind in this process: `at_once` concurrently, if more than one, the last only for another organization."""
 
     def __init__(self, at_once: int, seconds: float = TURN_SECONDS, patience: float = PATIENCE_SECONDS) -> None:
         self._of_organization = Shares(max(at_once - 1, 1), seconds)
@@ -55,16 +55,16 @@ class HeavyWork:
 
 
 def spare_processors(processes: int) -> int:
-    """The processors of the machine, less one, for each of so many processes that serve together; 1 to MAX_AT_ONCE.
+    """This process's share of the CPUs of the machine, less one, among so many processes that serve together; 1 to MAX_AT_ONCE.
 
-    They do not count together: who waits in one process would wait in vain while the others always have somebody next.
+    Processes do not count together: a call in one could starve while the others always have another call waiting.
     """
     return min(max((len(os.sched_getaffinity(0)) - 1) // processes, 1), MAX_AT_ONCE)
 
 
 @asynccontextmanager
 async def heavy_turn(request: Request, organization_id: UUID | None = None) -> AsyncIterator[None]:
-    """A turn of the organization that calls, or of another one. Raises ApiError 503 as `HeavyWork.turn` does."""
+    """A turn of the calling organization, or of another one. Raises ApiError 503 as `HeavyWork.turn` does."""
     heavy_work: HeavyWork = request.app.state.heavy_reads if request.method in ("GET", "HEAD") else request.app.state.heavy_writes
     async with heavy_work.turn(organization_id or request.user.organization_id):
         yield

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with bounds on what comes before the application: sizes, time, and the number of connections."""
+"""HTTP/1.1 as uvicorn speaks it, with bounds on what precedes the application: sizes, time, and the number of connections."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from pyshell.api.errors import ApiError
 
-# Request line and header fields together; trailers count the same.
+# Request line and header fields together; trailers have the same limit.
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 256
 HEAD_SECONDS = 10.0
-# What a refused client still sends is dropped for so long. A connection that is closed under it is reset, and the answer lost with it.
+# For this long, whatever a refused client still sends is discarded: closing the connection earlier would reset it, and lose the response.
 LINGER_SECONDS = 2.0
-# It is read this rarely, so that the client has to wait instead of us.
+# It is read this rarely, so that the client has to wait rather than we.
 DROP_SECONDS = 0.05
-# A client that has not taken so much of what waits for it in so long is gone, or wants to keep memory in use.
+# A client that has not read this much of what waits for it in this time is gone, or wants to tie up memory.
 TAKE_SECONDS = 30.0
 MIN_TAKEN_BYTES = 32 * 1024
 MAX_CONNECTIONS = 10_000
@@ -44,13 +44,13 @@ class BoundedProtocol(HttpToolsProtocol):
     """Answers 431 to heads beyond MAX_HEAD_BYTES or MAX_HEADERS, 408 to those incomplete after HEAD_SECONDS, and closes the connection."""
 
     _phase: Literal["idle", "head", "body"] = "head"
-    # Of the head, as parsed; and received since the parser last made something of them: a field that never ends is not seen by it.
+    # The head as parsed, and the bytes received since the parser last produced any of it: it does not notice a field that never ends.
     _head_bytes = 0
     _headers = 0
     _pending_bytes = 0
     _is_refused = False
     _timer: asyncio.TimerHandle | None = None
-    # The request that is being answered; `cycle` is the last one that came, which may have to wait for its turn.
+    # The request being handled; `cycle` is the last one received, which may have to wait for its turn.
     _answered: RequestResponseCycle | None = None
     # While more waits for the client than the transport's limit.
     _taking: asyncio.TimerHandle | None = None
@@ -63,7 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._after(HEAD_SECONDS, self._head_is_late)
 
     def connections_of_all(self) -> int:
-        """The connections of all processes that serve together: here of this one."""
+        """The connections of all processes that serve together: here, of this one."""
         return len(self.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -71,7 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_watching()
         super().connection_lost(exc)
         if self._answered is not None and not self._answered.response_complete:
-            # uvicorn tells the last one alone, and the answer to this one would be written to a connection that is closed.
+            # uvicorn notifies only the last request, and the response to this one would be written to a closed connection.
             self._answered.disconnected = True
             self._answered.message_event.set()
 
@@ -135,7 +135,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers += 1
         self._count(len(name) + len(value))
-        # A trailer is no header (RFC 9110, section 6.5.1): a proxy that sets X-Forwarded-For leaves one of that name as the client sent it.
+        # A trailer is not a header (RFC 9110, section 6.5.1): a proxy that sets X-Forwarded-For does not touch one in the client's
+        # trailers.
         if self._phase == "head":
             super().on_header(name, value)
 
@@ -158,7 +159,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._phase == "body":
-            # Nobody wants the rest of this body: it may arrive, but not take for ever.
+            # The rest of this body is discarded: it may arrive, but not indefinitely.
             self._after(HEAD_SECONDS, self.transport.close)
 
     def _count(self, size: int) -> None:
@@ -171,7 +172,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         if self._is_answering():
-            # The answer to the request before it goes on.
+            # The response to the previous request continues.
             self._after(HEAD_SECONDS, self._head_is_late)
         else:
             self._refuse(HEAD_INCOMPLETE)
@@ -180,7 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _refuse(self, error: ApiError) -> None:
-        """Answers, unless there is an answer already, and closes the connection."""
+        """Responds, unless a response has begun, and closes the connection."""
         self._is_refused = True
         self._unset_keepalive_if_required()
         if self._phase == "body" or self._is_answering():
@@ -191,7 +192,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._after(LINGER_SECONDS, self.transport.close)
 
     def _drop(self) -> None:
-        """Takes nothing more for a moment."""
+        """Discards what arrives for a moment."""
         if not self.transport.is_closing():
             self.transport.pause_reading()
             self.loop.call_later(DROP_SECONDS, self._drop_more)
@@ -211,7 +212,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def rendered(error: ApiError) -> bytes:
-    """The answer as bytes: nothing of the application surrounds it."""
+    """The response as bytes: the application's middleware is not involved."""
     request_id = str(uuid.uuid4())
     body = json.dumps({"error": error.message, "code": error.code, "request_id": request_id}).encode()
     headers = {

@@ -26,13 +26,13 @@ class WatchedJob:
         self._event.set()
 
     async def wait(self, seconds: float) -> None:
-        """Until a change, at most this long; capped at POLL_SECONDS, because notifications may be lost."""
+        """Waits for a change, at most this long; capped at POLL_SECONDS, because notifications may be lost."""
         await wait_at_most(self._event, min(seconds, POLL_SECONDS))
         self._event.clear()
 
 
 class JobWatch:
-    """The jobs that requests wait for. `is_stopping`: the process is shutting down, so nobody should wait on."""
+    """The jobs that requests wait for. `is_stopping`: the process is shutting down, so waits should end."""
 
     def __init__(self, notifier: Notifier, is_stopping: Callable[[], bool]) -> None:
         self.is_stopping = is_stopping

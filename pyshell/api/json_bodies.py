@@ -1,4 +1,4 @@
-"""What a JSON body may not hold, found before anything makes values of it: a few bytes can stand for megabytes."""
+"""Refuses JSON bodies that a few bytes would expand to megabytes, before any values are created from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyshell.postgres.json_text import AS_BRACKETS, MAX_DEPTH, NOT_BRACKETS, is_
 # Numbers from 1e16 on, and those below 1e-30: PostgreSQL writes 1e131071, eight bytes here, with 131,072 digits.
 OUT_OF_RANGE = re.compile(rb"[0-9][eE](?:\+?0*(?:1[6-9]|[2-9][0-9]|[1-9][0-9]{2})|-0*(?:[3-9][0-9]|[1-9][0-9]{2}))")
 
-# PostgreSQL takes a hundred bytes and more for each while it reads them. A full batch has a million, with a hundred devices a site.
+# PostgreSQL needs a hundred bytes or more for each while it reads them. A full batch has a million, with a hundred devices a site.
 MAX_VALUES = 2_000_000
 
 EXPONENT = re.compile(rb"[0-9][eE][+-]?\Z")
@@ -19,7 +19,7 @@ EXPONENT = re.compile(rb"[0-9][eE][+-]?\Z")
 def check_json(body: bytes) -> None:
     """Raises ApiError 400 for a number that is out of range, or for more than MAX_DEPTH levels or MAX_VALUES values.
 
-    Whether it is JSON is not its business.
+    It does not check whether the body is valid JSON.
     """
     unfinished = b""
     opened = 0
@@ -39,7 +39,7 @@ def check_json(body: bytes) -> None:
 
 
 def unfinished_number(text: bytes) -> bytes:
-    """What OUT_OF_RANGE has to know of a number that may go on after the text: not all its digits, nor zeros before an exponent."""
+    """The part of a possibly unfinished number that OUT_OF_RANGE needs: not all its digits, nor zeros before an exponent."""
     before = text.rstrip(b"0123456789")
     digits = text[len(before) :]
     exponent = EXPONENT.search(before[-3:])

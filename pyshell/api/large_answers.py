@@ -1,4 +1,4 @@
-"""Answers of megabytes: sent as their clients take them, and bounded in number."""
+"""Responses of megabytes: sent as fast as their clients read them, and limited in number."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from pyshell.api.errors import ApiError
 from pyshell.api.pieces import in_pieces
 from pyshell.postgres.shares import TakenError
 
-# A larger answer keeps its share until the client has taken it.
+# A larger response keeps its share until the client has read it.
 LARGE_BYTES: Final = 1024 * 1024
-# Of 8 MB each at most, as the functions of the database cut them.
+# At most 8 MB each, the size at which the functions of the database cut them.
 LARGE_ANSWERS_PER_ORGANIZATION = 4
 MAX_LARGE_ANSWERS = 16
 SHARE_SECONDS = 5.0
 
 
 class LargeAnswers:
-    """The large answers under way."""
+    """The large responses in progress."""
 
     def __init__(self, serving: Serving) -> None:
         self._of_organization = serving.shares("large answers of", LARGE_ANSWERS_PER_ORGANIZATION, SHARE_SECONDS)
         self._of_all = serving.shares("large answers", MAX_LARGE_ANSWERS, SHARE_SECONDS)
 
     async def one_of(self, organization_id: UUID, answer: Callable[[], Awaitable[Response]]) -> Response:
-        """What `answer` returns. Raises ApiError 503 when the organization, or all together, have too many large ones under way."""
+        """The result of `answer`. Raises ApiError 503 if the organization, or all together, have too many large responses in progress."""
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(self._of_organization.one_of(organization_id))
@@ -48,13 +48,13 @@ class LargeAnswers:
 
 
 async def bounded(request: Request, organization_id: UUID, answer: Callable[[], Awaitable[Response]]) -> Response:
-    """What `answer` returns, as one of the large answers of the organization. Raises ApiError 503 as `LargeAnswers.one_of` does."""
+    """The result of `answer`, as a large response of the organization. Raises ApiError 503 as `LargeAnswers.one_of` does."""
     large_answers: LargeAnswers = request.app.state.large_answers
     return await large_answers.one_of(organization_id, answer)
 
 
 class Kept(Response):
-    """A response that keeps something until it is sent, or its client has gone."""
+    """A response that holds something until it is sent, or its client is gone."""
 
     def __init__(self, response: Response, kept: AsyncExitStack) -> None:
         self.status_code = response.status_code
@@ -68,9 +68,9 @@ class Kept(Response):
 
 
 class PiecewiseResponse(Response):
-    """A body that is sent in pieces, each when the client has taken most of those before it.
+    """A body sent in pieces, each once the client has read most of the previous ones.
 
-    So little more than a piece waits in the connection of a client that does not read.
+    So hardly more than one piece is buffered for a client that does not read.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

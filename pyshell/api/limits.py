@@ -1,4 +1,4 @@
-"""Limits of what requests may take: the rate of a credential, concurrent uploads of an organization, the time that a body may take.
+"""Limits of requests: the rate of a credential, concurrent uploads of an organization, the time that a body may take.
 
 All are counted in memory, so that no request costs the database a write. The headers are those of
 https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ (draft 10): RateLimit-Policy has the quota (q) and the window in
@@ -17,13 +17,13 @@ from starlette.types import Message, Receive
 from pyshell.api.counts import OwnWindows, Windows
 from pyshell.api.errors import ApiError
 
-# An upload holds its body in memory, and reads it in a thread.
+# An upload keeps its body in memory, and is parsed in a thread.
 UPLOADS_PER_ORGANIZATION = 4
 UPLOAD_WAIT_SECONDS = 5.0
 BODY_SECONDS = 30.0
 MIN_BODY_BYTES_PER_SECOND = 1024
 WINDOW_SECONDS = 60
-# API keys from one address that the database does not know: each costs it a query.
+# Unknown API keys from one address: each costs a query.
 UNKNOWN_KEYS_PER_MINUTE = 300
 
 
@@ -34,7 +34,7 @@ class RequestLimiter:
         self._windows: Windows = OwnWindows() if windows is None else windows
 
     def count(self, who: object, quota: int) -> tuple[dict[str, str], ApiError | None]:
-        """The headers for the answer to a request of `who`, and the error to answer with if it exceeds the quota."""
+        """The headers for the response to a request of `who`, and the error to respond with if it exceeds the quota."""
         now = time.monotonic()
         window = self._windows.count(who, now, WINDOW_SECONDS)
         seconds = math.ceil(window.ends_at - now)
@@ -45,7 +45,7 @@ class RequestLimiter:
         return headers, too_many_requests(quota, seconds) if window.requests > quota else None
 
     def check(self, who: object, quota: int) -> None:
-        """Raises ApiError when the quota is used up; counts nothing."""
+        """Raises ApiError if the quota is used up; counts nothing."""
         now = time.monotonic()
         window = self._windows.window(who, now)
         if window is not None and window.requests >= quota:
@@ -63,10 +63,10 @@ def too_many_requests(quota: int, seconds: int) -> ApiError:
 
 
 def patient(receive: Receive, is_answered: Callable[[], bool]) -> Receive:
-    """`receive`, for a body that keeps coming: after BODY_SECONDS in which none of it came, ApiError 408.
+    """`receive` for a slow body: raises ApiError 408 once its budget of BODY_SECONDS is spent on waiting.
 
-    Each second of waiting takes one of them, and each MIN_BODY_BYTES_PER_SECOND that come give one back. Only the time in which the
-    application waits counts: a client can do nothing about the rest.
+    Each second of waiting takes one off, and each MIN_BODY_BYTES_PER_SECOND received add one. Only the time in which the
+    application waits counts: the client cannot do anything about the rest.
     """
     patience = BODY_SECONDS
     is_complete = False

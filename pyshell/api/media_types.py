@@ -1,4 +1,4 @@
-"""The format of a body: as its Content-Type declares or, if that is not specific, as the body begins."""
+"""The format of a body: by its Content-Type or, if that is not specific, by how the body begins."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ ALIASES = (
 # Defaults of `fetch` with a string and of `curl -d`, whatever the body is.
 UNDECLARED = ("", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded")
 
-# Bytes of a line that is looked into, to see whether it is a site or a whole request; far more than a site has.
+# Bytes of a line that are examined to tell a site from a whole request; far more than a site has.
 _LONGEST_SITE = 65_536
 _WHITE_SPACE = b" \t\r\n"
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 
 
 def recognize(content_type: str | None, beginning: bytes) -> str:
-    """JSON, NDJSON, FILE, or the media type as it was declared, in lower case. No Content-Type: JSON.
+    """JSON, NDJSON, FILE, or the declared media type in lower case. No Content-Type: JSON.
 
     `beginning` is the body up to at least its first byte that is neither white space nor a byte order mark.
     """
@@ -69,10 +69,10 @@ def recognize(content_type: str | None, beginning: bytes) -> str:
 
 
 def recognize_upload(content_type: str | None, data: bytes) -> str:
-    """JSON, NDJSON or FILE; without a specific Content-Type, as `data` begins. Raises ApiError 415 for any other type."""
+    """JSON, NDJSON or FILE; without a specific Content-Type, by how `data` begins. Raises ApiError 415 for any other type."""
     declared = declared_type(content_type)
     if declared in UNDECLARED:
-        # A file that is empty comes as application/octet-stream, and a request that lacks its body with no type at all.
+        # An empty file is sent as application/octet-stream, and a request without a body without any type.
         if not begins_as_json(data[:1000]) or (declared and not _content_of(data)):
             return FILE
         return NDJSON if _is_ndjson(data) else JSON
@@ -93,12 +93,12 @@ def declared_type(content_type: str | None) -> str:
 
 
 def begins_as_json(beginning: bytes) -> bool:
-    """Whether the body may be an object or an array. An empty body may be, too."""
+    """Whether the body may be an object or an array, or is empty."""
     return _content_of(beginning)[:1] in (b"{", b"[", b"")
 
 
 def _is_ndjson(data: bytes) -> bool:
-    """Whether the first line is a JSON object by itself, and more lines follow or it is a site."""
+    """Whether the first line is a complete JSON object, and more lines follow or it is a site."""
     first, _, rest = _content_of(data).partition(b"\n")
     is_alone = not rest.strip()
     if not first.startswith(b"{") or (is_alone and len(first) > _LONGEST_SITE):

@@ -1,4 +1,4 @@
-"""Prometheus metrics at /metrics: of the processes that serve here, and of what all share, which the database has counted."""
+"""Prometheus metrics at /metrics: of the processes that serve here, and of the whole installation, as counted by the database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DATABASE_SECONDS = 3
 
 
 class Metrics:
-    """The metrics of one application, and of those that serve with it. `process` are collected whenever they are asked for."""
+    """The metrics of one application, and of those that serve with it. `process` is collected on each request."""
 
     def __init__(self, process: Callable[[], Iterable[Metric]] = lambda: (), serving: Serving | None = None) -> None:
         self._serving = serving or Serving()
@@ -53,8 +53,8 @@ class Metrics:
     async def exposition(self, ask_database: Callable[[], Awaitable[bytes]]) -> bytes:
         """The text format of Prometheus; `ask_database` calls api.get_metrics.
 
-        Scrapes share one rendering a second, a failed one too: however many there are, they cost other requests nothing. Where the
-        database does not answer in time, only its own metrics are missing.
+        Scrapes share one rendering per second, even a failed one, so that they cost other requests nothing. If the
+        database does not respond in time, only its own metrics are missing.
         """
         if self._rendering is None or (self._rendering.done() and time.monotonic() - self._rendered_at > RENDERED_FOR_SECONDS):
             self._rendered_at = time.monotonic()
@@ -77,7 +77,7 @@ class Metrics:
 
 
 def of_database(answer: Mapping[str, Any], now: float) -> Iterable[Metric]:
-    """The metrics in the answer of api.get_metrics; `now` is this machine's time."""
+    """The metrics in the result of api.get_metrics; `now` is this machine's time."""
     yield gauge(
         "build_info",
         "1, labelled with the release and the newest migration",
@@ -96,7 +96,7 @@ def of_work(answer: Mapping[str, Any]) -> Iterable[Metric]:
     work: dict[str, list[Mapping[str, Any]]] = {"lookup": [], "job": [], "webhook": [], "pause": []}
     for row in answer["work"]:
         work[row["kind"]].append(row)
-    # What an alert watches is there before it happens: Prometheus sees no increase in a series that begins with its first events.
+    # Series that alerts watch exist from the start: Prometheus sees no increase in a series that begins with its first events.
     lookups = {("failed", "upstream_unauthorized"): 0} | {(row["outcome"], row["error_class"]): row["items"] for row in work["lookup"]}
     yield counters(
         "lookups",
@@ -137,7 +137,7 @@ def of_work(answer: Mapping[str, Any]) -> Iterable[Metric]:
 
 
 def summed(rows: Iterable[Mapping[str, Any]], what: str, *labels: str) -> dict[tuple[str, ...], tuple[list[int], float]]:
-    """Buckets and sums of `latency` or `wait`, by these columns."""
+    """Buckets and sums of `latency` or `wait`, grouped by these columns."""
     sums: dict[tuple[str, ...], tuple[list[int], float]] = {}
     for row in rows:
         key = tuple(row[label] for label in labels)
@@ -222,14 +222,14 @@ def of_postgres(answer: Mapping[str, Any], now: float) -> Iterable[Metric]:
 
 
 def method_of(scope: Scope) -> str:
-    """Unknown methods are invented by clients: they share one name."""
+    """The method, with one name for all unknown methods, which clients make up."""
     return scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else "other"
 
 
 def matched_route(scope: Scope) -> str | None:
     """The template of the route that matched, such as /batch-lookups/{job_id}; None for all other paths.
 
-    Never made from the path itself: a client could make up as many of those as it likes, each a series for ever.
+    Never derived from the path itself: clients could make up any number of those, each a permanent series.
     """
     route = scope.get("route")
     return route.path if isinstance(route, Route) else None

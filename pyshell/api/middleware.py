@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 access_log = logging.getLogger("pyshell.access")
 logger = logging.getLogger("pyshell.api.errors")
 
-# Browsers must not guess content types, nor tell other sites our URLs, which may contain ids.
+# Browsers must not guess content types, nor send our URLs, which may contain ids, to other sites.
 SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
-# Asked every few seconds, by machines: not worth recording, nor a line in the log where all is well.
+# Requested every few seconds by machines: not worth recording, nor logging unless something is wrong.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
-# In the access log, as it is.
+# Characters kept as they are in the access log.
 PLAIN_IN_A_PATH = "/:@!$&'()*+,;="
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
@@ -86,7 +86,7 @@ class RequestMiddleware:
                 await self.app(scope, patient(receive, lambda: status > 0), send_with_id)
             except Exception as error:
                 if status and isinstance(error.__cause__, ApiError | DatabaseError):
-                    # Such as a batch that is deleted while its results are sent. The connection ends before the body does.
+                    # Such as when a batch is deleted while its results are sent. The connection ends before the body does.
                     reason = error.__cause__ if isinstance(error.__cause__, ApiError) else from_database(error.__cause__)
                     logger.warning("request %s was not answered to the end: %s", request_id, reason.message)
                     return
@@ -105,16 +105,16 @@ class RequestMiddleware:
                 log_access(scope, method=scope["method"], **what)
 
     def _path(self, scope: Scope) -> str:
-        """The path that is served. People paste URLs with extra slashes; no two of our paths differ by slashes alone."""
+        """The path that is served, without extra slashes, which pasted URLs often have; no two of our paths differ only by slashes."""
         path = re.sub("/{2,}", "/", scope["path"]).rstrip("/") or "/"
         if path.removeprefix(self.root_path) in PROBES:
-            # A proxy that closes these to others knows them as they are, and no other way to write them: %6detrics, or a slash more.
+            # A proxy that blocks these paths compares them literally, not in other spellings: %6detrics, or an extra slash.
             written: bytes = scope["raw_path"]
             return written.decode()
         return path
 
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A WebSocket: a line when it opens, or is refused, and one when it ends."""
+        """Handles a WebSocket: logs a line when it opens, or is refused, and one when it ends."""
         started_at = time.perf_counter()
 
         async def send_and_log(message: Message) -> None:
@@ -136,7 +136,7 @@ def recorded_request(scope: Scope) -> AbstractContextManager[Recorded | None]:
 
 
 def log_access(scope: Scope, *, method: str, **what: object) -> None:
-    """One line: what was asked, by whom, from where. Never the query, which may hold a credential."""
+    """Logs one line: what was requested, by whom, from where. Never the query, which may contain a credential."""
     user = scope.get("user")
     by = logs.caller.get() or (user.log_fields() if user else {})
     fields = {
@@ -152,7 +152,7 @@ def log_access(scope: Scope, *, method: str, **what: object) -> None:
         logging.DEBUG if is_routine(scope, status) else logging.INFO,
         "%s %s %s",
         method,
-        # What follows a space in a line of text would look like fields of ours.
+        # In a text line, anything after a space would look like our own fields.
         quote(scope["path"], safe=PLAIN_IN_A_PATH),
         status,
         extra={"fields": fields},
@@ -160,7 +160,7 @@ def log_access(scope: Scope, *, method: str, **what: object) -> None:
 
 
 def is_routine(scope: Scope, status: object) -> bool:
-    """A probe, or one of the worker's thousands of lookups, that went well."""
+    """A successful probe, or one of the worker's thousands of lookups."""
     user = scope.get("user")
     is_signed = user is not None and user.signature is not None
     return status == 200 and (is_signed or scope["path"].removeprefix(scope["root_path"]) in PROBES)
@@ -169,7 +169,7 @@ def is_routine(scope: Scope, status: object) -> bool:
 def keep_private(headers: MutableHeaders) -> None:
     """Keeps responses out of shared caches, and those without an ETag out of all caches, unless the route says otherwise.
 
-    To a cache, `x-api-key` is an ordinary header: that an answer is one caller's own must be said.
+    To a cache, `x-api-key` is an ordinary header, so responses must say that they are private to one caller.
     """
     headers.setdefault("Cache-Control", "private, no-cache" if "etag" in headers else "private, no-store")
     if "private" in headers["Cache-Control"]:

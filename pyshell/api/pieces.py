@@ -1,4 +1,4 @@
-"""Bodies and answers in pieces, between which others have their turn."""
+"""Bodies and responses in pieces, between which other tasks run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def cut(text: bytes) -> Iterator[bytes]:
 
 
 async def in_pieces(text: bytes) -> AsyncIterator[bytes]:
-    """The text, with turns for others between its pieces."""
+    """The text in pieces, between which other tasks run."""
     for piece in cut(text):
         yield piece
         await asyncio.sleep(0)

@@ -23,9 +23,9 @@ class RowChange(NamedTuple):
 
 
 def parse(payload: str) -> RowChange | None:
-    """Parses a payload such as `UPDATE batch_lookup_jobs <organization id> <row id>`; None if it is something else.
+    """Parses a payload such as `UPDATE batch_lookup_jobs <organization id> <row id>`; None for anything else.
 
-    Whoever can connect to the database can send one, so it is a hint to look at the row and nothing more.
+    Anybody who can connect to the database can send one, so it is only a hint to read the row.
     """
     words = payload.split(" ")
     if len(words) != 4:

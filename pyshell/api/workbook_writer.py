@@ -6,12 +6,12 @@ from typing import BinaryIO
 
 import orjson
 
-# What a cell of Excel holds at most; xlsxwriter leaves longer texts out.
+# The limit of a cell in Excel; xlsxwriter drops longer texts.
 MAX_CELL = 32_767
 
 
 class WorkbookWriter:
-    """One sheet with a frozen header. Holds one row in memory, the others in `folder`; all methods are for a thread."""
+    """One sheet with a frozen header. Keeps one row in memory, the others in `folder`; call all methods in a thread."""
 
     def __init__(self, file: BinaryIO, folder: str) -> None:
         import xlsxwriter
@@ -23,7 +23,7 @@ class WorkbookWriter:
         self._rows = 0
 
     def add(self, lines: bytes) -> None:
-        """Adds rows, each a line with a JSON array of texts, numbers, booleans and nulls; the first one of all is the header."""
+        """Adds rows, each a line with a JSON array of texts, numbers, booleans and nulls; the very first one is the header."""
         for line in lines.splitlines():
             for column, cell in enumerate(orjson.loads(line)):
                 self._write(column, cell)
@@ -40,5 +40,5 @@ class WorkbookWriter:
             self._sheet.write_number(self._rows, column, cell, style)
 
     def close(self) -> None:
-        """Writes the file to its end."""
+        """Completes the file."""
         self._workbook.close()

@@ -17,7 +17,7 @@ from pyshell.postgres.connections import OwnerConnection
 from pyshell.settings import ROOT
 
 STARTER = ROOT / "sql" / "catalogue"
-# Files that depend on each other are imported together, the others one by one, so that a progress bar can advance.
+# Files that depend on each other are imported together, all others one by one, so that a progress bar can advance.
 PARTS = (("utilities",), ("utility_service_areas",), ("programs", "program_utilities", "program_tiers"))
 SHOWN_ERRORS = 20
 DELIMITERS = ",;\t|"
@@ -26,7 +26,7 @@ Summary = dict[str, dict[str, int]]
 
 
 class CatalogueError(RuntimeError):
-    """A file of the catalogue is not a table; the message names the file and the line."""
+    """A file of the catalogue is not a valid table; the message names the file and the line."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Differences:
 def load_catalogue(connection: OwnerConnection, directory: Path, name: str = "starter") -> Summary:
     """Imports every CSV file of `directory` as the catalogue `name`, in the connection's transaction.
 
-    Answers `{file: {"rows": n, "changed": n, "retired": n}}`. Raises what `read_folder` does, and `DatabaseError` (SQLSTATE PT400) when
+    Returns `{file: {"rows": n, "changed": n, "retired": n}}`. Raises what `read_folder` does, and `DatabaseError` (SQLSTATE PT400) when
     the database finds a row invalid: its message names file, line and reason.
     """
     return import_rows(connection, read_folder(directory, name))
 
 
 def read_folder(directory: Path, name: str, allow_empty: bool = False) -> dict[str, Any]:
-    """The CSV files as `import_rows` takes them. Raises `CatalogueError` when one is no table, or has no rows and may not be empty."""
+    """The CSV files as `import_rows` takes them. Raises `CatalogueError` if one is not a table, or has no rows and may not be empty."""
     return {path.stem: read_rows(path, allow_empty) for path in csv_files(directory)} | {"catalogue": name}
 
 
@@ -56,8 +56,8 @@ def load_rewiring_america(
 ) -> tuple[Summary, Counter[str]]:
     """Imports a clone of that public repository, in the connection's transaction.
 
-    Answers what `load_catalogue` does, and how many incentives were left out for which reason. `show` is told how far it is, from 0 to
-    1, and what comes next. Raises `CatalogueError` when the folder is no such clone.
+    Returns what `load_catalogue` does, and how many incentives were skipped for which reason. `show` gets the progress from 0 to
+    1, and the next step. Raises `CatalogueError` if the folder is not such a clone.
     """
     show(0, "reading")
     source, skipped = read_rewiring_america(directory)
@@ -88,17 +88,17 @@ def import_rows(connection: OwnerConnection, catalogue: dict[str, Any]) -> Summa
 
 
 def try_rows(connection: OwnerConnection, catalogue: dict[str, Any]) -> tuple[Summary, Differences]:
-    """What `import_rows` would answer, and what it would change. It changes nothing, and raises the same errors."""
+    """What `import_rows` would return, and what it would change. It changes nothing, and raises the same errors."""
     tried = answer(connection, "select api.import_catalogue(p_catalogue => %s::jsonb, p_dry_run => true)", json.dumps(catalogue))
     differences = Differences(tried.pop("total_differences"), tried.pop("differences"))
     return tried, differences
 
 
 def export(connection: OwnerConnection, directory: Path, name: str) -> dict[str, int]:
-    """Writes the catalogue `name` into `directory`, a CSV file for each of its files, and answers how many rows each has.
+    """Writes the catalogue `name` into `directory`, a CSV file for each of its files, and returns how many rows each has.
 
-    All of them or none: part of a catalogue would retire the rest where it is imported.
-    Raises `CatalogueError` when the folder has CSV files already, and `DatabaseError` (SQLSTATE PT404) when there is no such catalogue.
+    All of them or none: importing a part of a catalogue would retire the rest.
+    Raises `CatalogueError` if the folder already has CSV files, and `DatabaseError` (SQLSTATE PT404) if there is no such catalogue.
     """
     if directory.is_dir() and any(path.suffix.lower() == ".csv" for path in directory.iterdir()):
         raise CatalogueError(f"{directory} already has CSV files. Export into another folder")
@@ -134,7 +134,7 @@ def answer(connection: OwnerConnection, statement: LiteralString, *arguments: st
 
 
 def explain(error: sqlstates.DatabaseError) -> str:
-    """The error as a person should read it; of a catalogue with several errors, the first ones, a line each."""
+    """The error for people; for a catalogue with several errors, the first ones, one per line."""
     lines = [sqlstates.explain(error)]
     if error.diag.constraint_name == "invalid_catalogue":
         errors = json.loads(error.diag.message_detail or "{}").get("catalogue_errors", [])
@@ -144,7 +144,7 @@ def explain(error: sqlstates.DatabaseError) -> str:
 
 
 def describe(differences: Differences) -> list[str]:
-    """A line for each row, such as `program_tiers a b: amount 1500 -> 2000`, and one for those that are not told."""
+    """A line for each row, such as `program_tiers a b: amount 1500 -> 2000`, and one for those that are not shown."""
     lines = [describe_row(difference) for difference in differences.first]
     if differences.total > len(lines):
         lines.append(f"... and {differences.total - len(lines):,} more")
@@ -165,14 +165,14 @@ def describe_row(difference: dict[str, Any]) -> str:
 def find_warnings(connection: OwnerConnection, days: int = 0, name: str | None = None) -> list[dict[str, Any]]:
     """Programs and offers that have ended, end within `days`, or look wrong, of the catalogue `name` or of all.
 
-    Answers `{"warning", "program_id", "tier_id", "catalogue", "explanation"}`.
+    Returns `{"warning", "program_id", "tier_id", "catalogue", "explanation"}`.
     """
     found: list[dict[str, Any]] = answer(connection, "select api.find_catalogue_warnings(%s, %s)", days, name)
     return found
 
 
 def catalogue_checksum(directory: Path) -> str:
-    """Fingerprint of the catalogue's CSV files: equal if an import would change nothing."""
+    """Fingerprint of the catalogue's CSV files: the same if an import would change nothing."""
     return checksum(csv_files(directory))
 
 

@@ -27,7 +27,7 @@ CLOCK_SECONDS = 5.0
 REACH_SECONDS = 5.0
 LOCK_SECONDS = 5.0
 MIGRATIONS_NAMED = 5
-# Of a disk that has so much left, less and less is said.
+# The shares of free disk space below which there is a warning, or a problem.
 WARNING_FREE, PROBLEM_FREE = 0.15, 0.05
 LOCKS = """
     select l.pid, a.usename, coalesce(nullif(a.application_name, ''), 'no name'),
@@ -70,7 +70,7 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
     except DatabaseError as error:
         if kind_of(error) is Kind.BUSY:
             yield from check_locks(settings, error)
-        # That the database lacks migrations is a finding already.
+        # The missing migrations are already a finding.
         elif kind_of(error) is not Kind.NOT_MIGRATED:
             yield Finding(
                 "database", PROBLEM, explain(error), "Check DATABASE_URL, and that PostgreSQL is running and accepts connections from here."
@@ -78,14 +78,14 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
 
 
 def _connect(settings: Settings) -> OwnerConnection:
-    """In the role of the shell; whatever waits for a lock fails after LOCK_SECONDS, in the first transaction."""
+    """Connects in the role of the shell; a statement that waits for a lock fails after LOCK_SECONDS, in the first transaction."""
     connection = connect_as_owner(settings.database_url, "batch-lookups doctor", role=SHELL)
     connection.execute(f"set local lock_timeout = {round(LOCK_SECONDS * 1000)}".encode())
     return connection
 
 
 def check_locks(settings: Settings, error: DatabaseError) -> Iterator[Finding]:
-    """Who keeps even readers from a table, as lock table, alter table and vacuum full do, so that nothing more can be told."""
+    """Sessions that block even readers of a table, as lock table, alter table and vacuum full do, so that nothing else can be checked."""
     with connect_as_owner(settings.database_url, "batch-lookups doctor") as connection:
         locks = connection.execute(LOCKS).fetchall()
     for pid, user, application, tables in locks:
@@ -100,7 +100,7 @@ def check_locks(settings: Settings, error: DatabaseError) -> Iterator[Finding]:
 
 
 def check_replica(settings: Settings) -> Iterator[Finding]:
-    """Whether DATABASE_REPLICA_URL, if it is set, leads to a standby that is near enough to be read."""
+    """Whether DATABASE_REPLICA_URL, if set, leads to a standby that is close enough behind to be read."""
     if settings.database_replica_url is None:
         return
     with _connect(settings) as primary:
@@ -109,7 +109,7 @@ def check_replica(settings: Settings) -> Iterator[Finding]:
         with connect_as_owner(settings.database_replica_url, "batch-lookups doctor", role=SHELL) as replica:
             has_written, lag, _ = replica.execute("select * from api.replica_lag(%s, %s, %s, %s)", position).fetchone() or (None,) * 3
     except DatabaseError as error:
-        # A standby has what its primary has, and that has just been asked.
+        # A standby has what its primary has, and that has just been checked.
         if kind_of(error) is not Kind.NOT_MIGRATED:
             yield Finding(
                 "replica",
@@ -136,7 +136,7 @@ def check_replica(settings: Settings) -> Iterator[Finding]:
 
 
 def check_secrets(settings: Settings) -> Iterator[Finding]:
-    """The settings refuse short secrets; those that repeat a few characters are no better."""
+    """Finds secrets that are missing or easy to guess; the settings already refuse short ones."""
     named = {name: getattr(settings, name.lower()) for name in ("SERVICE_ROLE_KEY", "API_KEY_PEPPER", "METRICS_TOKEN")}
     weak = [name for name, secret in named.items() if secret is not None and (len(secret) < 16 or len(set(secret)) < 10)]
     if weak:
@@ -167,7 +167,7 @@ def check_secrets(settings: Settings) -> Iterator[Finding]:
 
 
 def check_upstream(settings: Settings) -> Iterator[Finding]:
-    """Whether a connection to the incentives API, or to the proxy on the way, can be made."""
+    """Whether the incentives API, or the proxy in front of it, can be connected to."""
     url = settings.incentives_api_url or settings.server_url
     proxy = settings.proxy_for(url) if settings.incentives_api_url else None
     parts = urlsplit(proxy or url)
@@ -243,7 +243,7 @@ def check_clock(connection: OwnerConnection) -> Iterator[Finding]:
 
 
 def check_disk(connection: OwnerConnection) -> Iterator[Finding]:
-    """Where the database is on this machine, and may be asked where it keeps its data."""
+    """Free space, if the database is on this machine and may be asked where its data is."""
     try:
         [[directory]] = connection.execute("select setting from pg_catalog.pg_settings where name = 'data_directory'").fetchall()
     except ValueError:
@@ -286,7 +286,7 @@ def check_migrations(settings: Settings) -> Iterator[Finding]:
 
 
 def run(settings: Settings, *, as_json: bool, write: Callable[[str], None] = print) -> int:
-    """Writes the findings, problems first; answers the exit code: 1 when there is a problem."""
+    """Writes the findings, problems first; returns the exit code: 1 if there is a problem."""
     order = {PROBLEM: 0, WARNING: 1, OK: 2}
     findings = sorted(diagnose(settings), key=lambda finding: order[finding.state])
     if as_json:

@@ -1,6 +1,6 @@
-"""Compares the two sources of a database: `sql/schema`, the definition of the tables, and the migrations that lead there.
+"""Compares the two sources of a database: `sql/schema`, the definition of the tables, and the migrations that create them.
 
-Rows count too: those that a new database has, such as settings and regions.
+Rows are compared, too: those of a new database, such as settings and regions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCHEMA = ROOT / "sql" / "schema"
 NOISE = re.compile(r"^(--.*|SET .*|SELECT pg_catalog\.set_config.*|\\(un)?restrict .*|)$")
 # Values that differ between databases: secrets and times.
 CHANCE = re.compile(r"'[0-9a-f]{64}'|'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[^']*'")
-# PostgreSQL 18 names these constraints, and a column that is renamed keeps the name of the first one. Nothing of ours uses it.
+# PostgreSQL 18 names these constraints, and keeps the name when the column is renamed. Nothing of ours depends on it.
 NOT_NULL = re.compile(r" CONSTRAINT \w+_not_null NOT NULL\b")
 BOOKKEEPING = ("app.schema_migrations", "app.deployed_parts")
 
@@ -34,7 +34,7 @@ class Installation(Protocol):
 
 
 class Server(Protocol):
-    """A PostgreSQL server to make databases on, of which one superuser is known."""
+    """A PostgreSQL server to create databases on, with one known superuser."""
 
     @property
     def installation(self) -> Installation: ...

@@ -188,20 +188,20 @@ ITEM_FAILED = {
 }
 
 _REFUSAL = re.compile(r"\bapp\.refuse\(\s*(\d{3}), (?:'(\w+)'|'invalid_' \|\| p_name),")
-# What raises invalid_<its first argument>.
+# Functions that raise invalid_<their first argument>.
 _READERS = re.compile(r"\bapp\.(?:refuse_option|check_choice|check_strings|read_timestamp)\('(\w+)'")
-# A row of app.retry_policy: the answer, what it does, the code.
+# A row of app.retry_policy: the response, what it does, the code.
 _RETRY_POLICY = re.compile(r"^    \('\w+', +'(?:fail|retry|wait)', +'(\w+)'", re.MULTILINE)
 _ITEM_FAILURE = re.compile(r"\berror_code += (?:case when [^']*? then )?'(\w+)'(?: end)?,\n")
 
 
 def listed() -> set[tuple[str, int]]:
-    """Code and HTTP status of all errors. Raises ValueError for one that has no code, or one that cannot be read from the source."""
+    """Code and HTTP status of all errors. Raises ValueError for an error without a code, or whose code cannot be read from the source."""
     return set(_raised_in_sql()) | set(_raised_in_python()) | {(f"invalid_{name}", 400) for name in query_parameters()}
 
 
 def item_codes() -> set[str]:
-    """Those of `app.retry_policy`, and those that functions give to items themselves."""
+    """The codes of `app.retry_policy`, and those that functions give to items themselves."""
     policy = (ROOT / "sql" / "schema" / "55_outcomes.sql").read_text()
     functions = "".join(file.read_text() for file in sorted((ROOT / "sql" / "functions").glob("*.sql")))
     return set(_RETRY_POLICY.findall(policy)) | set(_ITEM_FAILURE.findall(functions))
@@ -220,7 +220,7 @@ def _raised_in_sql() -> Iterator[tuple[str, int]]:
 
 
 def _raised_in_python() -> Iterator[tuple[str, int]]:
-    """By what a call is called, where its arguments are constants."""
+    """The arguments of an error raised in Python, if they are constants."""
     for file in sorted((ROOT / "pyshell").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             match node:
@@ -233,7 +233,7 @@ def _raised_in_python() -> Iterator[tuple[str, int]]:
 
 
 def query_parameters() -> set[str]:
-    """Of all routes; each is refused when it holds what it must not."""
+    """The query parameters of all routes; each causes an error of its own for an invalid value."""
     described = json.loads(OPENAPI_FILE.read_text())
     shared = described["components"]["parameters"]
     return {

@@ -1,6 +1,6 @@
 """Brings a database up to date: pending migrations, then all functions, then the starter catalogue, in one transaction.
 
-Several deploys at once take turns, and all but the first find nothing to do. An applied migration may neither change nor vanish.
+Concurrent deploys take turns, and all but the first find nothing to do. An applied migration may neither change nor disappear.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from pyshell.settings import ROOT
 WAIT_FOR_OTHERS = "10min"
 # While a statement waits for its lock, all later ones wait, too. So wait briefly and often; and less than deadlock_timeout, so that the
 # deploy gives way in a deadlock.
+# deploy gives way in a deadlock.
 LOCK_TIMEOUT = "500ms"
 MAX_ATTEMPTS = 60
-# What a first deploy meets where another one makes the same schema and tables at the same time.
+# The errors of a first deploy if another one creates the same schema and tables concurrently.
 MADE_MEANWHILE = ("23505", "42P06", "42P07")
 INSUFFICIENT_PRIVILEGE = "42501"
-# Of the text that a file had before it was edited, to the same effect, when databases had been made with it.
+# Checksums of earlier texts of files that were edited, without a change of effect, after databases had been created with them.
 FORMER_CHECKSUMS = {"0064_counts_of_ended.sql": "1870701cf772bf95bd8fa027f372c33e705f72440543b84c2dc8d58f99f87f65"}
 
 BOOKKEEPING = """
@@ -52,7 +53,7 @@ comment on table app.deployed_parts is 'What a deploy loads only when it has cha
 """
 
 
-# Whoever may create schemas in this database could have made these first, with functions that would run with the rights of the owner.
+# Whoever may create schemas in this database could have created these first, with functions that would run with the owner's rights.
 CHECK_SCHEMAS = """
 do $whose$
 declare
@@ -80,7 +81,7 @@ end;
 $whose$;
 """
 
-# Before the first deploy: what others have in public by names of ours.
+# Before the first deploy: foreign objects in public that have names of ours.
 CHECK_PUBLIC = """
 do $whose$
 declare
@@ -102,17 +103,17 @@ $whose$;
 
 # The chapter that says where the rows of each table are.
 DISTRIBUTION = "08_distribution.sql"
-# By itself at each node: what the nodes make for themselves later does not see what the deploy makes.
+# Separately at each node: what the nodes create for themselves later does not see what the deploy creates.
 PREPARE_NODES = """
 select format('%s:%s: %s', nodename, nodeport, result)
   from run_command_on_workers('set citus.enable_ddl_propagation = off; create schema if not exists app')
  where not success
 """
 
-# Deploys take turns by a lock that only the owner can hold. Of several that find no table, one makes it and the others try again.
+# Deploys take turns with a lock that only the owner can take. If several find no table, one creates it and the others try again.
 TAKE_TURN = "lock table app.schema_migrations in share row exclusive mode;\n"
 
-# What is made by a statement in a string has a comment at least.
+# Whatever a statement in a string creates has at least a comment.
 _CREATES = re.compile(
     r"^(?:create (?:or replace )?(?:unlogged )?|comment on )(?:table|view|function)(?: if not exists)? ((?:app|api)\.\w+)", re.MULTILINE
 )
@@ -142,8 +143,8 @@ def migrate(
 ) -> None:
     """Brings the database up to date, or changes nothing and raises MigrationError.
 
-    `lookups_per_second` is the pace that a new database gets (infinity: no limit; None: its default). `distribute` spreads its tables over
-    the nodes of a cluster of Citus, whose coordinator it is; one that is distributed stays so without. `report` gets a line per step.
+    `lookups_per_second` is the rate limit of a new database (infinity: no limit; None: its default). `distribute` spreads its tables over
+    the nodes of the Citus cluster that it coordinates; a distributed database stays so without it. `report` gets a line per step.
     """
     sources = sources or Sources()
     for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -176,19 +177,19 @@ def _will_pass(error: Exception) -> bool:
         return False
     if cause.sqlstate in MADE_MEANWHILE:
         return True
-    # Roles belong to all databases of a server: concurrent deploys of two of them cause an internal error.
+    # Roles are shared by all databases of a server: concurrent deploys of two of them cause an internal error.
     return kind_of(cause) in (Kind.BUSY, Kind.CONFLICT) or (cause.sqlstate == "XX000" and "concurrently" in str(cause))
 
 
 def pending(applied: Iterable[Mapping[str, str]], sources: Sources | None = None) -> list[str]:
-    """Names of the migrations that a database lacks. `applied`: what `api.applied_migrations()` answers."""
+    """Names of the migrations that a database lacks. `applied`: the result of `api.applied_migrations()`."""
     known = {entry["name"]: entry["checksum"] for entry in applied}
     files = sql_files((sources or Sources()).migrations)
     return [file.name for file in files if known.get(file.name) not in _checksums(file)]
 
 
 def _checksums(file: Path) -> tuple[str, ...]:
-    """Those of the texts that make the same database: that of the file, and the one that it had before, if any."""
+    """The checksums of texts that create the same database: that of the file, and that of its earlier text, if any."""
     former = FORMER_CHECKSUMS.get(file.name)
     return (checksum([file]), former) if former else (checksum([file]),)
 
@@ -216,7 +217,7 @@ def _check_database(connection: OwnerConnection) -> None:
 
 
 def _take_turn(connection: OwnerConnection, sources: Sources) -> bool:
-    """Waits for other deploys. Answers whether the database is new to us."""
+    """Waits for other deploys. Returns whether the database is new to us."""
     connection.execute(
         f"set local lock_timeout = '{WAIT_FOR_OTHERS}'; set local statement_timeout = 0; set local client_min_messages = warning"
     )
@@ -235,20 +236,20 @@ def _take_turn(connection: OwnerConnection, sources: Sources) -> bool:
 
 
 def check_names(sources: Sources) -> str:
-    """The statements that refuse a database where names of ours are others'."""
+    """The statements that refuse a database in which others have objects with names of ours."""
     names = {name for file in sql_files(sources.migrations) for name in _CREATES_IN_PUBLIC.findall(file.read_text(encoding="utf-8"))}
     return CHECK_SCHEMAS + CHECK_PUBLIC.format(names="{" + ",".join(sorted(names)) + "}")
 
 
 def name_what_is_ours(sources: Sources) -> str:
-    """The statement that tells the chapters, for this transaction, which tables, views and functions in `app` and `api` are ours."""
+    """The statement that tells the chapters, in this transaction, which tables, views and functions in `app` and `api` are ours."""
     files = sql_files(sources.migrations) + sql_files(sources.functions)
     names = {name for text in [BOOKKEEPING, *(file.read_text(encoding="utf-8") for file in files)] for name in _CREATES.findall(text)}
     return f"set local batch_lookups.own_names = '{','.join(sorted(names))}';\n"
 
 
 def _prepare_nodes(connection: OwnerConnection) -> None:
-    """Makes the schema at every node."""
+    """Creates the schema at every node."""
     if connection.execute("select to_regproc('citus_is_coordinator') is null").fetchone() == (True,):
         raise MigrationError(
             "This database has no Citus, so there are no nodes to distribute it to: DATABASE_URL must name the coordinator of a cluster,"
@@ -265,7 +266,7 @@ def _prepare_nodes(connection: OwnerConnection) -> None:
 
 
 def _distribute(connection: OwnerConnection, sources: Sources, report: Callable[[str], None]) -> None:
-    # This chapter alone, because tables are distributed before functions and views tie them together.
+    # Only this chapter, because tables are distributed before functions and views tie them together.
     run_file(connection, sources.functions / DISTRIBUTION)
     connection.execute("select app.untie_tables() where not app.is_distributed()")
     try:
@@ -382,7 +383,7 @@ def _explain(error: DatabaseError, file: Path, text: str) -> str:
         line = text.count("\n", 0, int(diagnostic.statement_position) - 1)
         where += f":{line + 1}"
         excerpt = text.split("\n")[line].strip()
-    # What a chapter raises says by itself what to do.
+    # Errors raised by a chapter say themselves what to do.
     context = None if diagnostic.source_function == "exec_stmt_raise" else diagnostic.context
     details = [excerpt, diagnostic.message_detail, context, diagnostic.message_hint]
     return "\n    ".join([f"{where}: {diagnostic.message_primary or error}", *(line for line in details if line)])

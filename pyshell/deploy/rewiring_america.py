@@ -3,7 +3,7 @@
 It has a folder for each state (`data/CO/incentives.json`, `programs.json`, `authorities.json`, and for some states
 `incentive_relationships.json`, which tells what excludes or needs what and which offers share a cap), and in `scripts/data` the areas that
 authorities serve (`geographies.csv`) and the ZIP codes of utilities' areas (`zip-to-geography-approx.csv`). An incentive becomes a tier
-of its program. What a lookup could not judge is left out and counted by reason.
+of its program. What a lookup could not evaluate is skipped, and counted by reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 SOURCE = "rewiringamerica/api.rewiringamerica.org"
 
-# What the source calls a device: our category, and its devices where it is not for all of them (sql/catalogue/devices.csv).
+# The source's names of devices: our category, and its devices unless it is for all of them (sql/catalogue/devices.csv).
 ITEMS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "ducted_heat_pump": ("heat_pump", (1, 4)),
     "ductless_heat_pump": ("heat_pump", (2, 3, 4)),
@@ -63,7 +63,7 @@ ITEMS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "new_plugin_hybrid_vehicle": ("electric_vehicle", (58,)),
     "used_plugin_hybrid_vehicle": ("electric_vehicle", (59,)),
 }
-# Units by our names, and how many of the source's make one of ours: a ton is 12,000 BTU an hour.
+# Units by our names, and how many of the source's units make up one of ours: a ton is 12,000 BTU an hour.
 UNITS: Mapping[str, tuple[str, float]] = {
     "ton": ("ton", 1),
     "btuh10k": ("ton", 1.2),
@@ -93,7 +93,7 @@ AUTHORITY_TYPES = ("utility", "state", "city", "county")
 MAX_NAME = 300
 # US dollars a year.
 MIN_LIMIT = 10_000
-# The source's words for how a household files its taxes, and ours.
+# The source's terms for how a household files its taxes, and ours.
 FILINGS: Mapping[str, str] = {
     "single": "single",
     "joint": "joint",
@@ -108,7 +108,7 @@ class SkippedError(Exception):
 
 
 class Area(NamedTuple):
-    """Of `geographies.csv`."""
+    """A row of `geographies.csv`."""
 
     key: str
     type: str
@@ -124,7 +124,7 @@ class Reach(NamedTuple):
 
 
 class Equipment(NamedTuple):
-    """What the starter catalogue knows of devices: ids by category, and the units that a category has a typical size in."""
+    """The starter catalogue's devices: ids by category, and the units in which a category has a typical size."""
 
     devices: Mapping[str, list[int]]
     units: Mapping[str, set[str]]
@@ -132,15 +132,15 @@ class Equipment(NamedTuple):
 
 
 class Incomes(NamedTuple):
-    """Limits of income by the names that incentives refer to, and the federal poverty levels of AK, HI and all others."""
+    """Income limits by the names that incentives refer to, and the federal poverty levels of AK, HI and all others."""
 
     thresholds: Mapping[str, Json]
     poverty_levels: Mapping[str, Json]
 
     def requirement(self, name: str | None, state: str) -> Row:
-        """The cells of an offer that depends on the household's income; none if it doesn't.
+        """The cells of an offer that depends on the household's income; none if it does not.
 
-        A limit that goes by the area's median income stays without a table: the source has none of these incomes.
+        A limit by the area's median income gets no table: the source does not have these incomes.
         """
         if name is None:
             return {}
@@ -166,9 +166,9 @@ class Incomes(NamedTuple):
             case "ami-percentage":
                 words = f"{values['percentage']:g}% of the area's median income" + (f" ({words})" if words != name else "")
         row = {"income_requirement": words[:2000]}
-        # 0 is no limit: all are where a program asks for a proof instead, and some are beyond the largest household that it tells of.
+        # 0 is not a limit: the program asks for other proof, or the household is larger than the largest that it lists.
         limits = {key: limit for key, limit in limits.items() if limit[1] > 0}
-        # Less is no income of a year, but of a month.
+        # Less is a monthly income, not a yearly one.
         if limits and min(least for least, _ in limits.values()) >= MIN_LIMIT:
             row["income_limits"] = " ".join(f"{key}:{between(*limit)}" for key, limit in limits.items())
         return row
@@ -183,7 +183,7 @@ class Source:
 
 
 def read(directory: Path, starter: Path) -> Source:
-    """The repository as a catalogue that builds on the starter catalogue's devices. Raises OSError or ValueError: no such repository."""
+    """The repository as a catalogue based on the starter catalogue's devices. Raises OSError or ValueError: not such a repository."""
     areas = read_areas(directory / "scripts" / "data" / "geographies.csv")
     equipment = read_equipment(starter)
     source = Source()
@@ -276,7 +276,7 @@ def add_state(source: Source, directory: Path, areas: Mapping[str, Area], equipm
 
 
 def needs_of(needed: Json | str, incentives: Mapping[str, Json]) -> str:
-    """In words, what is needed of an incentive, or of all or any of several; nothing of those that are not there."""
+    """Describes what is required of one incentive, or of all or any of several; missing ones are omitted."""
     if isinstance(needed, str):
         return english(incentives[needed]["short_description"]) if needed in incentives else ""
     joint, several = ("; ", needed["allOf"]) if "allOf" in needed else (" or ", needed.get("anyOf", []))
@@ -284,9 +284,9 @@ def needs_of(needed: Json | str, incentives: Mapping[str, Json]) -> str:
 
 
 def excluded_programs(exclusions: Mapping[str, Json], incentives: Mapping[str, Json]) -> dict[str, set[str]]:
-    """By incentive: the other programs that pay nothing for the same devices where it is paid.
+    """By incentive: the other programs that pay nothing for a device that it pays for.
 
-    Those of its own program need no telling, for offers of a program are alternatives.
+    Offers of its own program are not listed, as they are alternatives anyway.
     """
     excluded: dict[str, set[str]] = defaultdict(set)
     for number, exclusion in exclusions.items():
@@ -322,7 +322,7 @@ def add_program(
 
 
 def reach_of(authority: Json, areas: Mapping[str, Area], state: str) -> Reach:
-    """Whom an authority's programs are for. Raises SkippedError."""
+    """Who an authority's programs are for. Raises SkippedError."""
     served = [areas[str(number)] for number in authority["geography_ids"] if str(number) in areas]
     if any(area.type == "state" and area.state == state for area in served):
         return Reach([], [])
@@ -330,14 +330,14 @@ def reach_of(authority: Json, areas: Mapping[str, Area], state: str) -> Reach:
         return Reach(utilities, [])
     if any(area.type == "gas_territory" for area in served):
         raise SkippedError("for customers of a gas utility, which a lookup doesn't know")
-    # What is beyond a city, a lookup can't tell: it knows no counties, and no outlines.
+    # A lookup cannot judge areas other than cities: it knows neither counties nor outlines.
     if cities := sorted({city for area in served if (city := city_of(area, authority["name"]))}):
         return Reach([], cities)
     raise SkippedError("for a county or a part of an area, which a lookup doesn't know")
 
 
 def city_of(area: Area, authority: str) -> str | None:
-    """The city that an area is, by its name; a city may be a county of its own, as Denver and those of Virginia are."""
+    """The city that an area is, by its name; a city may be a county of its own, like Denver and those of Virginia."""
     if area.type == "custom":
         found = CITY.fullmatch(area.name.strip())
     else:
@@ -381,7 +381,7 @@ def tier(incentive: Json, equipment: Equipment) -> Row:
 
 
 def share_of_cost(pay: Row, description: str) -> Row:
-    """The cap of an amount in percent of the cost, which only the words tell: "Not to exceed 50% of equipment cost"."""
+    """The cap of an amount in percent of the cost, which only the description gives: "Not to exceed 50% of equipment cost"."""
     found = SHARE_OF_COST.search(description) if pay["amount_type"] != "percent" else None
     return {"cap_percent": found[1]} if found else {}
 
@@ -396,8 +396,8 @@ def building_types(description: str) -> str:
 def amount(pay: Json, description: str = "") -> Row:
     """The amount, its unit and its cap. Raises SkippedError.
 
-    Of an amount per unit, a maximum of no more than one unit's amount is the most for a unit where the words tell one: "Up to $10 per
-    square foot" caps no window at $10. Of an amount for a device, a maximum of as much is no cap of several: "Up to $50 per door".
+    For an amount per unit, a maximum of at most one unit's amount is the limit per unit if the description names one: "Up to $10 per
+    square foot" does not cap a window. For an amount per device, a maximum of as much does not cap several: "Up to $50 per door".
     """
     number, least, cap = pay["number"], pay.get("minimum"), pay.get("maximum")
     is_for_unit = pay["type"] == "dollars_per_unit" and PER_UNIT.search(description)
@@ -444,7 +444,7 @@ def decimal(number: float) -> str:
 
 
 def key_of(program_id: str, programs: Mapping[str, Json]) -> str:
-    """The id without what would need quoting in a URL; where another program has that id already, with dashes instead."""
+    """The id without characters that would need quoting in a URL; if another program has that id, with dashes in their place."""
     unsafe = re.compile(r"[^A-Za-z0-9._~-]")
     key = unsafe.sub("", program_id)
     return key if key == program_id or key not in programs else unsafe.sub("-", program_id)

@@ -1,4 +1,4 @@
-"""Writes docs/sql.md: what SQL users may select from and call, as the catalog of a deployed database has it."""
+"""Writes docs/sql.md: what SQL users may select from and call, according to the catalog of a deployed database."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ select name, arguments, result, comment, audience
 
 
 def reference(connection: OwnerConnection) -> str:
-    """The whole page, for a database that this release is deployed in."""
+    """The whole page, for a database with this release deployed."""
     connection.execute("set search_path = pg_catalog")
     parts = [INTRODUCTION, "## Views\n"]
     for name, comment, for_members, columns in connection.execute(VIEWS).fetchall():

@@ -1,6 +1,6 @@
-"""Writes one SQL file that does what `migrate` does, for databases that only take SQL, such as those of Supabase projects.
+"""Writes one SQL file that does what `migrate` does, for databases that only accept SQL, such as those of Supabase projects.
 
-The file runs in one transaction, in psql or in the SQL editor of Supabase, as often as one likes. `migrate` can take over at any time.
+The file runs in one transaction, in psql or in the SQL editor of Supabase, and can be repeated. `migrate` can take over at any time.
 """
 
 from __future__ import annotations

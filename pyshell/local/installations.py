@@ -1,4 +1,4 @@
-"""The PostgreSQL that is installed on this machine."""
+"""Finds the PostgreSQL installed on this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PostgresError(RuntimeError):
 
 @dataclass(frozen=True)
 class Installation:
-    """One installed version of PostgreSQL, in the folders where Debian puts it or, of a relocatable build, in `home`."""
+    """One installed version of PostgreSQL, in Debian's folders or, if relocatable, in `home`."""
 
     version: int
     home: Path | None = None
@@ -41,7 +41,7 @@ class Installation:
 
 
 def chosen_installation() -> Installation | None:
-    """The relocatable build whose folder POSTGRES_HOME names, with whatever extensions it has. Raises PostgresError when it has none."""
+    """The relocatable build in the folder POSTGRES_HOME, with whatever extensions it has. Raises PostgresError if there is none."""
     if not os.environ.get("POSTGRES_HOME"):
         return None
     home = Path(os.environ["POSTGRES_HOME"])
@@ -57,9 +57,9 @@ def chosen_installation() -> Installation | None:
 
 
 def newest_installation(extensions: Sequence[str] = ("pg_cron",)) -> Installation:
-    """The newest installed version, OLDEST_VERSION or later, that has the extensions. Raises PostgresError when there is none.
+    """The newest installed version, OLDEST_VERSION or later, with the extensions. Raises PostgresError if there is none.
 
-    POSTGRES_HOME names another, which is taken without them: workers run the maintenance where pg_cron is not.
+    POSTGRES_HOME overrides it, even without the extensions: workers run the maintenance if there is no pg_cron.
     """
     if chosen := chosen_installation():
         return chosen

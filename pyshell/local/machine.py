@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 FIRST_FREE_PORT = 10_000
-# From here on ports are lent to outgoing connections, by default.
+# From here on, ports are ephemeral by default.
 FIRST_LENT_PORT = 32_768
 LENT_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -26,7 +26,7 @@ def why_taken(host: str, port: int) -> str | None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free and stays so until somebody chooses it: the system gives none of these to an outgoing connection."""
+    """A free port that stays free until somebody chooses it: it is below the ephemeral range, so no outgoing connection gets it."""
     ports = range(FIRST_FREE_PORT, int(LENT_PORTS.read_text().split()[0]) if LENT_PORTS.exists() else FIRST_LENT_PORT)
     for port in random.sample(ports, min(len(ports), 100)):
         if why_taken(host, port) is None:

@@ -29,7 +29,7 @@ from pyshell.postgres.sqlstates import DatabaseError
 from pyshell.settings import ROOT
 
 DATABASE = "batch_lookups"
-# Made by chapter 05, without LOGIN.
+# Created by chapter 05, without LOGIN.
 APP_ROLE = "batch_lookups_app"
 UNPRIVILEGED_USERS = ("postgres", "nobody")
 START_SECONDS = 60.0
@@ -53,7 +53,7 @@ SETTINGS = {
     "max_worker_processes": "20",
     "log_line_prefix": "'%m [%p] %q%d '",
 }
-# pg_cron runs its jobs in background workers, which need no way past the password.
+# pg_cron runs its jobs in background workers, which need no password.
 CRON_SETTINGS = {
     "shared_preload_libraries": "'pg_cron'",
     "cron.database_name": f"'{DATABASE}'",
@@ -64,7 +64,7 @@ OPTIONAL_SETTINGS = {
     "default_toast_compression": "lz4",
     "output_plugin_libraries": "pgoutput, test_decoding, wal2json",
 }
-# A file for each day of the week, emptied when its day comes again. What happens before the logging collector runs is in postgres.log.
+# A file for each day of the week, truncated when the day comes round again. Until the logging collector runs, postgres.log is used.
 ROTATED_LOG_SETTINGS = {
     "logging_collector": "on",
     "log_filename": "'postgresql-%a.log'",
@@ -72,7 +72,7 @@ ROTATED_LOG_SETTINGS = {
     "log_rotation_size": "0",
     "log_truncate_on_rotation": "on",
 }
-# For databases that are thrown away: a crash of the machine may lose everything, but the kill of a server loses nothing.
+# For disposable databases: a crash of the machine may lose everything, but killing a server loses nothing.
 THROW_AWAY_SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -83,7 +83,7 @@ THROW_AWAY_SETTINGS = {
 class PrivatePostgres:
     """One cluster in one folder.
 
-    `throw_away` makes it fast and unsafe, and ends the server with the process that started it. A new cluster is made by the newest
+    `throw_away` makes it fast and unsafe, and ends the server with the process that started it. A new cluster is created by the newest
     installed version that has the `extensions`.
     """
 
@@ -104,7 +104,7 @@ class PrivatePostgres:
 
     @property
     def installation(self) -> Installation:
-        """The version that made the data, or the newest one before there are any. Raises PostgresError when it is not installed."""
+        """The version that created the data, or the newest one if there is none. Raises PostgresError if it is not installed."""
         version_file = self.data / "PG_VERSION"
         if not version_file.exists():
             return newest_installation(self._extensions)
@@ -140,7 +140,7 @@ class PrivatePostgres:
 
     @property
     def pid(self) -> int | None:
-        """The server's process id; None when it isn't running, even if a crash has left `postmaster.pid` behind."""
+        """The server's process id; None if it is not running, even if a crash has left `postmaster.pid` behind."""
         try:
             pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
         except (FileNotFoundError, ValueError):
@@ -149,13 +149,13 @@ class PrivatePostgres:
 
     @property
     def is_made(self) -> bool:
-        """Whether the cluster has data. The first `start` makes them."""
+        """Whether the cluster has data. The first `start` creates it."""
         return (self.data / "PG_VERSION").exists()
 
     def start(self, attempts: int = START_ATTEMPTS) -> None:
-        """Starts the server unless it is running, and returns when it takes connections. The first start makes the cluster.
+        """Starts the server unless it is running, and returns once it accepts connections. The first start creates the cluster.
 
-        Raises PostgresError, with the end of the log, when it has not started after so many attempts.
+        Raises PostgresError, with the end of the log, if it has not started after several attempts.
         """
         with self._lock():
             pid = self.pid
@@ -163,7 +163,7 @@ class PrivatePostgres:
                 return
             if not self.is_made:
                 self._create()
-            # The port may be taken just now by another, and what is left of a killed server takes a moment to end.
+            # The port may have just been taken, and the remains of a killed server take a moment to end.
             backoff = Backoff(first=0.5)
             for attempt in range(1, attempts + 1):
                 (self.data / "postmaster.pid").unlink(missing_ok=True)
@@ -174,7 +174,7 @@ class PrivatePostgres:
                         self._create_database()
                         return
                 except DatabaseError:
-                    # It ended again, just after it was ready.
+                    # It ended again, right after it was ready.
                     pass
                 except BaseException:
                     os.kill(pid, signal.SIGQUIT)
@@ -195,7 +195,7 @@ class PrivatePostgres:
     def stop(self, *, immediately: bool = False) -> bool:
         """Stops the server, closing open connections, and waits for its end. Returns whether it was running.
 
-        `immediately`: without a checkpoint, as after a crash. Raises PostgresError when it does not end.
+        `immediately`: without a checkpoint, as in a crash. Raises PostgresError if it does not end.
         """
         if not self.folder.exists():
             return False
@@ -212,9 +212,9 @@ class PrivatePostgres:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Keeps the server running while the context lasts. The last of the processes that use it so stops it.
+        """Keeps the server running while the context lasts. The last of the processes that use it stops it.
 
-        A server that was already running, such as after `keep_running`, is left running.
+        A server that was already running, such as after `keep_running`, keeps running.
         """
         self._prepare_folder()
         with open(self.folder / "users.lock", "a", opener=_open_no_link) as users:
@@ -233,7 +233,7 @@ class PrivatePostgres:
                         started.unlink()
 
     def keep_running(self) -> None:
-        """Starts the server, to run until `stop` is called, whatever the users of `running` do."""
+        """Starts the server and keeps it running until `stop` is called, whatever the users of `running` do."""
         self.start()
         (self.folder / "started_on_demand").unlink(missing_ok=True)
 
@@ -300,7 +300,7 @@ class PrivatePostgres:
             process = self._popen(
                 [self.installation.bin / "postgres", "-D", self.data], stdout=log, stderr=log, with_parent=self._throw_away
             )
-        # Nobody waits for it as a child: it may outlive this process, and is watched by its id.
+        # It is not waited for as a child: it may outlive this process, and is watched by its id.
         process.returncode = 0
         return process.pid
 
@@ -340,7 +340,7 @@ class PrivatePostgres:
 
     def _prepare_folder(self) -> None:
         if self.folder.exists():
-            # Releases before this one gave all of it to the user who runs the server.
+            # Earlier releases gave the whole folder to the user who runs the server.
             if self._account and self.folder.stat().st_uid == self._account.pw_uid:
                 self._take_back()
             return
@@ -365,7 +365,7 @@ class PrivatePostgres:
                 os.chown(path, 0, 0, follow_symlinks=False)
 
     def _write(self, name: str, text: str) -> Path:
-        """Writes a file in the folder that nobody else may read."""
+        """Writes a file in the folder that only this user may read."""
         path = self.folder / name
         new = path.with_name(path.name + ".new")
         new.unlink(missing_ok=True)
@@ -409,11 +409,11 @@ def _open_no_link(path: str, flags: int) -> int:
 
 
 def default_state_dir() -> Path:
-    """Where this checkout keeps its cluster: in `.state`, or for root in /var/lib, which the user postgres may enter."""
+    """Where this checkout keeps its cluster: in `.state`, or for root in /var/lib, which the user postgres can access."""
     inside = ROOT / ".state"
     if os.geteuid() != 0:
         return inside
-    # An id in the checkout names the folder. It moves with the checkout, and a copy of the checkout gets one of its own.
+    # An id in the checkout names the folder. It moves with the checkout, and a copy of the checkout gets a new one.
     inside.mkdir(exist_ok=True)
     id_file = inside / "id"
     own_id = str(ROOT.stat().st_ino)
@@ -425,7 +425,7 @@ def default_state_dir() -> Path:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """The user to run PostgreSQL as; None means the current one. Raises PostgresError when root finds none."""
+    """The user to run PostgreSQL as; None means the current one. Raises PostgresError if root finds none."""
     if os.geteuid() != 0:
         return None
     for name in UNPRIVILEGED_USERS:

@@ -14,7 +14,7 @@ WIDTH = 30
 def shown(line_every: float | None = None) -> Iterator[Callable[[float, str], None]]:
     """Yields a function that draws the bar: `show(0.5, "programs")` fills half of it. The bar is erased at the end.
 
-    Where the output is no terminal, it is a line in so many seconds, or nothing.
+    If the output is not a terminal, it writes a line every few seconds, or nothing.
     """
     terminal = sys.stderr.isatty()
     printed_at = float("-inf")

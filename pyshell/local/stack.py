@@ -76,7 +76,7 @@ class Stack:
             time.sleep(0.1)
 
     def _start_again(self, postgres: PrivatePostgres) -> None:
-        """Tries once. Where that fails the system stays as it is, and another try comes ever later."""
+        """Tries once. After a failure the system stays as it is, and the next try comes later each time."""
         self._report("PostgreSQL ended; starting it again")
         try:
             postgres.start(attempts=1)
@@ -87,7 +87,7 @@ class Stack:
             self._report(f"{error}\ntrying again in {delay:.0f} s")
 
     def stop(self) -> None:
-        """The worker ends first, because its lookups in flight may need the API."""
+        """Stops everything; the worker first, because its lookups in flight may need the API."""
         for process in (self._worker, self._api):
             process.terminate()
             try:
@@ -104,7 +104,7 @@ class Stack:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            # Ctrl-C signals the whole process group of the terminal; these processes are stopped by us, in order.
+            # Ctrl-C signals the whole process group of the terminal; we stop these processes ourselves, in order.
             start_new_session=True,
             preexec_fn=ends_with_parent(signal.SIGTERM),
         )
@@ -122,7 +122,7 @@ class Stack:
 
 @contextmanager
 def running(settings: Settings, stopping: Stopping, *, log: IO[Any] | None = None, report: Report = lambda line: None) -> Iterator[Stack]:
-    """The system, ready for requests, for as long as the context lasts. `log` takes the output of its processes.
+    """The system, ready for requests, for as long as the context lasts. `log` gets the output of its processes.
 
     Raises Stopped while it starts, StackError, and what the migrations and the private PostgreSQL raise.
     """
@@ -145,9 +145,9 @@ def running(settings: Settings, stopping: Stopping, *, log: IO[Any] | None = Non
 
 @contextmanager
 def database(settings: Settings, *, create: bool = False) -> Iterator[tuple[Settings, PrivatePostgres | None]]:
-    """The settings with a database in them: the one they name, else that of the private PostgreSQL, kept running meanwhile.
+    """The settings with a database: the one that they name, else that of the private PostgreSQL, kept running meanwhile.
 
-    Raises StackError when that was never made, unless it may `create` it.
+    Raises StackError if that does not exist, unless it may `create` it.
     """
     if settings.database_url:
         yield settings, None
@@ -162,7 +162,7 @@ def database(settings: Settings, *, create: bool = False) -> Iterator[tuple[Sett
 
 
 def up(settings: Settings) -> None:
-    """Runs the system in the foreground until a signal comes. Nothing is left running."""
+    """Runs the system in the foreground until a signal. Nothing is left running."""
 
     def report(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -176,7 +176,7 @@ def up(settings: Settings) -> None:
 
 
 def down(settings: Settings) -> bool:
-    """Stops everything that uses the private cluster, and the cluster. Answers whether anything was running."""
+    """Stops everything that uses the private cluster, and the cluster. Returns whether anything was running."""
     stopped = False
     for marker in _stacks_folder(settings).glob("*"):
         with suppress(FileNotFoundError), marker.open() as file:

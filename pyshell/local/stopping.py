@@ -17,7 +17,7 @@ class Stopped(BaseException):
 class Stopping:
     """Whether a signal asked us to stop.
 
-    A signal raises `Stopped` only where `interruptible` says that nothing gets lost by it: anywhere else Python may drop the exception,
+    A signal raises `Stopped` only within `interruptible`, where nothing gets lost: anywhere else Python may drop the exception,
     as it does in a hook of a fork, or a process that was just started may be forgotten.
     """
 
@@ -26,13 +26,13 @@ class Stopping:
         self._may_raise = False
 
     def check(self) -> None:
-        """Raises Stopped when it is time to stop."""
+        """Raises Stopped if a signal has asked us to stop."""
         if self._is_wanted:
             raise Stopped
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """A signal ends this context at once, with Stopped."""
+        """A signal ends this context immediately, with Stopped."""
         self._may_raise = True
         try:
             self.check()

@@ -1,4 +1,4 @@
-"""Servers of PostgreSQL and folders that are gone with the process that made them, for the tests and the benchmarks."""
+"""PostgreSQL servers and folders that disappear with the process that created them, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def throw_away_postgres(extensions: Sequence[str] = ("pg_cron",)) -> Iterator[Pr
 
 @contextmanager
 def throw_away_folder() -> Iterator[Path]:
-    """A folder that PostgreSQL's user may enter, while the context lasts. After a kill, the next process that wants one deletes it."""
+    """A folder that PostgreSQL's user can access, while the context lasts. After a kill, the next process that needs one deletes it."""
     folder = Path(tempfile.mkdtemp(prefix=".batch-lookups-", dir=_throw_away_place()))
     folder.chmod(0o711)
     with (folder / "in_use").open("w") as in_use:
         fcntl.flock(in_use, fcntl.LOCK_EX)
-        # Only now does it get the name by which others look for abandoned folders: it is locked.
+        # Only now that it is locked does it get the name by which others look for abandoned folders.
         folder = folder.rename(folder.with_name(folder.name[1:]))
         _delete_abandoned(folder.parent)
         try:
@@ -45,7 +45,7 @@ def throw_away_folder() -> Iterator[Path]:
 
 
 def _throw_away_place() -> Path:
-    """Where to put data that are thrown away: in memory if there is enough, which makes new databases ten times faster."""
+    """Where to put disposable data: in memory if there is enough, which makes creating databases ten times faster."""
     with suppress(OSError):
         if os.access(MEMORY_FILES, os.W_OK) and shutil.disk_usage(MEMORY_FILES).free > MEMORY_NEEDED:
             return MEMORY_FILES
@@ -53,7 +53,7 @@ def _throw_away_place() -> Path:
 
 
 def _delete_abandoned(parent: Path) -> None:
-    """Deletes the folders of throw-away servers whose process was killed."""
+    """Deletes the folders of disposable servers whose process was killed."""
     for marker in parent.glob("batch-lookups-*/in_use"):
         with suppress(OSError), marker.open("r+") as in_use:
             fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)

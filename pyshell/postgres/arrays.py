@@ -1,6 +1,6 @@
 """Array parameters and raw values in PostgreSQL's binary format.
 
-An id is 16 bytes and a text is UTF-8 bytes. At thousands of items a second, converting them to `UUID` and `str` and back would cost more
+Ids are 16 bytes, texts are UTF-8 bytes. At thousands of items a second, converting them to `UUID` and `str` and back would cost more
 than the lookups themselves.
 """
 
@@ -17,7 +17,7 @@ from psycopg.types.string import ByteaBinaryLoader
 
 ARRAY_HEADER: Final = struct.Struct("!iiIii")  # dimensions, may hold nulls, element type, length, lower bound
 EMPTY_ARRAY_HEADER: Final = struct.Struct("!iiI")
-# Each element begins with its length.
+# Each element is preceded by its length.
 LENGTH: Final = struct.Struct("!i")
 UUID_LENGTH: Final = LENGTH.pack(16)
 INT4: Final = struct.Struct("!ii")
@@ -46,7 +46,7 @@ def floats(values: Iterable[float | None]) -> bytes:
 
 
 def array(element_type: str, elements: list[bytes]) -> bytes:
-    """An array of one dimension; `elements` are in the type's own binary format, behind their lengths."""
+    """A one-dimensional array; `elements` are in the type's own binary format, preceded by their lengths."""
     oid = postgres.types[element_type].oid
     if not elements:
         return EMPTY_ARRAY_HEADER.pack(0, 0, oid)
@@ -61,9 +61,9 @@ class BinaryDumper(Dumper):
 
 
 def binary_cursor(connection: AsyncConnection[Any]) -> AsyncCursor[tuple[Any, ...]]:
-    """A cursor that returns uuid and text values as bytes, and takes bytes that are already in the binary format of a parameter's type.
+    """A cursor that returns uuid and text values as bytes, and accepts bytes that are already in the binary format of a parameter's type.
 
-    PostgreSQL takes the type from where the parameter stands in the statement.
+    PostgreSQL infers the type from the parameter's position in the statement.
     """
     cursor = connection.cursor(binary=True, row_factory=tuple_row)
     cursor.adapters.register_dumper(bytes, BinaryDumper)

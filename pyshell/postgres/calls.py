@@ -16,12 +16,12 @@ from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 T = TypeVar("T")
 
 CLAIMED_SECONDS = 2.0
-# Of the arguments of a call. PostgreSQL takes ten to fifty times that to read them.
+# Limit for the arguments of a call. PostgreSQL needs ten to fifty times as much memory to read them.
 LARGE_LENGTH = 4 * 1024 * 1024
 
 
 class Runner(Protocol):
-    """Where functions are called: a `Pool`, or what chooses between several for each call."""
+    """Where functions are called: a `Pool`, or something that chooses between several for each call."""
 
     async def run(self, function: str, once: Callable[[PooledConnection], Awaitable[T]], /) -> T: ...
 
@@ -31,8 +31,8 @@ class Runner(Protocol):
 async def call(pool: Runner, function: str, sharer: object = None, /, **arguments: object) -> bytes:
     """Calls `api.<function>(p_<name> => value, ...)` and returns its result as the text that PostgreSQL sent; `null` for SQL's null.
 
-    Takes a connection out of the share of the argument `organization_id` or, where there is none, of the `sharer`. Calls again after an
-    error that left nothing behind, such as a deadlock, and calls a function again that may run twice when the connection breaks. Raises
+    The connection comes from the share of the argument `organization_id` or, without it, of the `sharer`. Repeats the call after an
+    error without effect, such as a deadlock, and also after a lost connection if the function may run twice. Raises
     `DatabaseError`.
     """
     [answer] = await call_row(pool, function, sharer, **arguments)
@@ -40,17 +40,17 @@ async def call(pool: Runner, function: str, sharer: object = None, /, **argument
 
 
 async def call_row(pool: Runner, function: str, sharer: object = None, /, **arguments: object) -> list[bytes | None]:
-    """Like `call`, for a function with several OUT parameters: one text for each, None where it is null."""
+    """Like `call`, for a function with several OUT parameters: one text for each, None if it is null."""
     once = partial(fetch_row, function=function, arguments=arguments)
     sharer = arguments.get("organization_id", sharer)
     if sharer is None or arguments.get("for_item"):
-        # The queue itself shares a worker's lookups out among the organizations.
+        # The queue itself shares a worker's lookups among the organizations.
         return await pool.run(function, once)
     return await pool.run_for(sharer, function, once)
 
 
 async def fetch_row(connection: PooledConnection, function: str, arguments: Mapping[str, object]) -> list[bytes | None]:
-    """The result of `api.<function>`, called once on this connection, as `call_row` has it. Raises `DatabaseError`."""
+    """The result of `api.<function>`, called once on this connection, like that of `call_row`. Raises `DatabaseError`."""
     connection.is_spent |= sum(len(value) for value in arguments.values() if isinstance(value, str | bytes)) > LARGE_LENGTH
     cursor = await _execute(connection, _statement(function, tuple(arguments)), arguments)
     result = cursor.pgresult
@@ -63,8 +63,8 @@ async def call_with_claims(
 ) -> list[bytes | None]:
     """Calls `api.<function>(*arguments)` once for each pair of claims (JSON) and arguments, in one transaction and one round trip.
 
-    Returns the results as texts, in the order of the calls. The calls run in the role `authenticated`, as they would through PostgREST, so
-    the policies judge the claims. With a `sharer`, in its share of the connections. Raises `DatabaseError` when one of them fails or all
+    Returns the results as texts, in the order of the calls. The calls run in the role `authenticated`, as through PostgREST, so that
+    the policies apply to the claims. With a `sharer`, in its share of the connections. Raises `DatabaseError` if one of them fails or all
     together take longer than CLAIMED_SECONDS.
     """
     statements = [sql.SQL("set local role authenticated; set local statement_timeout = {}").format(round(CLAIMED_SECONDS * 1000))]
@@ -95,7 +95,8 @@ async def _execute(connection: PooledConnection, statement: bytes, arguments: Ma
     except DatabaseError as error:
         if kind_of(error) is not Kind.STALE_STATEMENT:
             raise
-    # A deploy has changed what the function returns. The other connections are just as stale: this one goes on without its statements.
+    # A deploy has changed the function's result type. Other connections are just as stale: this one continues without its prepared
+    # statements.
     await connection.execute("deallocate all")
     return await connection.execute(statement, arguments)
 

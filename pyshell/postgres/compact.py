@@ -1,4 +1,4 @@
-"""JSON in one style: PostgreSQL's functions put white space in three different ways, often within one answer."""
+"""JSON in one style: PostgreSQL's functions format white space in three different ways, often within one result."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import asyncio
 
 import msgspec
 
-# Of a long text, so much is checked, compacted or sent at once, so that neither other tasks nor other threads wait for long.
+# Of a long text, this much is checked, compacted or sent at a time, so that neither other tasks nor other threads wait for long.
 PIECE_BYTES = 64 * 1024
 
 
 def compact(text: bytes) -> bytes:
-    """The same JSON without white space between its tokens. The tokens themselves stay as they are, digit for digit."""
+    """The same JSON without white space between its tokens. The tokens stay the same, digit for digit."""
     try:
         return msgspec.json.format(text, indent=-1)
     except RecursionError:
-        # JSON that a provider nested a thousand levels deep goes out as it came.
+        # JSON that a provider nested a thousand levels deep is sent as it came.
         return text
 
 
 async def compact_lines(lines: bytes) -> bytes:
-    """Lines of JSON, each as `compact` makes it."""
+    """Lines of JSON, each compacted."""
     compacted = []
     size = 0
     for line in lines.splitlines():

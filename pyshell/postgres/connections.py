@@ -24,10 +24,10 @@ P = ParamSpec("P")
 
 
 class ClosableConnection(AsyncConnection[Row]):
-    """A connection that may be closed while another task waits for the server: that task's call fails at once, as if the server had left.
+    """A connection that may be closed while another task waits for the server: that task's call fails, as if the server had left.
 
-    Where a descriptor is closed that uvloop is about to watch, libuv aborts the process. So whoever waits is made to give it up first.
-    `is_spent`: it should not be used again, because its server process has taken much memory, most of which it keeps to its end, or
+    libuv aborts the process if a descriptor is closed that uvloop is about to watch. So the waiting task is made to release it first.
+    `is_spent`: not to be used again, because its server process has taken much memory, most of which it never returns, or
     because its URL may lead elsewhere by now.
     """
 
@@ -37,7 +37,7 @@ class ClosableConnection(AsyncConnection[Row]):
         if self.lock.locked() and not self.closed:
             with suppress(OSError), socket.socket(fileno=os.dup(self.fileno())) as line:
                 line.shutdown(socket.SHUT_RDWR)
-            # A generator that nobody asks any more keeps the lock, but watches nothing.
+            # An abandoned generator keeps the lock, but watches nothing.
             with suppress(TimeoutError):
                 async with asyncio.timeout(LET_GO_SECONDS), self.lock:
                     pass
@@ -52,16 +52,16 @@ STATEMENT_TIMEOUT: Final = 30
 POOLER_PROBES: Final = 5
 POOLER_SECONDS: Final = 5.0
 LET_GO_SECONDS: Final = 1.0
-# glibc returns freed memory beyond twice the largest block that was ever freed (mallopt(3), M_TRIM_THRESHOLD).
+# glibc returns freed memory beyond twice the largest block ever freed (mallopt(3), M_TRIM_THRESHOLD).
 KEEP_MEMORY: Final = b"select pg_catalog.length(pg_catalog.repeat(' ', 4194304))"
 POLICY: Final[dict[str, Any]] = {
     "connect_timeout": 5,
-    # A server that is gone without a farewell is noticed within half a minute.
+    # A server that vanishes silently is noticed within half a minute.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
-    # Texts cross as bytes in UTF-8, whatever the role, the database or PGCLIENTENCODING would have.
+    # Texts cross as UTF-8, whatever the role, the database or PGCLIENTENCODING say.
     "client_encoding": "UTF8",
 }
 
@@ -74,11 +74,11 @@ def connect_as_owner(
     role: str | None = None,
     connect_timeout: int = POLICY["connect_timeout"],
 ) -> OwnerConnection:
-    """A connection for deploys and tools, as the user that the URL names, without a statement time-out.
+    """A connection for deploys and tools, as the user in the URL, without a statement time-out.
 
-    It begins a transaction unless `autocommit`, and gives up after `connect_timeout` seconds. `role` is taken on for the first transaction
-    only, and no statement is prepared: a connection pooler might hand either on to somebody else. Raises DatabaseError when it cannot
-    connect, NotMigratedError when the role does not exist.
+    It begins a transaction unless `autocommit`, and gives up after `connect_timeout` seconds. `role` is set for the first transaction
+    only, and no statement is prepared: a connection pooler might pass either on to other clients. Raises DatabaseError if it cannot
+    connect, NotMigratedError if the role does not exist.
     """
     connection = psycopg.connect(
         database_url,
@@ -123,16 +123,16 @@ async def set_up(
     for_transaction: bool = False,
     read_only: bool = False,
 ) -> None:
-    """Sets the role, the statement time-out (in seconds) and what else every connection of the API and the worker starts with.
+    """Sets the role, the statement time-out (in seconds) and the other settings of every connection of the API and the worker.
 
-    `for_transaction`: for the current transaction only, as behind a pooler that gives the server to somebody else after it. Raises
-    NotMigratedError when the role does not exist.
+    `for_transaction`: only for the current transaction, as behind a pooler that then gives the server to another client. Raises
+    NotMigratedError if the role does not exist.
     """
     scope = sql.SQL("local" if for_transaction else "session")
     default = sql.SQL("" if for_transaction else "default_")
     try:
-        # Compiling a query to machine code (JIT) pays when it runs for seconds; none of ours does. The functions lock rows and then look
-        # at them, whatever isolation the database or the role would have.
+        # JIT pays off for queries that run for seconds; none of ours does. The functions lock rows and then read them, so they need read
+        # committed, whatever the default of the database or the role.
         await connection.execute(
             sql.SQL(
                 "set {0} role {1}; set {0} statement_timeout = {2}; set {0} jit = off; set {0} timezone = 'UTC';"
@@ -150,9 +150,9 @@ def is_in_transaction(connection: OwnerConnection) -> bool:
 
 
 def password_apart(database_url: str) -> tuple[str, str | None]:
-    """The connection string without its password, and the password (None: it has none).
+    """The connection string without its password, and the password (None: none).
 
-    The arguments of a process can be read by everybody on the machine, so the password must not be among them.
+    Everybody on the machine can read the arguments of a process, so the password must not be among them.
     """
     parts = conninfo_to_dict(database_url)
     password = parts.pop("password", None)
@@ -160,21 +160,21 @@ def password_apart(database_url: str) -> tuple[str, str | None]:
 
 
 def is_readable(database_url: str) -> bool:
-    """Whether libpq can read the URL, and finds no part of a password elsewhere in it: its errors would name that."""
+    """Whether libpq can parse the URL, with no part of a password in the wrong place, which its errors would reveal."""
     try:
         parts = conninfo_to_dict(database_url)
     except psycopg.ProgrammingError:
         return False
     ports = str(parts.get("port") or "").split(",")
     host = str(parts.get("host") or "")
-    # A socket of Linux without a file begins so.
+    # An abstract socket of Linux begins like this.
     return "@" not in host.removeprefix("@/") and all(not port or (port.isdecimal() and 0 < int(port) < 65536) for port in ports)
 
 
 def refused_option(database_url: str) -> str | None:
-    """What libpq says of an option, such as `sslmode`, that has none of its values; of a URL that `is_readable`."""
+    """libpq's message about an option with an invalid value, such as `sslmode`, in a URL that `is_readable`."""
     options = {name: value for name, value in conninfo_to_dict(database_url).items() if name not in ("host", "hostaddr", "port")}
-    # It looks at the options first, and then finds no socket there.
+    # It checks the options first, and then finds no socket there.
     connection = PGconn.connect_start(make_conninfo("", **options, host="/nonexistent").encode())
     message = connection.error_message.decode().strip()
     connection.finish()
@@ -192,16 +192,16 @@ class SessionNeededError(RuntimeError):
 
 
 async def is_transaction_pooled(database_url: str, connection: Connection) -> bool:
-    """Whether a pooler gives this connection a server for one transaction at a time only. Raises DatabaseError.
+    """Whether a pooler gives this connection a server only for one transaction at a time. Raises DatabaseError.
 
-    It tries: other connections each open a transaction and stay in it. With transaction pooling, either one of them gets the server that
-    this connection had, because it is idle, or this connection gets another one. With session pooling, neither happens.
+    It probes: other connections each open a transaction and stay in it. With transaction pooling, either one of them gets the server that
+    this idle connection had, or this connection gets another one. With session pooling, neither happens.
     """
     own = await _backend_pid(connection)
-    # The server tells every new connection its process id; a pooler tells one that it made up.
+    # The server sends every new connection its process id; a pooler makes one up.
     if own == connection.info.backend_pid:
         return False
-    # A probe that gets no server at all, although this connection is idle, means session pooling.
+    # If a probe gets no server although this connection is idle, it is session pooling.
     with suppress(TimeoutError):
         async with asyncio.timeout(POOLER_SECONDS), AsyncExitStack() as others:
             for _ in range(POOLER_PROBES):
@@ -231,10 +231,10 @@ async def require_sessions(database_url: str) -> None:
 
 
 class Session:
-    """One connection that tasks use in turn, made again after it breaks. No call waits for a dead server longer than 45 seconds:
-    35 for its answer, and 10 while psycopg tries to cancel the statement.
+    """One connection that tasks use in turn, reopened after it breaks. No call waits for a dead server longer than 45 seconds:
+    35 for its response, and 10 while psycopg tries to cancel the statement.
 
-    `keeps_memory`: its server process keeps up to 8 MB that it has freed. Otherwise, a statement that takes megabytes gets them from the
+    `keeps_memory`: its server process keeps up to 8 MB of freed memory. Otherwise, a statement that needs megabytes gets them from the
     system page by page, each time, which can take a quarter of its CPU time.
     """
 
@@ -246,10 +246,10 @@ class Session:
         self._lock = asyncio.Lock()
 
     async def run(self, call: Callable[Concatenate[Connection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Returns `await call(connection, *args, **kwargs)`. Raises DatabaseError, also when the server does not answer in time."""
+        """Returns `await call(connection, *args, **kwargs)`. Raises DatabaseError, also if the server does not respond in time."""
         async with self._lock:
             try:
-                # The server cancels a statement that takes too long; if not even that is heard, the connection is dead.
+                # The server cancels a statement that takes too long; if it does not even do that, the connection is dead.
                 async with asyncio.timeout(STATEMENT_TIMEOUT + 5):
                     if self._connection is None:
                         self._connection = await connect(self._database_url, self._application_name)
@@ -274,21 +274,21 @@ class Session:
         return Session(self._database_url, self._application_name)
 
     async def close(self) -> None:
-        """Close the connection; the next call makes a new one."""
+        """Closes the connection; the next call opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
 
 
 def _is_of_the_session(error: BaseException) -> bool:
-    """Whether another session may do better. One that began while the database was read-only, or leads to a former primary, stays so."""
+    """Whether a new session may do better: one that began while the database was read-only, or leads to a former primary, stays so."""
     return isinstance(error, DatabaseError) and kind_of(error) in (Kind.STALE_STATEMENT, Kind.READ_ONLY)
 
 
 class Backoff:
     """How long to wait before the next attempt: `first` seconds, then twice as long each time up to `longest`.
 
-    A random part of up to a quarter is taken off, so that many who wait do not all come back at once.
+    Up to a quarter is taken off at random, so that many waiters do not all come back at once.
     """
 
     def __init__(self, first: float = 0.25, longest: float = 8.0) -> None:
@@ -301,6 +301,6 @@ class Backoff:
         self._next = self._first
 
     def delay(self) -> float:
-        """Seconds to wait now; the next answer is longer."""
+        """Seconds to wait now; the next call returns more."""
         delay, self._next = self._next, min(self._next * 2, self._longest)
         return delay * random.uniform(0.75, 1.0)

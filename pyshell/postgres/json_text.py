@@ -1,4 +1,4 @@
-"""JSON texts for PostgreSQL, looked through without making values of them."""
+"""Scans JSON texts for PostgreSQL without creating values from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pieces_outside_strings(body: bytes) -> Iterator[bytes]:
         piece = body[start : start + PIECE_BYTES]
         backslashes = len(piece) - len(piece.rstrip(b"\\"))
         if backslashes % 2 and start + len(piece) < len(body):
-            # What it escapes is in the next piece.
+            # The character that it escapes is in the next piece.
             piece = piece[:-1]
         start += len(piece)
         parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
@@ -29,9 +29,9 @@ def pieces_outside_strings(body: bytes) -> Iterator[bytes]:
 
 
 def is_nested_deeper(outside: bytes, depth: int) -> bool:
-    """Whether arrays and objects are nested more than `depth` levels deep: removes the innermost ones so many times.
+    """Whether arrays and objects are nested more than `depth` levels deep: removes the innermost ones that many times.
 
-    Unclosed ones, which are no JSON, count as well.
+    Unclosed ones, which are not valid JSON, count as well.
     """
     brackets = outside.translate(AS_BRACKETS, NOT_BRACKETS)
     for _ in range(depth):

@@ -20,20 +20,20 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 10.0
 SET_UP_SECONDS: Final = 35.0
-# A connection that lasted less than this does not mean that the trouble is over.
+# A connection that lasted less than this does not mean that the problem is over.
 STEADY_SECONDS: Final = 10.0
 
 Handler = Callable[[str | None], None]
 
 
 class Notifier:
-    """One LISTEN connection, at the coordinator of a cluster one to each node, with a list of handlers for each channel.
+    """One LISTEN connection, on a cluster also one to each other node, with a list of handlers for each channel.
 
-    A handler is called with the payload of each notification on its channel, and with None each time that listening begins, because some
-    may have been missed before. Notifications are only hints: they get lost with a connection or in a pooler, so subscribers poll as well.
+    A handler is called with the payload of each notification on its channel, and with None whenever listening begins, because some
+    may have been missed before. Notifications are only hints: they get lost with a connection or a pooler, so subscribers poll as well.
 
-    `is_ready` is set while notifications arrive. Behind a connection pooler in transaction mode none ever do: there it is set for good,
-    and subscribers have to live on polling.
+    `is_ready` is set while notifications arrive. Behind a connection pooler in transaction mode none ever do: there it is always set,
+    and subscribers rely on polling.
     """
 
     def __init__(self, database_url: str, application_name: str) -> None:
@@ -42,7 +42,7 @@ class Notifier:
         self._application_name = application_name
         self._handlers: dict[str, list[Handler]] = {}
         self._nodes: dict[str, asyncio.Task[None]] = {}
-        # By URL, why it cannot be listened there, as the log says.
+        # By URL, the logged reason why it cannot be listened to.
         self._told: dict[str, str] = {}
 
     def subscribe(self, channel: str, handler: Handler) -> None:
@@ -51,7 +51,7 @@ class Notifier:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Listens while the context lasts; connects again when the connection breaks. Raises nothing: logs why it cannot listen."""
+        """Listens while the context lasts; reconnects when the connection breaks. Raises nothing: logs why it cannot listen."""
         task = asyncio.create_task(self._keep_listening(self._database_url), name="notifier")
         try:
             yield
@@ -99,7 +99,7 @@ class Notifier:
                 while True:
                     async for notification in connection.notifies(timeout=HEARTBEAT_SECONDS):
                         self._tell(notification.channel, notification.payload)
-                    # The answer also shows that the server is still there.
+                    # The response also shows that the server is still there.
                     async with asyncio.timeout(ANSWER_SECONDS):
                         urls = await self._other_nodes(connection)
                     if is_first:
@@ -109,7 +109,7 @@ class Notifier:
                     self.is_ready.clear()
 
     async def _other_nodes(self, connection: Connection) -> set[str]:
-        """Where notifications of this cluster are sent that the connection does not hear; nowhere on one PostgreSQL."""
+        """The URLs of this cluster's other nodes, whose notifications the connection does not receive; none on one PostgreSQL."""
         rows = await (await connection.execute("select host, port from api.other_nodes()")).fetchall()
         return {make_conninfo(self._database_url, host=host, port=port) for host, port in rows}
 

@@ -1,4 +1,4 @@
-"""The pool of connections that the requests of the API share."""
+"""The connection pool that the requests of the API share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pyshell.postgres.sqlstates import (
 )
 
 logger = logging.getLogger(__name__)
-# That a connection comes back closed is a warning of the library, unless we closed it.
+# The library warns about connections that come back closed, which is wrong if we closed them.
 logging.getLogger("psycopg.pool").addFilter(lambda record: not any(getattr(value, "is_spent", False) for value in record.args or ()))
 
 T = TypeVar("T")
@@ -42,9 +42,9 @@ PooledConnection = ClosableConnection[TupleRow]
 MAX_ATTEMPTS = 3
 MAX_CONNECTIONS = 10
 NOT_MIGRATED_SECONDS = 1.0
-# The server cancels a statement that takes too long, but no commit that waits for a synchronous standby.
+# The server cancels a statement that takes too long, but not a commit that waits for a synchronous standby.
 ANSWER_SECONDS = STATEMENT_TIMEOUT + 5.0
-# These write, and may run twice all the same: they note when a key was used and what replicas need, or create an organization that is new.
+# These write, but may run twice: they record the use of a key and what replicas need, or create a new organization.
 REPEATABLE = frozenset({"authenticate_api_key", "authenticate_clerk_member", "note_write", "read_position"})
 READ_ONLY_FUNCTIONS = """
     select proname
@@ -57,8 +57,8 @@ READ_ONLY_FUNCTIONS = """
 class Pool(AsyncConnectionPool[PooledConnection]):
     """`min_size` to `max_size` connections in autocommit and in the role of the shell. It must be opened before use.
 
-    A caller waits for a connection for at most `timeout` seconds; then `PoolTimeout` is raised. `read_only`: transactions are.
-    `name` is what the log calls it. `on_unreachable` is called when no connection could be made for two seconds.
+    A caller waits for a connection for at most `timeout` seconds; then `PoolTimeout` is raised. `read_only`: so are its transactions.
+    `name` appears in the log. `on_unreachable` is called when no connection could be opened for two seconds.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         self._database_url = database_url
         self._read_only = read_only
         self._not_migrated = False
-        # Whether a connection pooler in transaction mode is in between; None: not known yet.
+        # Whether there is a connection pooler in transaction mode; None: not known yet.
         self._per_transaction: bool | None = None
         self._asking = asyncio.Lock()
         self._shares = Shares(statements_per_organization(max_size), timeout)
@@ -89,7 +89,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             min_size=min_size,
             max_size=max_size,
             timeout=timeout,
-            # Give up early: the next caller tries again at once, whereas the pool waits longer before each attempt of its own.
+            # Give up early: the next caller tries again immediately, whereas the pool waits longer before each attempt of its own.
             reconnect_timeout=2,
             reconnect_failed=lambda _: on_unreachable(),
             open=False,
@@ -120,10 +120,10 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
     @asynccontextmanager
     async def connection(self, timeout: float | None = None) -> AsyncIterator[PooledConnection]:  # noqa: ASYNC109 (the base class has it)
-        """A connection in the role of the shell, which ends with the context if it is spent. Behind a pooler in transaction mode, whose
-        connections are not ours to end, the context is one transaction.
+        """A connection in the role of the shell, closed after the context if it is spent. Behind a pooler in transaction mode, whose
+        connections are not ours to close, the context is one transaction.
 
-        Raises PoolTimeout when none is free within `timeout` seconds, StaleConnectionError when the server had closed the one it got.
+        Raises PoolTimeout if none is free within `timeout` seconds, StaleConnectionError if the server had closed the one it got.
         """
         async with super().connection(timeout) as connection:
             if connection.closed or _has_ended(connection):
@@ -164,11 +164,11 @@ class Pool(AsyncConnectionPool[PooledConnection]):
         yield gauge("db_pool_waiting", "Requests that wait for a connection", stats.get("requests_waiting", 0))
 
     def may_repeat(self, function: str) -> bool:
-        """Whether a function of `api` may run twice: by its volatility it changes nothing, or it is one of REPEATABLE."""
+        """Whether a function of `api` may run twice: by its volatility it changes nothing, or it is in REPEATABLE."""
         return function in self._read_only_functions or function in REPEATABLE
 
     async def run_for(self, organization: object, function: str, once: Callable[[PooledConnection], Awaitable[T]]) -> T:
-        """Like `run`, for an organization, which has only so many statements at once: more wait their turn, or raise PoolTimeout."""
+        """Like `run`, within the organization's limit of concurrent statements: further ones wait their turn, or raise PoolTimeout."""
         try:
             async with self._shares.one_of(organization):
                 return await self.run(function, once)
@@ -178,14 +178,14 @@ class Pool(AsyncConnectionPool[PooledConnection]):
     async def run(self, function: str, once: Callable[[PooledConnection], Awaitable[T]]) -> T:
         """Returns `await once(connection)`, which calls the function of that name in `api`.
 
-        It is called up to MAX_ATTEMPTS times: again after an error that left nothing behind, and after a lost connection if the function
-        may run twice. Raises DatabaseError: OutcomeUnknownError if the connection was lost, or no answer came in time, during a function
-        that may not, PoolTimeout when no connection is free in time, NotMigratedError when the database lacks the shell's role.
+        It is called up to MAX_ATTEMPTS times: again after an error without effect, and after a lost connection if the function
+        may run twice. Raises DatabaseError: OutcomeUnknownError if the connection was lost, or no response came in time, during a function
+        that may not, PoolTimeout if no connection is free in time, NotMigratedError if the database lacks the shell's role.
         """
         attempt = 1
         while True:
             try:
-                # While the database lacks the role, no connection can be had: a long wait would be for nothing.
+                # Without the role there are no connections, so do not wait for long.
                 async with self.connection(NOT_MIGRATED_SECONDS if self._not_migrated else None) as connection:
                     with noted(f"api.{function}"):
                         return await self._answer(function, once, connection)
@@ -223,12 +223,12 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
 
 def statements_per_organization(connections: int) -> int:
-    """How many statements one organization may have at once, so that it never takes up all connections."""
+    """How many concurrent statements one organization may have, so that it never takes all connections."""
     return max(connections * 2 // 5, 1)
 
 
 def _has_ended(connection: PooledConnection) -> bool:
-    """Whether the server has closed an idle connection: there is something to read, its last message. Takes no round trip."""
+    """Whether the server has closed an idle connection: then its last message can be read. Takes no round trip."""
     poller = select.poll()
     poller.register(connection.fileno(), select.POLLIN)
     return bool(poller.poll(0))

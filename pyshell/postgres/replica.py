@@ -1,4 +1,4 @@
-"""Reads at a standby, for callers that allow for its lag: never behind a write of their own organization, whichever process made it."""
+"""Reads at a standby, for callers that accept its lag: never behind a write of their own organization, whichever process did it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# How long a caller waits for a standby before the primary answers.
+# How long a caller waits for a standby before the primary is used.
 PATIENCE_SECONDS = 1.0
-# How long a standby that does not answer is left alone.
+# How long a standby that does not respond is left alone.
 AWAY_SECONDS = 5.0
 
 
 class NotingPool(Pool):
-    """The pool of the primary: after each write of an organization, and before its answer, it notes what a standby must have replayed."""
+    """The pool of the primary: after each write of an organization, before its response, it records what a standby must have replayed."""
 
     async def run_for(self, organization: object, function: str, once: Callable[[PooledConnection], Awaitable[T]]) -> T:
-        """Like that of `Pool`. Raises OutcomeUnknownError as well when the write cannot be noted."""
+        """Like that of `Pool`. Raises OutcomeUnknownError also if the write cannot be recorded."""
         try:
             answer = await super().run_for(organization, function, once)
         except OutcomeUnknownError:
@@ -54,7 +54,7 @@ class NotingPool(Pool):
 
 
 class Replica:
-    """The standbys of a primary, behind one URL. While they are away, the primary answers."""
+    """The standbys of a primary, behind one URL. While they are away, the primary is used."""
 
     def __init__(self, primary: Pool, database_url: str, max_lag: float, max_size: int) -> None:
         self.primary = primary
@@ -73,11 +73,11 @@ class Replica:
         self._again_at = 0.0
 
     def reader(self, note_lag: Callable[[float], None]) -> Reader:
-        """For the reads of one request; `note_lag` is told the lag in seconds whenever a standby has answered one."""
+        """For the reads of one request; `note_lag` is called with the lag in seconds whenever a standby was used."""
         return Reader(self, note_lag)
 
     def may_be_asked(self) -> bool:
-        """Whether the standby is there. Of one that is away, every few seconds one caller finds out whether it is back."""
+        """Whether the standby is there. While it is away, one caller every few seconds finds out whether it is back."""
         if self._is_away:
             if time.monotonic() < self._again_at:
                 return False
@@ -92,7 +92,7 @@ class Replica:
         self._again_at = time.monotonic() + AWAY_SECONDS
 
     def note_lag(self, lag: float | None) -> None:
-        """It has told how many seconds it is behind."""
+        """Records how many seconds it is behind."""
         if self._is_away:
             logger.warning("the replica answers again")
         self._is_away = False
@@ -103,7 +103,7 @@ class Replica:
 
 
 class NotAtReplicaError(Exception):
-    """The standby may not answer; `reason` is the label of the metric."""
+    """The standby may not be used; `reason` is the label of the metric."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -111,7 +111,7 @@ class NotAtReplicaError(Exception):
 
 
 class Reader:
-    """Calls of functions that only read, in the place of a pool. Once the primary has answered one, it answers the rest as well."""
+    """Calls of functions that only read, in place of a pool. Once the primary was used, it is used for the rest as well."""
 
     def __init__(self, replica: Replica, note_lag: Callable[[float], None]) -> None:
         self._replica = replica
@@ -124,7 +124,7 @@ class Reader:
         self._replayed: object = None
 
     async def run(self, function: str, once: Callable[[PooledConnection], Awaitable[T]]) -> T:
-        """At the primary: without an organization, nobody knows what was written."""
+        """At the primary: without an organization, it is unknown what was written."""
         return await self._replica.primary.run(function, once)
 
     async def run_for(self, organization: object, function: str, once: Callable[[PooledConnection], Awaitable[T]]) -> T:
@@ -143,9 +143,9 @@ class Reader:
             except DatabaseError as error:
                 kind = kind_of(error)
                 if kind is Kind.TIMEOUT or (isinstance(error, PoolTimeout) and not self._position):
-                    # It would take as long there, or has: it was the primary that had no connection free.
+                    # The primary would take as long, or has: it was the primary that had no free connection.
                     raise
-                # What a standby refuses, such as what it does not find, may be otherwise by now.
+                # What a standby refuses, such as a row that it lacks, may differ at the primary by now.
                 eventual_reads.labels("refused" if kind is Kind.REFUSED else "unavailable").inc()
             self._is_at_primary = True
         return await replica.primary.run_for(organization, function, once)
@@ -165,7 +165,7 @@ class Reader:
             answered, _ = await asyncio.wait({asking}, timeout=PATIENCE_SECONDS)
         finally:
             if not asking.done():
-                # While it is open, a cancelled call waits for the server to confirm that.
+                # While it is open, a cancelled call waits for the server to confirm the cancellation.
                 await connection.close()
                 await asyncio.gather(asking, return_exceptions=True)
         if not answered:
@@ -177,7 +177,7 @@ class Reader:
             connection.is_spent = True
             self._replica.note_away("it is no standby of the primary")
             raise NotAtReplicaError("unavailable")
-        # Since then, the primary may have gone on.
+        # The primary may have continued since then.
         seconds = None if lag is None else float(lag) + time.monotonic() - self._asked_at
         self._replica.note_lag(seconds)
         if has_written != b"t":

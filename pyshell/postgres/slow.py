@@ -1,4 +1,4 @@
-"""Logs calls of the database that take long, and records them in traces."""
+"""Logs slow calls of the database, and records them in traces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Threshold:
 
 @contextmanager
 def noted(name: str) -> Iterator[None]:
-    """Logs what is done within, if it takes too long, and records it. The name tells which call it is."""
+    """Logs the work within if it takes too long, and records it in traces. The name identifies the call."""
     started = time.monotonic()
     try:
         if traces.recorder is None:

@@ -19,7 +19,7 @@ DatabaseError = psycopg.Error
 
 
 class Kind(Enum):
-    """What happened. After `REFUSED` and `DATA` the same call fails again; after any other it may succeed later."""
+    """What happened. After `REFUSED` and `DATA`, the same call fails again; after any other it may succeed later."""
 
     REFUSED = auto()
     """A rule of ours refused the call (`PTnnn`)."""
@@ -86,7 +86,7 @@ MOVED_SHARD: Final = re.compile(r"could not find valid entry for shard \d+|relat
 """What Citus says where a plan names a shard that has just moved to another node. Such an error has the SQLSTATE of other things, no origin
 when a node passes it on, and no translation. The next plan names the new place."""
 
-# Each count is there before the first error of its kind: Prometheus sees no increase in a series that begins with it.
+# Each count exists before the first error of its kind: Prometheus sees no increase in a series that begins with it.
 for _kind in Kind:
     if _kind is not Kind.REFUSED:
         database_errors.labels(_kind.name.lower())
@@ -102,7 +102,7 @@ class StaleConnectionError(psycopg.OperationalError):
 
 
 class OutcomeUnknownError(psycopg.OperationalError):
-    """The connection was lost while a function ran that changes data, so nobody knows whether it took effect."""
+    """The connection was lost during a function that changes data, so it is unknown whether it took effect."""
 
     sqlstate = "08007"
 
@@ -117,14 +117,15 @@ class NotMigratedError(psycopg.ProgrammingError):
 
 
 def kind_of(error: DatabaseError) -> Kind:
-    """What happened. An error that psycopg itself raises has no SQLSTATE: it is a lost connection, or a value that cannot be sent."""
+    """What happened. psycopg's own errors have no SQLSTATE: a lost connection, or a value that cannot be sent."""
     state = error.sqlstate
     if state is None:
         if isinstance(error, psycopg.DataError):
             return Kind.DATA
         return Kind.LOST if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) else Kind.INTERNAL
     if error.diag.source_function == "RevalidateCachedQuery":
-        # "cached plan must not change result type". Its SQLSTATE has other uses and its text is translated, so its origin identifies it.
+        # "cached plan must not change result type". Its SQLSTATE has other uses and its text is translated, so it is identified by its
+        # origin.
         return Kind.STALE_STATEMENT
     if state in ("XX000", "42P01") and MOVED_SHARD.fullmatch(error.diag.message_primary or ""):
         return Kind.CONFLICT
@@ -133,7 +134,7 @@ def kind_of(error: DatabaseError) -> Kind:
 
 
 def note_error(error: DatabaseError) -> None:
-    """Counts it for /metrics. What a rule of ours refuses is no error of the database's."""
+    """Counts it for /metrics, unless it is a refusal by a rule of ours."""
     if kind_of(error) is not Kind.REFUSED:
         database_errors.labels(kind_of(error).name.lower()).inc()
 
@@ -144,12 +145,12 @@ def is_about_the_data(error: DatabaseError) -> bool:
 
 
 def is_away(error: DatabaseError) -> bool:
-    """Whether the database cannot be reached, or not written to: whatever is called meanwhile fails as well."""
+    """Whether the database cannot be reached, or not be written to: any other call fails as well."""
     return kind_of(error) in (Kind.LOST, Kind.OUTCOME_UNKNOWN, Kind.READ_ONLY)
 
 
 def had_no_effect(error: DatabaseError) -> bool:
-    """Whether the call certainly changed nothing and may succeed when it is tried again at once."""
+    """Whether the call certainly changed nothing and may succeed if it is repeated immediately."""
     return kind_of(error) in (Kind.CONFLICT, Kind.STALE_STATEMENT) or error.sqlstate in WITHOUT_EFFECT
 
 
@@ -159,7 +160,7 @@ def is_inside_function(error: DatabaseError) -> bool:
 
 
 def for_log(error: DatabaseError) -> str:
-    """The error as a log has it, whole. For rows that another transaction holds a line will do, which says who knows of that one."""
+    """The full error for a log. For rows that are locked, one line that points to api.queue_health."""
     return f"{explain(error)} (api.queue_health names blocking transactions)" if kind_of(error) is Kind.BUSY else str(error)
 
 
@@ -167,7 +168,7 @@ ONLY_READS = "DATABASE_URL must lead to the primary: this database is a standby,
 
 
 def explain(error: DatabaseError) -> str:
-    """The error as a person should read it: the message and the hint, without PostgreSQL's trace through the functions."""
+    """The error for people: the message and the hint, without PostgreSQL's trace through the functions."""
     if kind_of(error) is Kind.NOT_MIGRATED:
         return str(NotMigratedError())
     diag = error.diag

@@ -1,6 +1,6 @@
 """Traces for OpenTelemetry (https://opentelemetry.io), where it is installed (`pip install .[otel]`) and its variables ask for them.
 
-Otherwise `recorder` is None, and nothing but that is looked at: the `traceparent` of an upload is sent on as it came.
+Otherwise `recorder` is None, and the `traceparent` of an upload is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Of so many items of a batch, and of so many webhooks of items, one is recorded.
+# One in this many items of a batch, and in this many webhooks of items, is recorded.
 ONE_IN: Final = 100
 
 recorder: Recorder | None = None
@@ -28,9 +28,9 @@ recorder: Recorder | None = None
 
 @contextmanager
 def sent_by(service: str) -> Iterator[None]:
-    """Sends what is recorded within, if the environment or the file `.env` asks for it, under this name unless that has another."""
+    """Sends what is recorded within, if the environment or `.env` asks for it, under this name unless they give another."""
     for name, value in read_environment().items():
-        # The SDK reads the variables by itself, and knows no .env.
+        # The SDK reads the environment itself, but not .env.
         if name.startswith("OTEL_"):
             os.environ.setdefault(name, value)
     if not is_asked_for(os.environ):
@@ -49,13 +49,13 @@ def sent_by(service: str) -> Iterator[None]:
         try:
             stack.enter_context(recording(sender()))
         except ValueError as error:
-            # Of most of its variables, the SDK says so itself and goes on.
+            # The SDK reports most invalid variables itself and continues.
             logger.warning("no traces are sent, because a variable of OpenTelemetry cannot be used: %s", error)
         yield
 
 
 def is_asked_for(environment: Mapping[str, str]) -> bool:
-    """Whether an endpoint or the exporter otlp is set, and nothing says otherwise.
+    """Whether an endpoint or the exporter otlp is set, and traces are not disabled.
 
     https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
@@ -71,19 +71,19 @@ def is_asked_for(environment: Mapping[str, str]) -> bool:
 
 
 def hide_headers(environment: Mapping[str, str]) -> None:
-    """Takes the credentials for the collector out of all log lines."""
+    """Removes the collector's credentials from all log lines."""
     for name in ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"):
         for pair in environment.get(name, "").split(","):
             value = pair.partition("=")[2].strip()
-            # The whole as well: the SDK quotes what it cannot read, such as a name with a colon after it, or a value from a comma on.
+            # The whole value, too: the SDK quotes what it cannot parse, such as a name followed by a colon, or the rest after a comma.
             logs.hide(value, unquote(value), pair.strip())
 
 
 def is_recorded(traceparent: str) -> bool:
-    """Whether what belongs to the trace is recorded."""
+    """Whether the trace is recorded."""
     return bool(int(traceparent[53:], 16) & 1)
 
 
 def not_recorded(traceparent: str | None) -> str | None:
-    """The trace context of what belongs to a trace, but was not chosen to be recorded."""
+    """The same trace context, marked as not recorded."""
     return traceparent and f"{traceparent[:53]}{int(traceparent[53:], 16) & ~1:02x}"

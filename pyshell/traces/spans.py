@@ -1,7 +1,7 @@
-"""What is recorded: the only module that knows OpenTelemetry.
+"""Spans: the only module that knows OpenTelemetry.
 
-Spans have names, ids, counts and statuses: never what a request brings or an answer says, nor the message of an error, which may repeat it.
-Attributes are named as https://opentelemetry.io/docs/specs/semconv/ has them, ours begin with `batch_lookups`.
+Spans have names, ids, counts and statuses: never the content of a request or response, nor error messages, which may quote it.
+Attributes follow https://opentelemetry.io/docs/specs/semconv/; our own begin with `batch_lookups`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from pyshell import traces
 from pyshell.metrics import version
 
-# For so long a process that ends waits for the collector.
+# How long a process that ends waits for the collector.
 LAST_CALLS_SECONDS: Final = 5.0
 MAX_LINKS: Final = 20
 
@@ -32,13 +32,13 @@ _propagator: Final = TraceContextTextMapPropagator()
 
 
 def sender() -> SpanProcessor:
-    """Sends spans in batches, from a thread of its own; the environment says where and how often."""
+    """Sends spans in batches, from its own thread, where and as often as the environment says."""
     return BatchSpanProcessor(OTLPSpanExporter())
 
 
 @contextmanager
 def recording(processor: SpanProcessor) -> Iterator[None]:
-    """Within, `traces.recorder` is there, and `processor` gets its spans."""
+    """Sets `traces.recorder` within the context, and sends its spans to `processor`."""
     provider = TracerProvider(resource=Resource.create({"service.version": version()}), shutdown_on_exit=False)
     provider.add_span_processor(processor)
     traces.recorder = Recorder(provider.get_tracer("batch-lookups", version()))
@@ -46,7 +46,7 @@ def recording(processor: SpanProcessor) -> Iterator[None]:
         yield
     finally:
         traces.recorder = None
-        # By itself it would wait for half a minute.
+        # Its default wait is half a minute.
         last_calls = threading.Thread(target=provider.shutdown, daemon=True)
         last_calls.start()
         last_calls.join(LAST_CALLS_SECONDS)
@@ -68,7 +68,7 @@ class Recorded:
         return f"00-{self.trace_id}-{context.span_id:016x}-{context.trace_flags:02x}"
 
     def end_request(self, method: str, route: str | None, status: int) -> None:
-        """`route` is the template that matched, never the path, which may hold an id or a token; `status` 0: there was no answer."""
+        """`route` is the template that matched, never the path, which may contain an id or a token; `status` 0: there was no response."""
         if route is not None:
             self._span.update_name(f"{method} {route}")
             self._span.set_attribute("http.route", route)
@@ -94,20 +94,20 @@ class Recorder:
 
     @contextmanager
     def request(self, method: str, traceparents: Sequence[str]) -> Iterator[Recorded]:
-        """A request to us, in the trace that it names; several traces are as good as none."""
+        """A request to us, in the trace that it names; several traces count as none."""
         parent = context_of(traceparents[0] if len(traceparents) == 1 else None)
         with self._span(method, SpanKind.SERVER, parent, {"http.request.method": method}) as span:
             yield span
 
     @contextmanager
     def call_out(self, name: str, traceparent: str | None, attributes: Attributes) -> Iterator[Recorded]:
-        """A POST of ours, in the trace given or in one of its own."""
+        """One of our POSTs, in the given trace or in a new one."""
         with self._span(name, SpanKind.CLIENT, context_of(traceparent), {"http.request.method": "POST", **attributes}) as span:
             yield span
 
     @contextmanager
     def work(self, name: str, traceparents: Iterable[str], attributes: Attributes) -> Iterator[None]:
-        """Work for several traces: in the first of them, with links to others."""
+        """Work for several traces: in the first of them, with links to the others."""
         first, *others = {parent[3:35]: context_of(parent) for parent in traceparents}.values()
         links = [Link(get_current_span(parent).get_span_context()) for parent in others[:MAX_LINKS]]
         with self._span(name, SpanKind.INTERNAL, first, attributes, links):
@@ -115,7 +115,7 @@ class Recorder:
 
     @contextmanager
     def database_call(self, name: str) -> Iterator[None]:
-        """A call that belongs to what is being recorded; others, such as those of an idle worker, are not."""
+        """A call that belongs to what is being recorded; others, such as those of an idle worker, are not recorded."""
         if not get_current_span().is_recording():
             yield
             return
@@ -123,14 +123,14 @@ class Recorder:
             yield
 
     def current_traceparent(self) -> str:
-        """Of the request that is under way."""
+        """The traceparent of the current request."""
         return Recorded(get_current_span()).traceparent
 
     @contextmanager
     def _span(
         self, name: str, kind: SpanKind, parent: Context | None, attributes: Attributes, links: Sequence[Link] = ()
     ) -> Iterator[Recorded]:
-        """`parent` None: what is being recorded."""
+        """`parent` None: the current span."""
         with self._tracer.start_as_current_span(
             name, parent, kind, attributes, links, record_exception=False, set_status_on_exception=False
         ) as span:

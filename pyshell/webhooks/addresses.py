@@ -1,8 +1,8 @@
 """Which addresses a webhook may be sent to: those of the public internet.
 
-Otherwise, who sets a webhook URL could make this server send requests to machines that only it can reach. A host's name is resolved anew
-for each attempt, each of its addresses is checked, and the connection goes to a checked address itself, so it does not matter what the
-name resolves to a moment later. However a host is written (decimal, hexadecimal, in brackets), the resulting address is what is checked.
+Otherwise, whoever sets a webhook URL could make this server send requests to machines that only it can reach. A host name is resolved again
+for each attempt, each of its addresses is checked, and the connection goes to a checked address, so it does not matter what the
+name resolves to a moment later. However a host is written (decimal, hexadecimal, in brackets), the resulting address is checked.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Final
 
 Network = IPv4Network | IPv6Network
 
-# The IANA special-purpose registries of 2025. `ipaddress.is_global` is not used: it calls multicast, NAT64 and 6to4 addresses global,
-# and its answers vary with the version of Python.
+# The IANA special-purpose registries of 2025. `ipaddress.is_global` is not used: it calls multicast, NAT64 and 6to4 addresses global, and
+# its results vary with the version of Python.
 REFUSED_IPV4: Final = [
     ip_network("0.0.0.0/8"),  # this network
     ip_network("10.0.0.0/8"),  # private
@@ -49,7 +49,7 @@ REFUSED_IPV6: Final = [
     ip_network("3fff::/20"),  # documentation
 ]
 
-# Resolving a name blocks a thread. There are many, so that names whose servers do not answer don't hold up the others.
+# Resolving a name blocks a thread. There are many, so that names whose servers do not respond do not block the others.
 _RESOLVERS: Final = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolver")
 
 
@@ -58,7 +58,7 @@ class RefusedAddressError(Exception):
 
 
 def is_ip_address(host: str) -> bool:
-    """Whether a host is an IP address in its usual notation, without brackets, and not a name."""
+    """Whether a host is an IP address in its usual notation, without brackets."""
     try:
         ip_address(host)
     except ValueError:
@@ -67,7 +67,7 @@ def is_ip_address(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether a text is an IP address of the public internet that is set aside for no special purpose."""
+    """Whether a text is an IP address of the public internet, not set aside for a special purpose."""
     try:
         parsed = ip_address(address)
     except ValueError:

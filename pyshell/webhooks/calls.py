@@ -41,12 +41,12 @@ async def ready_webhooks(connection: Connection, limit: int, besides: Sequence[b
 
 
 async def claim_webhooks(connection: Connection, sender: str, organization_id: bytes, limit: int) -> list[Delivery]:
-    """Leases up to `limit` deliveries of an organization to the sender of that name."""
+    """Leases up to `limit` deliveries of an organization to the named sender."""
     return await _deliveries(connection, organization_id, CLAIM, [organization_id, sender, limit])
 
 
 async def release_lost_webhooks(connection: Connection, sender: str, organization_id: bytes, held: Iterable[Delivery]) -> int:
-    """Releases what the sender has of one organization besides these; answers how many deliveries."""
+    """Releases the sender's leases of one organization other than these; returns how many deliveries."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(RELEASE_LOST, [organization_id, sender, uuids(delivery.delivery_id for delivery in held)])
         [(count,)] = await cursor.fetchall()
@@ -54,13 +54,13 @@ async def release_lost_webhooks(connection: Connection, sender: str, organizatio
 
 
 async def start_webhook_test(connection: Connection, sender: str, organization_id: bytes) -> Delivery:
-    """Makes a test delivery for an organization, and leases it to the sender of that name."""
+    """Creates a test delivery for an organization, and leases it to the named sender."""
     [delivery] = await _deliveries(connection, organization_id, START_TEST, [organization_id, sender])
     return delivery
 
 
 async def record_webhooks(connection: Connection, organization_id: bytes, attempts: Sequence[Attempt]) -> dict[str, int]:
-    """Records attempts of one organization and returns the number of attempts by verdict. Recording them again changes nothing."""
+    """Records attempts of one organization and returns their number by verdict. Recording them again changes nothing."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(
             RECORD,

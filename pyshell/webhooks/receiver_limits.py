@@ -1,4 +1,4 @@
-"""Limits on sending webhooks: each receiver gets as many as it keeps up with, and lookups take precedence."""
+"""Limits on sending webhooks: each receiver gets as many as it can handle, and lookups take precedence."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pyshell.webhooks.requests import Attempt, Delivery, Receiver
 
 FIRST_WINDOW: Final = 4
 LARGEST_WINDOW: Final = 128
-# Of the bodies on their way to one receiver, by the size of those of late.
+# For the bodies on their way to one receiver, going by their recent size.
 MAX_RECEIVER_BYTES: Final = 16 * 1024 * 1024
-# The window of a slower receiver is at most half of the largest.
+# The window of a slower receiver is at most half the largest.
 QUICK_SECONDS: Final = 0.1
 PAUSING_STATUSES: Final = (410, 429, 503)
-# The cost of a webhook is twice that of a lookup: at full speed, each takes from the other.
+# A webhook costs twice as much as a lookup: at full speed, each slows down the other.
 BUSY_LOOKUPS_PER_SECOND: Final = 2000
 MEASURING_SECONDS: Final = 0.05
 
@@ -25,7 +25,7 @@ MEASURING_SECONDS: Final = 0.05
 class ReceiverLimit:
     """The concurrency window of one organization's receiver: additive increase, multiplicative decrease.
 
-    `bytes` are those of the bodies in flight, `largest` those of the largest body of late. `unrecorded_pauses` counts unrecorded 410, 429
+    `bytes` is the size of the bodies in flight, `largest` that of the largest recent body. `unrecorded_pauses` counts unrecorded 410, 429
     and 503 responses: nothing is claimed until they are recorded. `has_more`: the last claim was filled completely.
     """
 
@@ -40,7 +40,7 @@ class ReceiverLimit:
 
     @property
     def room(self) -> int:
-        """How many to claim: none before half of the window is free, or every claim would be for one."""
+        """How many to claim: none before half of the window is free, as otherwise every claim would be for one."""
         if self.in_flight > self.window // 2 or self.unrecorded_pauses:
             return 0
         fitting = (MAX_RECEIVER_BYTES - self.bytes) // max(self.largest, 1)
@@ -64,7 +64,7 @@ class ReceiverLimit:
 
 
 class LoadShedding:
-    """Tells whether this process does so many lookups a second that webhooks had better wait a little; they have three days."""
+    """Whether this process does so many lookups a second that webhooks should wait briefly; they have three days."""
 
     def __init__(self, count_lookups: Callable[[], int]) -> None:
         self._count = count_lookups

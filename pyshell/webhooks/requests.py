@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ATTEMPT_SECONDS: Final = 15.0
-# The most that is read of an answer's body.
+# The limit for reading a response body.
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_ADDRESSES: Final = 8
 KEPT_CHARACTERS: Final = 1024
-# Attempts that start within this time of each other resolve the receiver's name once.
+# Attempts that start within this time of each other share one resolution of the receiver's name.
 RESOLUTION_SECONDS: Final = 1.0
 USER_AGENT: Final = "Batch-Lookups-Webhooks/1.0"
 NOT_SENT: Final = {"unreachable": "connection", "tls": "tls"}
@@ -58,7 +58,7 @@ class Delivery:
 class Attempt(NamedTuple):
     """The result of one attempt, as `api.record_webhooks` takes it.
 
-    Either `http_status` is set, with the first KEPT_CHARACTERS of the answer in `body`, or `error_class` says why no answer came. `latency`
+    Either `http_status` is set, with the first KEPT_CHARACTERS of its body in `body`, or `error_class` says why it is missing. `latency`
     and `retry_after` are in seconds.
     """
 
@@ -71,7 +71,7 @@ class Attempt(NamedTuple):
 
     @property
     def succeeded(self) -> bool:
-        """Whether the receiver answered with a 2xx status."""
+        """Whether the receiver responded with a 2xx status."""
         return is_success(self.http_status)
 
 
@@ -124,7 +124,7 @@ class Receiver:
         return await (self._attempt(delivery) if traces.recorder is None else self._attempt_and_record(delivery, traces.recorder))
 
     async def _attempt_and_record(self, delivery: Delivery, recorder: Recorder) -> Attempt:
-        """Records the events of batches; of those of items, of which there may be thousands a second, one in a hundred."""
+        """Records the events of batches, and one in a hundred of those of items, of which there may be thousands a second."""
         if delivery.event.startswith("lookup.") and int.from_bytes(delivery.delivery_id[-4:]) % traces.ONE_IN:
             delivery.traceparent = traces.not_recorded(delivery.traceparent)
             return await self._attempt(delivery)
@@ -153,7 +153,7 @@ class Receiver:
         return Attempt(delivery, response.status, None, time.monotonic() - started, said(response), response.retry_after)
 
     def close(self) -> None:
-        """Closes the connections: those in use as soon as their request ends."""
+        """Closes the connections: those in use once their request ends."""
         self._clients.drop()
 
     async def _post(self, delivery: Delivery) -> Response:
@@ -187,7 +187,7 @@ class Receiver:
         try:
             return await asyncio.shield(self._resolution)
         except (RefusedAddressError, OSError, UnicodeError) as error:
-            # The answer must not reveal which names exist in a private network.
+            # The error must not reveal which names exist in a private network.
             is_told = self._allow_private and not isinstance(error, RefusedAddressError)
             raise ExchangeError("dns" if is_told else "refused_address") from None
 
@@ -196,7 +196,7 @@ class Receiver:
 
 
 def said(response: Response) -> str:
-    """What is kept of an answer: the start of its body or, of a redirect, where it leads, which is what its owner has to know."""
+    """The part of a response that is kept: the start of its body or, of a redirect, its target, which its owner needs to know."""
     if response.status in REDIRECTS:
         text = f"the receiver points to {response.location}" if response.location else "the receiver does not say where it points to"
     else:
@@ -209,7 +209,7 @@ def signed_headers(delivery: Delivery) -> dict[str, str]:
     message_id, timestamp = str(UUID(bytes=delivery.delivery_id)), int(time.time())
     return {
         "Content-Type": "application/json",
-        # A compressed answer may be larger than it looks.
+        # A compressed response may be larger than it looks.
         "Accept-Encoding": "identity",
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),

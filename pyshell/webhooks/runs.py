@@ -1,4 +1,4 @@
-"""Webhooks sent without the sender: tests of a receiver, and due deliveries where no sender runs."""
+"""Sends webhooks without the sender process: tests of a receiver, and due deliveries if no sender runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ORGANIZATIONS_PER_RUN: Final = 100
 
 
 async def send_due(pool: Pool, settings: Settings) -> int:
-    """Attempt due deliveries once, at most `DUE_PER_RUN` per organization, where no sender runs; answers how many.
+    """Attempts due deliveries once, at most `DUE_PER_RUN` per organization, if no sender runs; returns how many.
 
-    Raises an ExceptionGroup when all others are recorded: of the organizations whose rows somebody holds, or of other failures.
+    Raises an ExceptionGroup once all others are recorded, for organizations with locked rows, and for other failures.
     """
     async with pool.connection() as connection:
         ready = await ready_webhooks(connection, ORGANIZATIONS_PER_RUN, [])
@@ -45,7 +45,7 @@ async def _send_due_of(pool: Pool, settings: Settings, organization_id: bytes) -
 
 
 async def _send_and_record(pool: Pool, settings: Settings, deliveries: list[Delivery]) -> list[Attempt]:
-    """Send deliveries of one claim, all at once."""
+    """Sends the deliveries of one claim, all at once."""
     if not deliveries:
         return []
     try:
@@ -65,7 +65,7 @@ async def _send_and_record(pool: Pool, settings: Settings, deliveries: list[Deli
 
 
 async def send_test(pool: Pool, settings: Settings, organization_id: UUID) -> dict[str, Any]:
-    """Send a `webhook.test` at once and record it: {delivery_id, delivered, http_status, error_class, latency_ms, response_body}."""
+    """Sends a `webhook.test` immediately and records it: {delivery_id, delivered, http_status, error_class, latency_ms, response_body}."""
     async with pool.connection() as connection:
         delivery = await start_webhook_test(connection, MANUAL_RUN, organization_id.bytes)
     [attempt] = await _send_and_record(pool, settings, [delivery])

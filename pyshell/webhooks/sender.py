@@ -1,7 +1,7 @@
-"""The sender of webhooks: claims deliveries, POSTs them and records the outcomes, beside the lookups and independently of them.
+"""The sender of webhooks: claims deliveries, POSTs them and records the outcomes, in parallel to the lookups.
 
-Every organization's receiver has a concurrency window: it grows by one with every success and halves with every failure. So a receiver
-that is down or slow holds a place or two, and nobody else's.
+Each organization's receiver has a concurrency window: it grows by one with every success and halves with every failure. So a receiver
+that is down or slow occupies a place or two, and delays no others.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ logger = logging.getLogger(__name__)
 
 APPLICATION_NAME: Final = "batch-lookups webhooks"
 MAX_IN_FLIGHT: Final = 1000
-# Of the bodies of these; a claim may go beyond it by what one receiver may have.
+# The limit for the bodies of these; one claim may exceed it by a single receiver's limit.
 MAX_BYTES: Final = 128 * 1024 * 1024
 ORGANIZATIONS_PER_ROUND: Final = 100
 # With this much unrecorded (the database is away), nothing is sent.
 MAX_UNRECORDED: Final = 5000
 FLUSH_SECONDS: Final = 0.05
 LONGEST_SLEEP: Final = 5.0
-# For so long, receivers with more deliveries than room are filled again without asking who else is ready.
+# For this long, receivers with more deliveries than room are refilled without asking which others are ready.
 ASK_SECONDS: Final = 0.1
 ASK_AGAIN_SECONDS: Final = 60.0
 PAUSE_AFTER_ERROR: Final = 1.0
@@ -53,9 +53,9 @@ LAST_CALLS_SECONDS: Final = 5.0
 
 
 class Sender:
-    """Sends until `run`'s event is set, with database connections of its own. `count_lookups`: how many this process has done so far.
+    """Sends until `run`'s event is set, with its own database connections. `count_lookups`: how many this process has done so far.
 
-    An organization whose rows somebody holds, or for which a call fails otherwise, is passed over for a while. Its attempts are kept, and
+    An organization with locked rows, or for which a call fails otherwise, is skipped for a while. Its attempts are kept, and
     nothing more is sent for it before they are recorded.
     """
 
@@ -87,7 +87,7 @@ class Sender:
         yield gauge("worker_unrecorded_attempts", "Attempts at webhooks that are not in the database yet", self._count_unrecorded())
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then let deliveries in flight finish."""
+        """Works until `stop` is set; then lets deliveries in flight finish."""
         stopping = asyncio.create_task(stop.wait())
         claiming = asyncio.create_task(self._claim())
         recording = asyncio.create_task(self._record())
@@ -119,7 +119,7 @@ class Sender:
             await wait_at_most(self._wakeup, sleep)
 
     async def _round(self) -> float:
-        """Claim what windows have room for; answers how long to sleep unless one has room for more before."""
+        """Claims what the windows have room for; returns how long to sleep unless one has room for more before."""
         self._forget_idle_limits()
         now = time.monotonic()
         full = {organization_id for organization_id, limit in self._limits.items() if not limit.room}
@@ -141,7 +141,7 @@ class Sender:
         return longest if ready.next_ready_in is None else min(ready.next_ready_in, longest)
 
     async def _claim_for(self, organization_ids: Sequence[bytes]) -> bool:
-        """Fill the windows of these organizations; False: there was no room for all of them."""
+        """Fills the windows of these organizations; False: there was no room for all of them."""
         for organization_id in organization_ids:
             is_full = len(self._in_flight) >= MAX_IN_FLIGHT or self._bytes >= MAX_BYTES
             if self._stopping or is_full or self._count_unrecorded() >= MAX_UNRECORDED:
@@ -166,12 +166,12 @@ class Sender:
             if limit:
                 limit.has_more = len(deliveries) == room
                 if limit.has_more and limit.room:
-                    # While the database answered, so many were sent that half of the window is free again.
+                    # So many were sent meanwhile that half of the window is free again.
                     self._wakeup.set()
         return True
 
     async def _release_lost(self) -> None:
-        """Return what may have been claimed by the claims that brought no answer, long before its leases expire."""
+        """Returns what claims without a response may have claimed, long before its leases expire."""
         for organization_id in list(self._unheard):
             held = [delivery for delivery in self._held if delivery.organization_id == organization_id]
             try:
@@ -225,7 +225,7 @@ class Sender:
             self._wakeup.set()
 
     def _count_unrecorded(self) -> int:
-        """With those that are just being recorded."""
+        """Includes those that are just being recorded."""
         return len(self._held) - len(self._in_flight)
 
     def _add_attempt(self, attempt: Attempt) -> None:
@@ -246,7 +246,7 @@ class Sender:
                 await asyncio.sleep(PAUSE_AFTER_ERROR)
 
     async def _flush(self) -> None:
-        """Record all attempts, a transaction for each organization; what is not recorded stays. Raises DatabaseError."""
+        """Records all attempts, one transaction per organization; what is not recorded stays. Raises DatabaseError."""
         attempts, self._unrecorded = self._unrecorded, []
         self._has_unrecorded.clear()
         groups: dict[bytes, list[Attempt]] = defaultdict(list)
@@ -283,9 +283,9 @@ class Sender:
             self._wakeup.set()
 
     async def _tell_of_disabled(self, organization_id: bytes, attempts: list[Attempt]) -> None:
-        """Logs it when failures have disabled a receiver. Asks once a minute and receiver at most, and only after failures.
+        """Logs that failures have disabled a receiver. Asks at most once a minute per receiver, and only after failures.
 
-        The attempts are recorded by then: what the database cannot tell is not logged.
+        The attempts are already recorded: if the database fails, this is not logged.
         """
         now = time.monotonic()
         self._asked_after = {other: at for other, at in self._asked_after.items() if now < at + ASK_AGAIN_SECONDS}
@@ -310,7 +310,7 @@ class Sender:
                 logger.info("recorded %s webhook attempts: %s", len(attempts), verdicts)
 
     async def _finish(self) -> None:
-        """Record what has been sent, for it would be sent again, and return what lost claims may have claimed, however often it takes."""
+        """Records what was sent, lest it be sent again, and returns what lost claims may have claimed, retrying as often as it takes."""
         reason: object = "their rows are held"
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_CALLS_SECONDS):

@@ -1,1 +1,1 @@
-"""The worker: claims lookups, does them over HTTP, and records what came of them."""
+"""The worker: claims lookups, does them over HTTP, and records their outcomes."""

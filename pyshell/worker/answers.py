@@ -1,4 +1,4 @@
-"""Checks the body of an answer: PostgreSQL can store it, clients can read it, and it answers this request."""
+"""Checks a response body: PostgreSQL can store it, clients can read it, and it belongs to this request."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import orjson
 
 from pyshell.postgres.json_text import MAX_DEPTH, is_nested_deeper, pieces_outside_strings
 
-# 1e131071 is eight bytes here and 131,072 digits as jsonb. No amount of money has an exponent of three digits.
+# 1e131071 is eight bytes here and 131,072 digits as jsonb. No amount of money has a three-digit exponent.
 HUGE_EXPONENT: Final = re.compile(rb"[0-9][eE][-+]?0*[1-9][0-9]{2}")
 ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-# One digit stands for all, and braces nest as brackets do.
+# One digit replaces all, and braces nest as brackets do.
 PLAIN: Final = bytes.maketrans(b"123456789E{}", b"000000000e[]")
 SIGNS: Final = b"+-"
 
@@ -20,7 +20,7 @@ SIGNS: Final = b"+-"
 def is_storable(body: bytes) -> bool:
     """UTF-8 without NUL, which PostgreSQL stores neither as a character nor as an escape; no huge exponent; not nested too deeply.
 
-    Most answers are told by a few searches; the others are read without their strings, where anything may stand.
+    A few searches settle most responses; the others are scanned without their strings, which may contain anything.
     """
     if not body.isascii():
         try:
@@ -37,7 +37,7 @@ def is_storable(body: bytes) -> bool:
 
 
 def foreign_reference_id(body: bytes, request: bytes) -> str | None:
-    """The `reference_id` of an answer that is not the one of the request. None: it is the same, or there is none. Both are JSON."""
+    """The `reference_id` of a response if it differs from the request's; None: the same, or missing. Both are JSON."""
     if b"reference_id" not in body and (b"\\" not in body or b"\\u" not in body):
         return None
     answered = read_reference_id(body)
@@ -45,7 +45,7 @@ def foreign_reference_id(body: bytes, request: bytes) -> str | None:
 
 
 def read_reference_id(body: bytes) -> str | None:
-    """The member at the top; a number counts as its digits. None: there is none."""
+    """The top-level member; a number counts as its digits. None: missing."""
     try:
         message = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -52,7 +52,7 @@ NO_SAMPLE: Final = [None] * len(Sample._fields)
 class Lease:
     """A claimed item. `slot` and `expires_at` are times of the event loop's clock; without a slot it may start at any time.
 
-    `traceparent` is the trace context that its lookup goes on with, as W3C Trace Context has it. `was_sent`: its lookup has started.
+    `traceparent` is the W3C trace context that its lookup continues. `was_sent`: its lookup has started.
     """
 
     organization_id: bytes
@@ -71,7 +71,7 @@ class Lease:
 
 
 class Outcome(NamedTuple):
-    """What came of a lookup that took so many seconds."""
+    """The outcome of a lookup, and how long it took."""
 
     lease: Lease
     answer: Answer
@@ -79,7 +79,7 @@ class Outcome(NamedTuple):
 
 
 class WorkerState(NamedTuple):
-    """The answer of `api.heartbeat`; times in seconds."""
+    """The result of `api.heartbeat`; times in seconds."""
 
     organization_ids: list[bytes]
     next_ready_in: float | None
@@ -112,7 +112,7 @@ async def ready_organizations(connection: Connection, limit: int) -> list[bytes]
 async def claim_lookups(
     connection: Connection, worker: str, organization_id: bytes, limit: int, lease_seconds: float, paced: bool
 ) -> list[Lease]:
-    """Claim for one organization. Not in a pipeline: rows come before their commit, and only a statement that has ended is committed."""
+    """Claims for one organization. Not in a pipeline: rows arrive before their commit, and only a completed statement is committed."""
     asked_at = asyncio.get_running_loop().time()
     async with binary_cursor(connection) as cursor:
         await cursor.execute(CLAIM, [organization_id, worker, limit])
@@ -124,9 +124,9 @@ async def claim_lookups(
 async def claim_for_organizations(
     connection: Connection, worker: str, limits: Mapping[bytes, int], total: int, lease_seconds: float
 ) -> tuple[list[list[Lease]], list[bytes]]:
-    """Claim for several organizations in one transaction, without a rate limit, until there are `total`.
+    """Claims for several organizations in one transaction, without a rate limit, until there are `total`.
 
-    Answers what was claimed, by organization, and the organizations that were passed over because another transaction holds their rows.
+    Returns what was claimed, by organization, and the organizations that were skipped because another transaction has locked their rows.
     """
     asked_at = asyncio.get_running_loop().time()
     async with binary_cursor(connection) as cursor:
@@ -138,7 +138,7 @@ async def claim_for_organizations(
 
 
 def leases_of(rows: Iterable[tuple[Any, ...]], expires_at: float, slots_from: float | None) -> list[Lease]:
-    """The leases of claimed rows, whose `start_in` is added to the times of the event loop that are given; None: they have no slots."""
+    """The leases of claimed rows; `start_in` is relative to the given time of the event loop; None: they have no slots."""
     return [
         Lease(
             organization_id,
@@ -156,7 +156,7 @@ def leases_of(rows: Iterable[tuple[Any, ...]], expires_at: float, slots_from: fl
 
 
 async def record_lookups(connection: Connection, organization_id: bytes, outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Record outcomes of one organization; answers the number of each verdict. Repeating it changes nothing."""
+    """Records outcomes of one organization; returns the number of each verdict. Repeating it changes nothing."""
     async with binary_cursor(connection) as cursor:
         leases = [outcome.lease for outcome in outcomes]
         await cursor.execute(RECORD, identify(organization_id, leases) + describe(outcomes))
@@ -164,9 +164,9 @@ async def record_lookups(connection: Connection, organization_id: bytes, outcome
 
 
 async def record_for_organizations(connection: Connection, outcomes: Mapping[bytes, Sequence[Outcome]]) -> dict[bytes, dict[str, int]]:
-    """Record outcomes of several organizations in one transaction; answers the number of each verdict for each of them.
+    """Records outcomes of several organizations in one transaction; returns the number of each verdict for each of them.
 
-    The verdict `busy`: none of an organization's are recorded, because another transaction holds a row of it.
+    The verdict `busy`: none of an organization's are recorded, because another transaction has locked a row of it.
     """
     everything = list(chain.from_iterable(outcomes.values()))
     _, *identity = identify(b"", [outcome.lease for outcome in everything])
@@ -180,14 +180,14 @@ async def record_for_organizations(connection: Connection, outcomes: Mapping[byt
 
 
 async def extend_leases(connection: Connection, organization_id: bytes, leases: Sequence[Lease]) -> dict[tuple[bytes, int], float]:
-    """Renew leases of one organization; answers job and position of the items that are still held, and for how many seconds."""
+    """Renews leases of one organization; returns job and position of the items still held, and for how many seconds."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(EXTEND, identify(organization_id, leases))
         return {(job_id, position): seconds for job_id, position, seconds in await cursor.fetchall()}
 
 
 async def exhausted_lookups(connection: Connection, organization_id: bytes, leases: Sequence[Lease]) -> list[tuple[bytes, int, int, str]]:
-    """Of items of one organization, those that failed with their last retry: job, position, attempts, error code."""
+    """Those items of one organization that failed with their last retry: job, position, attempts, error code."""
     async with binary_cursor(connection) as cursor:
         jobs, positions = uuids(lease.job_id for lease in leases), integers(lease.position for lease in leases)
         await cursor.execute(EXHAUSTED, [organization_id, jobs, positions])
@@ -195,13 +195,13 @@ async def exhausted_lookups(connection: Connection, organization_id: bytes, leas
 
 
 async def release_lookups(connection: Connection, organization_id: bytes, leases: Sequence[Lease], were_sent: bool) -> None:
-    """Release items of one organization whose lookups will not come to an end; those that were sent still count."""
+    """Releases items of one organization whose lookups will not complete; those that were sent still count."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(RELEASE, [*identify(organization_id, leases), were_sent])
 
 
 async def release_lost_claims(connection: Connection, worker: str, organization_id: bytes, tokens: Iterable[bytes]) -> int:
-    """Release what the worker holds of one organization under leases other than these; answers how many items."""
+    """Releases what the worker holds of one organization under leases other than these; returns how many items."""
     async with binary_cursor(connection) as cursor:
         await cursor.execute(RELEASE_LOST, [organization_id, worker, uuids(tokens)])
         [(count,)] = await cursor.fetchall()

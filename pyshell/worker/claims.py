@@ -1,4 +1,4 @@
-"""Claiming ahead: keeps the schedule filled, with fair shares for all organizations that have work."""
+"""Claims ahead: keeps the schedule filled, with fair shares for all organizations that have work."""
 
 import asyncio
 import logging
@@ -26,30 +26,30 @@ LONGEST_SLEEP: Final = 5.0
 CLAIM_AHEAD_SECONDS: Final = 0.15
 LARGEST_CLAIM: Final = 2000
 RATE_WINDOW_SECONDS: Final = 0.05
-# A claim takes at least what is looked up in this time. Where there are too many organizations for that, they take turns, and one of them
-# is claimed for after this time even if there is enough to do.
+# A claim takes at least what is looked up in this time. If there are too many organizations for that, they take turns, and one of them is
+# claimed for after this time even if there is enough work.
 TURN_SECONDS: Final = 0.05
-# So many organizations are claimed for in one transaction. Their lookups start when it has ended.
+# The number of organizations per transaction. Their lookups start once it has ended.
 CLAIMED_TOGETHER: Final = 16
-# The database gives out slots a second ahead. Claimed items cannot make way for a new batch, so claim less, and more when half is left.
+# The database hands out slots a second ahead. Claimed items cannot make way for a new batch, so claim less, and more once half is left.
 SLOTS_AHEAD_SECONDS: Final = 0.6
 SHORTEST_PACED_SLEEP: Final = 0.1
-# Shorter ones, which an API with a rate limit may ask for every second, are counted once a minute.
+# Shorter ones, which an API with a rate limit may request every second, are counted once a minute.
 LONG_PAUSE_SECONDS: Final = 10.0
-# Of every minute.
+# Of each minute.
 PRUNE_SECONDS: Final = 50.0
 
 
 class Claims:
     """Sends heartbeats, claims, and sleeps until `wakeup` is set or more may be ready (at most 5 s).
 
-    Each round asks the database how things stand, configures the pool, the keeper and the schedule by that, and claims for each
+    Each round gets the state from the database, configures the pool, the keeper and the schedule accordingly, and claims for each
     organization what its share of the leases ahead lacks, several in one transaction unless there is a rate limit, whose row that would
-    hold, or they are distributed over several nodes. Where the shares would be small, the organizations that have waited longest get more,
-    and the others come next. An organization whose rows somebody holds is passed over for a while, and then claimed for by itself.
+    lock, or they are distributed over several nodes. If the shares would be small, the organizations that have waited longest get more,
+    and the others come next. An organization with locked rows is skipped for a while, and then claimed for by itself.
 
-    Nothing waits here for long while another worker could look it up: without a share of the concurrency, everything that has not
-    started is released, and what is more than this worker does in a while is, too.
+    No item waits here for long while another worker could look it up: without a share of the concurrency, everything that has not
+    started is released, as is more than this worker can do in a while.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Claims:
         await wait_at_most(self._wakeup, sleep)
 
     async def finish(self) -> None:
-        """After `run`: return what lost claims may have claimed, however often it takes."""
+        """After `run`: returns what lost claims may have claimed, retrying as often as it takes."""
         backoff = Backoff(0.1, 1.0)
         while self._unheard:
             with suppress(DatabaseError):
@@ -109,12 +109,12 @@ class Claims:
                 await asyncio.sleep(backoff.delay())
 
     def stop(self) -> None:
-        """Let `run` end after its current round, so that no claim is lost."""
+        """Lets `run` end after its current round, so that no claim is lost."""
         self._stopping = True
         self._wakeup.set()
 
     async def _round(self) -> float:
-        """Send a heartbeat, then claim what there is room for; answers how long to sleep."""
+        """Sends a heartbeat, then claims what there is room for; returns how long to sleep."""
         state = await self._session.run(heartbeat, self._worker, self._pool.take_sample())
         self._note_database()
         self._log_changes(state)
@@ -149,7 +149,7 @@ class Claims:
         return self._count_sleep(state, has_more, claimed)
 
     async def _claim_all(self, shares: dict[bytes, int], room: int, state: WorkerState) -> tuple[int, bool]:
-        """Claim until the room is used up; answers how many were claimed, and whether there were as many as asked for."""
+        """Claims until the room is used up; returns how many were claimed, and whether that was as many as requested."""
         left = dict(shares)
         claimed, has_more = 0, True
         while left and claimed < room and not self._stopping:
@@ -176,7 +176,7 @@ class Claims:
         return group or dict(islice(shares.items(), 1))
 
     async def _claim_together(self, shares: dict[bytes, int], total: int, state: WorkerState) -> int:
-        """Claim for several organizations in one transaction; answers how many items."""
+        """Claims for several organizations in one transaction; returns how many items."""
         try:
             claims, passed_over = await self._session.run(claim_for_organizations, self._worker, shares, total, state.lease_seconds)
         except asyncio.CancelledError:
@@ -194,7 +194,7 @@ class Claims:
         return sum(map(len, claims))
 
     async def _claim(self, organization_id: bytes, limit: int, state: WorkerState) -> list[Lease]:
-        """Claim for one organization; its lookups start while others are claimed for."""
+        """Claims for one organization; its lookups start while others are claimed for."""
         paced = state.lookups_per_second is not None
         try:
             leases = await self._session.run(claim_lookups, self._worker, organization_id, limit, state.lease_seconds, paced)
@@ -224,7 +224,7 @@ class Claims:
             raise error
 
     async def _release_lost(self) -> None:
-        """Return what may have been claimed by the claims whose answers were lost, long before its leases expire."""
+        """Returns what claims with a lost response may have claimed, long before its leases expire."""
         for organization_id in list(self._unheard):
             tokens = self._keeper.tokens(organization_id)
             try:
@@ -239,8 +239,8 @@ class Claims:
                 logger.info(message, count, UUID(bytes=organization_id))
 
     def _count_wanted(self, state: WorkerState) -> tuple[dict[bytes, int], int]:
-        """How many leases to claim for each organization, and for how many in all there is room: enough for the next claims to come in
-        time, which take long when they are for many organizations; with a rate limit, no more than will start within its second.
+        """How many leases to claim for each organization, and for how many in all there is room: enough until the next claims arrive,
+        which takes long for many organizations; with a rate limit, no more than will start within its second.
         """
         rate = self._measure_rate()
         paced = state.lookups_per_second is not None
@@ -254,7 +254,7 @@ class Claims:
             organization_id
             for organization_id in state.organization_ids
             if self._blocked.is_due(organization_id, now)
-            # Slots for lookups that cannot start would be lost.
+            # Slots of lookups that cannot start would be lost.
             and not (paced and self._schedule.waiting(organization_id) and self._schedule.is_full(organization_id))
         ]
         if not organizations:
@@ -266,7 +266,7 @@ class Claims:
             ahead = self._pool.idle + max(state.max_in_flight, rate * (TURN_SECONDS + 4 * self._claim_seconds))
             room = min(ceil(ahead), LARGEST_CLAIM) - self._schedule.waiting_for_turns(turn)
             if room <= 0 and now - self._claimed_at >= TURN_SECONDS:
-                # The first one may be new here, and those that fill the room may hang.
+                # The first organization may be new here, and those that fill the room may hang.
                 shares, room = dict(islice(shares.items(), 1)), 1
             if room > 0 and shares:
                 self._claimed_at = now
@@ -297,7 +297,7 @@ class Claims:
         return min(0.005 * 2.0 ** min(self._fruitless_rounds, 20), longest)
 
     def _measure_rate(self) -> float:
-        """Recent lookups per second, smoothed: a worker that claims by its best moment hoards items that others could look up."""
+        """Recent lookups per second, smoothed: a worker that claims by its peak rate hoards items that others could look up."""
         now = asyncio.get_running_loop().time()
         if now - self._measured_at > RATE_WINDOW_SECONDS:
             rate = (self._pool.finished - self._measured_finished) / (now - self._measured_at)
@@ -328,7 +328,7 @@ class Claims:
         if last is None:
             self._stopped_at = now
             return
-        # A probe does not end an outage, though it may start.
+        # A probe does not end an outage, although it may start.
         is_held, was_held = (each.stopped or each.unavailable_since is not None for each in (state, last))
         if is_held and not was_held:
             self._stopped_at = now
@@ -354,8 +354,8 @@ class Claims:
             logger.info("rate limit %s lookups per second, was %s", state.lookups_per_second, last.lookups_per_second)
 
     async def _log_jobs(self) -> None:
-        """Beside the claims, which wait for one question at most, not for twenty."""
-        # The next round notices a database that is away, and logs it.
+        """Runs beside the claims, which wait for one call at most, not for twenty."""
+        # If the database is away, the next round notices and logs it.
         with suppress(DatabaseError):
             await self._jobs.tell_ended(asyncio.get_running_loop().time())
 
@@ -370,8 +370,8 @@ class Claims:
 
 
 async def run_maintenance(session: Session) -> None:
-    """What has outlived its retention is deleted in steps, each a short transaction: a minute may bring thousands of jobs. A step is a call
-    by itself, because all together take longer than a call may.
+    """Deletes what has outlived its retention in steps, each a short transaction: a minute may bring thousands of jobs. Each step is a
+    separate call, because all together take longer than a call may.
     """
     await session.run(maintain)
     until = asyncio.get_running_loop().time() + PRUNE_SECONDS
@@ -385,13 +385,13 @@ async def maintain(connection: Connection) -> None:
 
 
 async def prune_expired(connection: Connection) -> int:
-    """Answers how many were deleted."""
+    """Returns how many were deleted."""
     [(count,)] = await (await connection.execute("select api.prune_expired()")).fetchall()
     return int(count)
 
 
 def fair_shares(organization_ids: Sequence[bytes], wanted: int) -> dict[bytes, int]:
-    """Split a number of claims evenly; the remainder goes to the first, who waited longest."""
+    """Splits a number of claims evenly; the remainder goes to the first, who have waited longest."""
     share, rest = divmod(wanted, len(organization_ids))
     shares = {organization_id: share + (place < rest) for place, organization_id in enumerate(organization_ids)}
     return {organization_id: share for organization_id, share in shares.items() if share}

@@ -1,4 +1,4 @@
-"""Logs failed lookups, and items that have used up their retries: the first one for each reason, then their number once a minute."""
+"""Logs failed lookups, and items that have used up their retries: the first one for each reason, then counts once a minute."""
 
 import logging
 from collections import Counter
@@ -18,7 +18,7 @@ SUMMARY_SECONDS: Final = 60.0
 
 
 class FirstOfEach:
-    """Tells which events are the first for their reason, and logs, when a minute is over, how many of each there were in it."""
+    """Tells which events are the first for their reason; when a minute is over, logs how many of each there were."""
 
     def __init__(self, summary: str) -> None:
         self._summary = summary
@@ -50,13 +50,13 @@ class FailureLog:
 
 
 class ExhaustedLog:
-    """The database decides when an item's retries are used up. It is asked only after failures of items that were tried again."""
+    """Logs items whose retries are used up, which the database decides. It is asked only after failures of retried items."""
 
     def __init__(self) -> None:
         self._reasons = FirstOfEach("items used up their retries")
 
     async def note(self, session: Session, organization_id: bytes, outcomes: Sequence[Outcome], now: float) -> None:
-        """Outcomes of one organization that were recorded. What the database cannot tell is not logged."""
+        """Handles recorded outcomes of one organization. If the database fails, nothing is logged."""
         leases = {
             (outcome.lease.job_id, outcome.lease.position): outcome.lease
             for outcome in outcomes

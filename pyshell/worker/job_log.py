@@ -1,4 +1,4 @@
-"""Logs the jobs that a worker takes part in: when it begins with one, and how one ended, with its counts."""
+"""Logs the jobs that a worker takes part in: when it begins one, and how one ended, with its counts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pyshell.worker.calls import Lease
 
 logger = logging.getLogger(__name__)
 
-# How often it asks after jobs of which the worker has no item left, and after how many.
+# How often, and how many at a time, it checks jobs of which the worker has no item left.
 ASK_SECONDS: Final = 5.0
 ASK_JOBS: Final = 20
 MAX_JOBS: Final = 10_000
 
 
 class JobLog:
-    """`held` answers the jobs of which the worker has items."""
+    """`held` returns the jobs of which the worker has items."""
 
     def __init__(self, session: Session, worker: str, held: Callable[[], Collection[bytes]]) -> None:
         self._session = session
@@ -45,7 +45,7 @@ class JobLog:
         self._asked_at = now
         held = self._held()
         for job_id in [job_id for job_id in self._jobs if job_id not in held][:ASK_JOBS]:
-            # Claims go on meanwhile, and may have made room for other jobs.
+            # Claims continue meanwhile, and may have made room for other jobs.
             organization_id = self._jobs.get(job_id)
             if organization_id is None:
                 continue
@@ -57,7 +57,7 @@ class JobLog:
                 # Its owner has deleted it.
                 self._jobs.pop(job_id, None)
                 continue
-            # To the end of the row, behind those that were not asked after.
+            # To the end of the queue, behind those that were not checked.
             self._jobs.pop(job_id, None)
             if job["completed_at"] is None:
                 self._jobs[job_id] = organization_id

@@ -1,4 +1,4 @@
-"""The leases that a worker holds: renewed while their lookups run, released when those will not start."""
+"""The leases that a worker holds: renewed while their lookups run, released if those will not start."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ LOST: Final = float("-inf")
 
 
 class LeaseKeeper:
-    """Holds every lease from its claim until its outcome is recorded or it is released. Renewing them is the workers' heartbeat."""
+    """Holds every lease from its claim until its outcome is recorded or it is released. Renewing leases is the workers' heartbeat."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -36,7 +36,7 @@ class LeaseKeeper:
         return {lease.job_id for lease in self._held}
 
     def tokens(self, organization_id: bytes) -> set[bytes]:
-        """Of the leases of an organization that are held, or released and not returned yet."""
+        """The leases of an organization that are held, or released but not returned yet."""
         return {lease.token for lease in (*self._held, *self._released) if lease.organization_id == organization_id}
 
     def configure(self, state: WorkerState) -> None:
@@ -51,7 +51,7 @@ class LeaseKeeper:
         self._held.discard(lease)
 
     def release(self, lease: Lease) -> None:
-        """Return an item whose lookup has not started, or was cut short, soon."""
+        """Returns an item soon whose lookup has not started, or was cut short."""
         self._held.discard(lease)
         self._released.append(lease)
         self._wakeup.set()
@@ -61,10 +61,10 @@ class LeaseKeeper:
             self.release(lease)
 
     async def run(self) -> None:
-        """Renew every lease that has lost a third of its time, and return what was released, until cancelled."""
+        """Renews every lease after a third of its time, and returns what was released, until cancelled."""
         while True:
             await wait_at_most(self._wakeup, self._tick())
-            # What cannot be returned yet keeps no lease from being renewed.
+            # A failure to return leases must not keep others from being renewed.
             returned, renewed = await self.return_released(), await self._extend()
             if not (returned and renewed):
                 await asyncio.sleep(self._tick())
@@ -73,14 +73,14 @@ class LeaseKeeper:
         return min(self._lease_seconds / TICKS_PER_LEASE, LONGEST_TICK)
 
     async def finish(self) -> None:
-        """Return what was released, however often it takes."""
+        """Returns what was released, retrying as often as it takes."""
         backoff = Backoff(0.1, 1.0)
         while self._released:
             if not await self.return_released():
                 await asyncio.sleep(backoff.delay())
 
     async def return_released(self) -> bool:
-        """Return what was released; false: some of it could not be, and will be tried again."""
+        """Returns what was released; false: some of it could not be returned, and will be retried."""
         self._wakeup.clear()
 
         async def return_some(organization_id: bytes, leases: list[Lease]) -> None:
@@ -100,13 +100,14 @@ class LeaseKeeper:
             asked_at = asyncio.get_running_loop().time()
             held = await self._session.run(extend_leases, organization_id, leases)
             for lease in leases:
-                # A lost lease no longer starts; a lookup that has started finishes. One that was not renewed is due again at once.
+                # The lookup of a lost lease does not start; one that has started finishes. A lease that could not be renewed is due again
+                # immediately.
                 lease.expires_at = asked_at + held.get((lease.job_id, lease.position), LOST)
 
         return await self._for_each_organization(due, extend)
 
     async def _for_each_organization(self, leases: list[Lease], call: Callable[[bytes, list[Lease]], Awaitable[None]]) -> bool:
-        """An error of one organization does not stop the others."""
+        """Calls for each organization; an error of one does not stop the others."""
         succeeded = True
         for organization_id, some in by_organization(leases).items():
             try:

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 async def look_up(upstream: Upstream, lease: Lease, seconds: float, max_bytes: int) -> Answer:
-    """Raises nothing but cancellation."""
+    """Looks up one item. Raises nothing but cancellation."""
     try:
         if traces.recorder is not None:
             return await _look_up_and_record(traces.recorder, upstream, lease, seconds, max_bytes)
@@ -28,7 +28,7 @@ async def look_up(upstream: Upstream, lease: Lease, seconds: float, max_bytes: i
 
 
 async def _look_up_and_record(recorder: Recorder, upstream: Upstream, lease: Lease, seconds: float, max_bytes: int) -> Answer:
-    """Records the first item of a batch and every hundredth. From here on, `lease.traceparent` tells whether it was recorded."""
+    """Records the first item of a batch and every hundredth. From here on, `lease.traceparent` says whether it was recorded."""
     if lease.position % traces.ONE_IN:
         lease.traceparent = traces.not_recorded(lease.traceparent)
         return await upstream.look_up(lease.organization_id, lease.request, seconds, max_bytes, lease.traceparent)

@@ -1,4 +1,4 @@
-"""What a worker measures for the concurrency limit: answers, signs of overload and latency, under one version of the limit."""
+"""What a worker measures for the concurrency limit: responses, signs of overload and latency, under one version of the limit."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ PASSING_STATUSES: Final = frozenset({408, 425, 429})
 
 
 class Sample(NamedTuple):
-    """As `api.heartbeat` takes it; times in seconds, `usage` from 0 to 1."""
+    """A sample for `api.heartbeat`; times in seconds, `usage` from 0 to 1."""
 
     limit_version: int
     organizations: int
@@ -41,10 +41,10 @@ class Tally:
 
 
 class Meter:
-    """Collects what lookups came to, until there are as many as may run at once, for twice as long as one takes.
+    """Collects the results of lookups until there are as many as may run at once, for twice as long as one takes.
 
-    Lookups that started before the limit changed tell of the former limit, and do not count. When several organizations are served, the
-    one with the most signs of overload is left out: what befalls it alone is not the upstream's.
+    Lookups that started before the limit changed reflect the former limit, and do not count. If several organizations are served, the
+    one with the most signs of overload is left out: what affects it alone is not due to the upstream.
     """
 
     def __init__(self) -> None:
@@ -66,12 +66,12 @@ class Meter:
             self._start(now)
 
     def start(self, in_flight: int) -> None:
-        """A lookup starts; with it, so many are in flight."""
+        """A lookup starts, and then this many are in flight."""
         if in_flight > self._most_in_flight:
             self._most_in_flight = in_flight
 
     def finish(self, organization_id: bytes, started_at: float, now: float, answer: Answer) -> bool:
-        """A lookup ended; answers whether there is enough for a sample."""
+        """A lookup ended; returns whether there is enough for a sample."""
         if started_at < self._since:
             return False
         tally = self._tallies.get(organization_id)
@@ -96,7 +96,7 @@ class Meter:
         return self._is_complete(now)
 
     def take(self, in_flight: Collection[bytes], now: float) -> Sample | None:
-        """A sample, when there is enough for one. `in_flight`: the organizations whose lookups run."""
+        """A sample, if there is enough for one. `in_flight`: the organizations with running lookups."""
         if self._version is None or not self._is_complete(now):
             return None
         organizations = len(self._tallies.keys() | set(in_flight))

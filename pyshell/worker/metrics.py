@@ -1,4 +1,4 @@
-"""A worker's own metrics at METRICS_PORT, for Prometheus: what this process does. What all workers do together is at the API's /metrics."""
+"""A worker's own metrics at METRICS_PORT, for Prometheus: what this process does. Totals of all workers are at the API's /metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def served(settings: Settings, collect: Callable[[], Iterable[Metric]]) -> Iterator[None]:
-    """Serves the metrics while the context lasts, in a thread of their own, if there is a port. Raises OSError when it is taken."""
+    """Serves the metrics in a separate thread while the context lasts, if there is a port. Raises OSError if it is taken."""
     if settings.metrics_port is None:
         yield
         return
@@ -65,8 +65,8 @@ class ServerOfIPv6(Server):
 
 
 class Handler(WSGIRequestHandler):
-    # Whoever connects and says nothing keeps the next scrape waiting for no longer.
+    # A silent connection delays the next scrape by no longer than this.
     timeout = 5
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (the base class calls it so)
-        """Scrapes are not logged."""
+        """Does not log scrapes."""

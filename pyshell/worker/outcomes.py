@@ -22,30 +22,31 @@ from pyshell.worker.upstream import Answer, failure
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 0.05
-# A flush has a fixed cost, and several workers wait for one another's. So a connection then rests for so many times what its flush took.
+# A flush has a fixed cost, and several workers wait for one another's. So a connection then rests for this many times the duration of its
+# flush.
 REST_AFTER_A_FLUSH: Final = 2
 LONGEST_REST: Final = 0.25
 FLUSH_OUTCOMES: Final = 500
 FLUSH_BYTES: Final = 8 << 20
 LARGEST_FLUSH: Final = 1000
 LARGEST_FLUSH_BYTES: Final = 16 << 20
-# So many organizations, each with at most so many successes, are recorded in one transaction. The others are recorded by themselves.
+# This many organizations, each with at most this many successes, are recorded in one transaction. All others are recorded by themselves.
 FLUSHED_TOGETHER: Final = 50
 FEW_OUTCOMES: Final = 200
 # With this much unrecorded, or on its way, no lookup starts; nor one of an organization that has half of it.
 MAX_BYTES: Final = 64 << 20
-# An answer of this size that times out or exhausts memory by itself, so many times, is too large for the database.
+# A response of this size that times out or exhausts memory by itself this many times is too large for the database.
 LARGE_ANSWER: Final = 1 << 20
 ATTEMPTS_ALONE: Final = 5
 
 
 class Outcomes:
-    """Records outcomes every 50 ms (a quarter of a second, where a flush takes long), every 500 outcomes or every 8 MB, whichever comes
-    first; over several connections if need be.
+    """Records outcomes every 50 ms (a quarter of a second if a flush takes long), every 500 outcomes or every 8 MB, whichever comes
+    first; over several connections if necessary.
 
-    Organizations with few outcomes share a transaction; what comes of them meanwhile waits for its end, as it would for its locks. Whose
-    rows somebody holds is left out, and tried by itself when they are held the next time, too. Where that fails, outcomes are kept and
-    tried again, less often and fewer at once, while the others go on; of organizations in trouble, one at a time is tried. `together`:
+    Organizations with few outcomes share a transaction; new outcomes of theirs wait for its end, as they would for its locks. Organizations
+    with locked rows are skipped, and the second time recorded separately. If that fails, outcomes are kept and
+    retried, less often and fewer at a time, while the others continue; failing organizations are retried one at a time. `together`:
     whether organizations may share a transaction. `on_room` is called when there is room again.
     """
 
@@ -83,11 +84,11 @@ class Outcomes:
         return self._total_bytes
 
     def expect(self, lookups: int = 1) -> None:
-        """Reserve room for the answers of lookups that start."""
+        """Reserves room for the responses of lookups that start."""
         self._running += lookups
 
     def has_room(self, organization_id: bytes) -> bool:
-        """Whether another lookup of the organization may start: what is kept, and what is on its way by the size of late, is bounded."""
+        """Whether another lookup of the organization may start: what is kept, and what is expected by recent sizes, is bounded."""
         if not self._total_bytes and not self._running:
             return True
         if self._bytes[organization_id] < MAX_BYTES / 2 and self._total_bytes + (self._running + 1) * self._expected_size < MAX_BYTES:
@@ -109,15 +110,15 @@ class Outcomes:
             self._is_due.set()
 
     def hurry(self) -> None:
-        """Record at once, because nothing more will come soon."""
+        """Records without delay, because nothing more will come soon."""
         self._is_due.set()
 
     async def run(self) -> None:
-        """Record whatever comes, until cancelled."""
+        """Records whatever comes, until cancelled."""
         await asyncio.gather(*[self._run(session) for session in self._sessions])
 
     async def finish(self) -> None:
-        """Record everything that waits, however often it takes."""
+        """Records everything that waits, retrying as often as it takes."""
         while self._waiting:
             for organization_id in list(self._waiting):
                 if not await self._flush(self._sessions[0], organization_id):
@@ -135,7 +136,7 @@ class Outcomes:
             self._rest()
 
     async def _flush_all(self, session: Session) -> None:
-        """Try once to record what waits of each organization."""
+        """Tries once to record what waits of each organization."""
         left = deque(self._waiting)
         while left:
             group = self._take_group(left)
@@ -145,7 +146,7 @@ class Outcomes:
                 await self._flush_in_turn(session, left.popleft())
 
     def _take_group(self, left: deque[bytes]) -> dict[bytes, list[Outcome]]:
-        """Take the outcomes of the next organizations that may share a transaction, and these off `left`; nothing if there are not two."""
+        """Takes the outcomes of the next organizations that may share a transaction off `left`; none if there are not two."""
         together: list[bytes] = []
         count = size = 0
         for organization_id in left if self.together else ():
@@ -170,7 +171,7 @@ class Outcomes:
         return {organization_id: outcomes for organization_id in together if (outcomes := self._take(organization_id))}
 
     async def _flush_together(self, session: Session, group: dict[bytes, list[Outcome]]) -> None:
-        """Record outcomes of several organizations in one transaction, and of those by themselves for which that does not work."""
+        """Records outcomes of several organizations in one transaction, and separately those of organizations for which that fails."""
         self._under_way.update(group)
         try:
             await self._try_together(session, group)
@@ -212,8 +213,8 @@ class Outcomes:
             await self._flush(session, organization_id)
 
     def _rest(self) -> None:
-        """Let both connections sleep, when nothing waits, or all that does must wait for another try, or for the other connection to try
-        one in trouble; wake them, when something may be tried, which the other one may have found too early to try.
+        """Lets both connections sleep if nothing waits, or only what has to wait for its next try, or for the other connection to retry a
+        failing organization; wakes them once something may be tried, which the other one may have found too early.
         """
         now = self._loop.time()
         if self._next_try is not None:
@@ -225,7 +226,7 @@ class Outcomes:
                 self._is_due.set()
             return
         self._has_some.clear()
-        # A timer may go off a moment before its time. Then nothing is due yet, and this is the place that sets the next one.
+        # A timer may fire slightly early. Then nothing is due yet, and this is the place that sets the next one.
         if (seconds := self._retries.next_due_in(now)) < float("inf"):
             self._next_try = self._loop.call_later(seconds, self._has_some.set)
 
@@ -250,7 +251,7 @@ class Outcomes:
         return self._retries.is_due(organization_id, now) and not self._tries_one_in_trouble
 
     async def _flush(self, session: Session, organization_id: bytes) -> bool:
-        """Record what waits of one organization, or much of it. What fails waits again; false: it did."""
+        """Records what waits of one organization, or much of it. What fails waits again; false: it did."""
         outcomes = self._take(organization_id)
         if not outcomes:
             return True
@@ -270,7 +271,7 @@ class Outcomes:
         return True
 
     async def _record(self, session: Session, organization_id: bytes, outcomes: Sequence[Outcome]) -> None:
-        """Record outcomes; where their data is refused, record each half by itself, and a single one as unreadable."""
+        """Records outcomes; if their data is refused, records each half separately, and a single one as unreadable."""
         try:
             verdicts = await session.run(record_lookups, organization_id, outcomes)
         except DatabaseError as error:
@@ -312,7 +313,7 @@ class Outcomes:
         now = self._loop.time()
         failures = self._retries.note_failure(organization_id, now)
         kind, away = kind_of(error), is_away(error)
-        # A database that is away concerns all organizations: one warning when that begins, then one a minute for each.
+        # A database that is away affects all organizations: one warning when that begins, then one a minute for each.
         first = 0 if away else BUSY_BEFORE_A_WARNING if kind is Kind.BUSY else 1
         if self._retries.is_worth_a_warning(organization_id, first) or (away and not self._database_is_away):
             logger.warning(
@@ -340,7 +341,7 @@ class Outcomes:
         self.add(outcome.lease, answer, outcome.seconds)
 
     def _take(self, organization_id: bytes) -> list[Outcome]:
-        """As many outcomes as go into one flush, at least one."""
+        """As many outcomes as fit into one flush, at least one."""
         waiting = self._waiting.get(organization_id, [])
         largest = self._largest.get(organization_id, LARGEST_FLUSH)
         sizes = accumulate(outcome.answer.size for outcome in waiting[:largest])
@@ -355,13 +356,13 @@ class Outcomes:
         return outcomes
 
     def _put_back(self, organization_id: bytes, outcomes: list[Outcome]) -> None:
-        """Last, so that one that cannot be recorded does not hold up the others."""
+        """At the end, so that an outcome that cannot be recorded does not hold up the others."""
         self._waiting.setdefault(organization_id, []).extend(outcomes)
         self._waiting_count += len(outcomes)
         self._waiting_bytes += size_of(outcomes)
 
     def _forget(self, organization_id: bytes, outcomes: Sequence[Outcome]) -> None:
-        """These are recorded, and need no room any more."""
+        """Removes recorded outcomes, which no longer need room."""
         size = size_of(outcomes)
         self._bytes[organization_id] -= size
         if not self._bytes[organization_id]:

@@ -1,4 +1,4 @@
-"""The worker pool: as many tasks as there may be lookups at once, each doing one after the other."""
+"""The worker pool: as many tasks as there may be concurrent lookups, each doing one after the other."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from pyshell.worker.upstream import Upstream
 
 
 class WorkerPool:
-    """Takes leases off the schedule, looks them up, and hands on the outcomes. `wakeup` is set when a sample is complete."""
+    """Takes leases off the schedule, looks them up, and passes on the outcomes. `wakeup` is set when a sample is complete."""
 
     def __init__(self, schedule: Schedule, upstream: Upstream, outcomes: Outcomes, wakeup: asyncio.Event) -> None:
         self._loop = asyncio.get_running_loop()
@@ -44,11 +44,11 @@ class WorkerPool:
         return max(self._limit - self._schedule.running, 0)
 
     def take_sample(self) -> Sample | None:
-        """What was measured since the last sample, when it is enough for one."""
+        """What was measured since the last sample, if it is enough for one."""
         return self._meter.take(self._schedule.in_flight, self._loop.time())
 
     async def finish(self, seconds: float) -> None:
-        """Let lookups finish, for at most `seconds`, after the schedule was closed."""
+        """Lets lookups finish, for at most `seconds`, after the schedule was closed."""
         self._limit = 0
         if self._tasks:
             _, pending = await asyncio.wait(self._tasks, timeout=seconds)
@@ -84,6 +84,6 @@ class WorkerPool:
         self._failures.note(lease, answer, now)
         if self._meter.finish(lease.organization_id, started, now, answer):
             self._wakeup.set()
-        # Nothing more will come soon, or all workers should hear at once of a pause.
+        # Nothing more will come soon, or all workers should learn of a pause immediately.
         if (not self._schedule.running and not self._schedule) or answer.retry_after is not None:
             self._outcomes.hurry()

@@ -1,6 +1,6 @@
 """The worker: one process that claims lookups, does them over HTTP and records the outcomes, all three concurrently.
 
-Next to them it sends the webhooks that tell of them.
+It also sends their webhooks.
 """
 
 import asyncio
@@ -45,10 +45,10 @@ LAST_CALLS_SECONDS: Final = 5.0
 
 
 def run_worker(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT; then finish lookups in flight, release the others, and return. A second signal ends it at once."""
+    """Works until SIGTERM or SIGINT; then finishes lookups in flight, releases the others, and returns. A second signal kills it."""
     logs.configure(settings)
     Threshold.seconds = settings.log_slow_seconds
-    # Leases and outcomes come and go by the thousand, in no cycles; by default, Python would look at them after every 700.
+    # Leases and outcomes come and go by the thousand, without cycles; by default, Python would collect garbage after every 700.
     gc.freeze()
     gc.set_threshold(20_000)
     let_others_finish()
@@ -57,10 +57,10 @@ def run_worker(settings: Settings) -> None:
 
 
 def let_others_finish() -> None:
-    """Where Linux has more to do than processors, an answer that arrives no longer takes the processor from another process at once.
+    """Keeps arriving responses from preempting other processes on a busy machine.
 
-    Answers gather meanwhile, and are handled together: four workers on two processors take a fifth less CPU time. Where a processor is
-    free, nothing changes. A policy that somebody has chosen for the process stays.
+    Responses accumulate meanwhile, and are handled together: four workers on two CPUs take a fifth less CPU time. If a CPU is
+    free, nothing changes. A scheduling policy chosen for the process stays.
     """
     if sys.platform == "linux":
         # Not every sandbox allows it.
@@ -94,7 +94,7 @@ async def _run_until_signal(settings: Settings) -> None:
 
 
 async def _run_part(part: "Worker | Sender", stop: asyncio.Event) -> None:
-    """If one of them fails unexpectedly, the other shuts down in order."""
+    """Runs a part; if it fails unexpectedly, the other shuts down in order."""
     try:
         await part.run(stop)
     finally:
@@ -102,7 +102,7 @@ async def _run_part(part: "Worker | Sender", stop: asyncio.Event) -> None:
 
 
 class Worker:
-    """Wires the parts together: claims fill the schedule, the pool empties it, outcomes go back to the database."""
+    """Connects the parts: claims fill the schedule, the pool empties it, outcomes go back to the database."""
 
     def __init__(self, settings: Settings, internal_key: str, notifier: Notifier) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
@@ -121,7 +121,7 @@ class Worker:
         notifier.subscribe("batch_lookups_ready", lambda _: wakeup.set())
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set. If a part fails unexpectedly, everything shuts down in order and its error is raised."""
+        """Works until `stop` is set. If a part fails unexpectedly, everything shuts down in order and its error is raised."""
         stopping = asyncio.create_task(stop.wait())
         claiming, *others = [asyncio.create_task(part(), name=name) for name, part in self._parts.items()]
         logger.info("worker %s is up", self.name)
@@ -145,14 +145,14 @@ class Worker:
         yield gauge("worker_unrecorded_bytes", "Their size; lookups stop at 64 MB", self._outcomes.waiting_bytes)
 
     def count_finished(self) -> int:
-        """The lookups so far."""
+        """The number of lookups so far."""
         return self._pool.finished
 
     async def _say_goodbye(self) -> None:
-        """Record known outcomes and release the other leases; without a database, they will expire."""
+        """Records known outcomes and releases the other leases; without a database, they will expire."""
         try:
             async with asyncio.timeout(LAST_CALLS_SECONDS):
-                # An outcome may have to wait for rows that somebody holds; what never started need not wait with it.
+                # An outcome may have to wait for locked rows; leases that never started need not wait with it.
                 await asyncio.gather(self._outcomes.finish(), self._keeper.finish(), self._claims.finish())
                 self._keeper.release_all()
                 await self._keeper.finish()

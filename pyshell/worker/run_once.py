@@ -22,10 +22,10 @@ WORKER = "manual run"
 
 
 async def run_once(pool: Pool, settings: Settings) -> dict[str, int]:
-    """Claim, look up and record; answers how many items were `claimed`, and how many of their outcomes `accepted`.
+    """Claims, looks up and records; returns how many items were `claimed`, and how many of their outcomes `accepted`.
 
-    It keeps to the rate limit like any worker: when that is used up, it claims nothing. Raises DatabaseError when all others are recorded,
-    if rows of an organization are held for long.
+    It obeys the rate limit like any worker: if that is used up, it claims nothing. Raises DatabaseError, once all others are recorded,
+    if rows of an organization stay locked for long.
     """
     limits = json.loads(await call(pool, "get_settings"))
     # Nothing may fail between the claim and the record: leases would be left to expire.
@@ -49,7 +49,7 @@ async def run_once(pool: Pool, settings: Settings) -> dict[str, int]:
 
 
 async def _record(pool: Pool, organization_id: bytes, outcomes: list[Outcome]) -> int:
-    """Answers how many were accepted."""
+    """Returns how many were accepted."""
 
     async def record() -> dict[str, int]:
         async with pool.connection() as connection:
@@ -59,7 +59,7 @@ async def _record(pool: Pool, organization_id: bytes, outcomes: list[Outcome]) -
 
 
 async def claim(pool: Pool, limits: dict[str, int]) -> list[Lease]:
-    """Raises DatabaseError when nothing could be claimed, unless it is for rows that other transactions hold."""
+    """Raises DatabaseError if nothing could be claimed, unless rows were locked by other transactions."""
     async with pool.connection() as connection:
         organization_ids = await ready_organizations(connection, limits["items_per_run"])
     if not organization_ids:
@@ -69,7 +69,7 @@ async def claim(pool: Pool, limits: dict[str, int]) -> list[Lease]:
     failures: list[DatabaseError] = []
     for organization_id, share in fair_shares(organization_ids, limits["items_per_run"]).items():
         try:
-            # Each in a transaction of its own, also behind a connection pooler.
+            # Each in its own transaction, also behind a connection pooler.
             async with pool.connection() as connection:
                 claimed = await claim_lookups(connection, WORKER, organization_id, share, limits["lease_seconds"], paced)
             leases += claimed

@@ -9,27 +9,28 @@ from typing import Final
 
 from pyshell.worker.calls import Lease
 
-# How much later than its slot a lookup may start: in seconds, and in slots. Slots come 1.5% slower than the rate limit, so that such a
+# How much later than its slot a lookup may start: in seconds, and in slots. Slots are spaced 1.5% wider than the rate limit, so that this
+# delay never causes more lookups in a second than the limit plus one.
 # delay never makes more lookups than the limit and one in any second.
 SLOT_TOLERANCE: Final = 0.01
 SLOTS_TOLERANCE: Final = 0.8
-# How many lookups of one organization follow each other, and for how long: their outcomes are then recorded together, in one transaction.
-# Where few lookups start in a second, a turn that only counted them would keep the next organization waiting.
+# How many lookups of one organization follow each other, and for how long: their outcomes are then recorded in one transaction. If few
+# lookups start per second, a turn that only counted them would keep the next organization waiting.
 TURN: Final = 20
 TURN_SECONDS: Final = 0.05
-# Where several organizations were served within the hour, none of them takes all of the concurrency: its lookups may hang until they
-# time out, and another one may come meanwhile.
+# If several organizations were served within the hour, none of them gets the whole concurrency: its lookups may hang until they time out,
+# and another organization may come meanwhile.
 RESERVE: Final = 0.1
 SMALLEST_LIMIT_WITH_RESERVE: Final = 4
 SERVED_LATELY_SECONDS: Final = 3600.0
 
 
 class Schedule:
-    """Hands out leases to whoever is free to look them up. It owns the leases that wait, and counts those that run.
+    """Hands out leases to idle workers of the pool. It owns the leases that wait, and counts those that run.
 
-    A lease waits (`add`), runs (`take`) and ends (`finish`), or is released: when it expired or lost its slot before it started, and
-    when everything is (`release_all`). Organizations take turns; one that has its share of the concurrency in flight is passed over,
-    and so is one for whose outcomes there is no room. With a rate limit, leases come with slots. A missed slot is dropped, and its lease
+    A lease waits (`add`), runs (`take`) and ends (`finish`), or is released: if it expires or loses its slot before it starts, or
+    with all others (`release_all`). Organizations take turns; one that has its share of the concurrency in flight is skipped,
+    and so is one for whose outcomes there is no room. With a rate limit, leases have slots. A missed slot is dropped, and its lease
     takes the next one; leases that are left without a slot are released. `wakeup` is set when an organization, or all of
     them, has half as many leases left as after the last claim.
     """
@@ -62,7 +63,7 @@ class Schedule:
 
     @property
     def last_slot(self) -> float:
-        """Time of the last slot; long past when there is none."""
+        """Time of the last slot; long past if there is none."""
         return self._slots[-1] if self._slots else 0.0
 
     def waiting(self, organization_id: bytes) -> int:
@@ -70,19 +71,19 @@ class Schedule:
         return len(self._waiting.get(organization_id, ()))
 
     def waiting_for_turns(self, turn: int) -> int:
-        """How many leases wait, at most so many of each organization."""
+        """How many leases wait, counting at most so many of each organization."""
         return sum(min(len(leases), turn) for leases in self._waiting.values())
 
     def startable(self) -> int:
-        """How many leases wait for nothing but their time."""
+        """How many leases wait only for their time."""
         return sum(len(leases) for organization_id, leases in self._waiting.items() if not self.is_full(organization_id))
 
     def is_full(self, organization_id: bytes) -> bool:
-        """Whether an organization's next lookup has to wait for one of its own to end, or to be recorded."""
+        """Whether an organization's next lookup has to wait until one of its own ends, or is recorded."""
         return self.in_flight[organization_id] >= self._share() or not self._has_room(organization_id)
 
     def configure(self, limit: int, lookups_per_second: float | None) -> None:
-        """The concurrency and the rate limit. What was claimed under another rate limit is released: its slots are wrong."""
+        """Sets the concurrency and the rate limit. Leases claimed under another rate limit are released: their slots are wrong."""
         if lookups_per_second != self._rate:
             self.release_all()
             self._rate = lookups_per_second
@@ -94,18 +95,18 @@ class Schedule:
             self.look_again()
 
     def refill(self, organization_id: bytes) -> None:
-        """Set `wakeup` when half of what an organization has now is left."""
+        """Makes `wakeup` be set once half of an organization's current leases are left."""
         waiting = self.waiting(organization_id)
         if waiting:
             self._refill_thresholds[organization_id] = waiting // 2
 
     def refill_all(self) -> None:
-        """Set `wakeup` when half of what all organizations have now is left."""
+        """Makes `wakeup` be set once half of all current leases are left."""
         self._refill_thresholds.clear()
         self._refill_threshold = self._count // 2
 
     def add(self, claims: Sequence[Sequence[Lease]]) -> None:
-        """Add what was claimed, a list for each organization."""
+        """Adds what was claimed, a list for each organization."""
         if self._closed.done():
             for lease in chain.from_iterable(claims):
                 self._release(lease)
@@ -126,7 +127,7 @@ class Schedule:
             self._wake_taker()
 
     async def take(self) -> Lease | None:
-        """The next lease, when its time has come; None: there will be none for this caller. `finish` follows."""
+        """The next lease, once its time has come; None: there will be none for this caller. `finish` must follow."""
         while not self._closed.done():
             organization_id = None if self._slot_is_awaited else self._next_organization()
             if organization_id is None:
@@ -154,24 +155,24 @@ class Schedule:
             del self.in_flight[lease.organization_id]
 
     def look_again(self) -> None:
-        """Wake waiting callers: a change may let them start."""
+        """Wakes waiting callers: a change may let them start."""
         for _ in range(len(self._takers)):
             self._wake_taker()
 
     def dismiss(self, takers: int) -> None:
-        """Let up to that many waiting callers go without a lease."""
+        """Makes up to that many waiting callers return without a lease."""
         for _ in range(min(takers, len(self._takers))):
             self._wake_taker(False)
 
     def close(self) -> None:
-        """Release everything that has not started; `take` answers None from now on."""
+        """Releases everything that has not started; `take` returns None from now on."""
         if not self._closed.done():
             self._closed.set_result(None)
         self.release_all()
         self.dismiss(len(self._takers))
 
     def release_all(self) -> None:
-        """Release everything that has not started; its slots are gone."""
+        """Releases everything that has not started; its slots are gone."""
         for leases in self._waiting.values():
             for lease in leases:
                 self._release(lease)
@@ -183,7 +184,7 @@ class Schedule:
         self._slots.clear()
 
     def release_beyond(self, count: int) -> None:
-        """Release the last leases of those organizations that have more than their even part of `count`; at least one of each stays."""
+        """Releases the last leases of organizations that have more than their even part of `count`; at least one of each stays."""
         part = ceil(count / max(len(self._waiting), 1))
         for leases in self._waiting.values():
             while len(leases) > part:
@@ -191,7 +192,7 @@ class Schedule:
                 self._count -= 1
 
     def _share(self) -> int:
-        """How many lookups of one organization may run while others wait or run, or may come."""
+        """How many concurrent lookups one organization may have while others have some or may get some."""
         organizations = len(self._waiting.keys() | self.in_flight.keys())
         if organizations > 1:
             return ceil(self._limit / organizations)
@@ -203,7 +204,7 @@ class Schedule:
         return self._limit - ceil(self._limit * RESERVE)
 
     def _next_organization(self) -> bytes | None:
-        """Whose turn it is: the same one's for some lookups or a moment, then the next one's that may start one."""
+        """Whose turn it is: the same organization's for some lookups or a moment, then the next one's that may start one."""
         if self.running >= self._limit or not self._order:
             return None
         if self._turn >= TURN or (self._turn and self._loop.time() >= self._turn_began_at + TURN_SECONDS):
@@ -217,7 +218,7 @@ class Schedule:
         return self._next_beyond_share()
 
     def _next_beyond_share(self) -> bytes | None:
-        """What others do not use may be used by those who have their share, but for the reserve."""
+        """The next organization even beyond its share, unless only the reserve is left."""
         if self.running >= self._unreserved():
             return None
         return next((organization_id for organization_id in self._order if self._has_room(organization_id)), None)
@@ -258,13 +259,13 @@ class Schedule:
             taker.set_result(has_work)
 
     async def _reach_slot(self) -> bool:
-        """Wait for the next slot and use it up; False: look again. One caller at a time; the others wait for leases."""
+        """Waits for the next slot and uses it up; False: look again. One caller at a time; the others wait for leases."""
         self._slot_is_awaited = True
         try:
             while self._slots:
                 delay = self._slots[0] - self._loop.time()
                 if delay > 0:
-                    # Who closes it takes the slots away.
+                    # Closing takes the slots away.
                     await asyncio.wait([self._closed], timeout=delay)
                     continue
                 self._slots.popleft()

@@ -1,7 +1,7 @@
-"""How the worker and our own API recognize each other: by signatures, so that the key that both know never leaves them.
+"""How the worker and our own API authenticate each other: by signatures, so that the shared key is never sent.
 
-The worker signs the time, the organization and the body of a lookup; the API signs its answer to it. If another process listens on the
-API's port, it learns nothing that is good for another request, or for the same one after VALID_SECONDS, and its answers are refused.
+The worker signs the time, the organization and the body of a lookup; the API signs its response. If another process listens on the
+API's port, it learns nothing that is valid for another request, or for the same one after VALID_SECONDS, and its responses are refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 SCHEME: Final = "HMAC-SHA256"
 ANSWER_HEADER: Final = "x-internal-signature"
-# How far the time of a signature may be from the clock of the API, either way.
+# How far the time of a signature may differ from the API's clock, either way.
 VALID_SECONDS: Final = 60
 
 _CREDENTIALS: Final = re.compile(r"time=([0-9]{1,12}), body=([0-9a-f]{64}), signature=([0-9a-f]{64})")
@@ -26,9 +26,9 @@ def sign_request(key: bytes, organization_id: str, body: bytes, now: float) -> s
 
 
 def body_digest(key: bytes, credentials: str, organization_id: str, now: float) -> str | None:
-    """The SHA-256 (hex) that the body of a request must have. None: not signed with this key, or not at this time.
+    """The SHA-256 (hex) that the body of a request must have. None: not signed with this key, or not valid now.
 
-    `credentials` is the header Authorization behind the scheme.
+    `credentials` is the header Authorization without the scheme.
     """
     match = _CREDENTIALS.fullmatch(credentials)
     if not match or abs(int(match[1]) - now) > VALID_SECONDS:
@@ -37,7 +37,7 @@ def body_digest(key: bytes, credentials: str, organization_id: str, now: float) 
 
 
 def sign_answer(key: bytes, authorization: str, status: int, body: bytes) -> str:
-    """The header ANSWER_HEADER of an answer to a request with this Authorization."""
+    """The header ANSWER_HEADER of a response to a request with this Authorization."""
     return _sign(key, "answer", authorization, str(status), hashlib.sha256(body).hexdigest())
 
 

@@ -1,6 +1,6 @@
 """The client of the incentives API: sends a request and returns an Answer, whatever happens in between.
 
-`docs/incentives-api.md` has what is sent and what may come back.
+`docs/incentives-api.md` describes requests and responses.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from pyshell.worker.signatures import ANSWER_HEADER, is_answer_signed, sign_requ
 logger = logging.getLogger(__name__)
 
 USER_AGENT: Final = "Batch-Lookups/1.0"
-# Organizations whose connections are kept; each costs some 100 KB.
+# The number of organizations whose connections are kept; each costs some 100 KB.
 MAX_CLIENTS: Final = 200
-# After an answer to another request, each connection is used only once, for so many seconds.
+# After a response to the wrong request, each connection is used only once, for this many seconds.
 DISTRUST_SECONDS: Final = 300.0
-# The longest one that an upload may have; an answer may have any.
+# The longest one that an upload may have; a response may have any.
 MAX_REFERENCE_ID: Final = 256
 
 
 class Answer(NamedTuple):
-    """The outcome of a lookup, as `api.record_lookups` takes it: status and text of the answer, or the class of the error.
+    """The outcome of a lookup, as `api.record_lookups` takes it: status and text of the response, or the class of the error.
 
     `retry_after` is in seconds.
     """
@@ -61,12 +61,12 @@ def failure(error_class: str) -> Answer:
 class Upstream:
     """POSTs lookups to one URL.
 
-    `internal_key`: the URL is our own API, which knows that key too. It is told which organization asks, shares its connections between
-    all, and is reached without a proxy. Each request and answer is signed, and no address is sent before the API has answered a signed
-    request without one, so that another process on the API's port learns nothing and is not believed.
+    `internal_key`: the URL is our own API, which has the same key. It gets the organization in a header, shares its connections between
+    all, and is reached without a proxy. Requests and responses are signed, and no address is sent before the API has answered a signed
+    request without one, so that another process on the API's port learns nothing and is not trusted.
 
-    Somebody else's server is told no organization, and each organization has its own connections to it: should an answer be taken for
-    another request's in spite of everything, it never is another organization's.
+    An external server does not learn the organization, and each organization has its own connections to it: should a response be taken for
+    another request's in spite of everything, it is never another organization's.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Upstream:
 
     @classmethod
     def from_settings(cls, settings: Settings, internal_key: str) -> Self:
-        """The provider that the settings name, else our own `/incentives`, which knows `internal_key`. Raises SettingsError."""
+        """The provider that the settings name, else our own `/incentives`, which has `internal_key`. Raises SettingsError."""
         if not settings.incentives_api_url:
             return cls(f"{settings.server_url}{settings.root_path}/incentives", {}, internal_key=internal_key)
         try:
@@ -115,7 +115,7 @@ class Upstream:
     async def look_up(
         self, organization_id: bytes, request: bytes, seconds: float, max_bytes: int, traceparent: str | None = None
     ) -> Answer:
-        """One lookup of an organization (the 16 bytes of its id); within `seconds`. Raises nothing but cancellation."""
+        """One lookup of an organization (the 16 bytes of its id), within `seconds`. Raises nothing but cancellation."""
         trace = {"traceparent": traceparent} if traceparent else {}
         if self._distrusted_until is not None and asyncio.get_running_loop().time() >= self._distrusted_until:
             self._distrusted_until = None
@@ -140,17 +140,17 @@ class Upstream:
     async def _ask_our_api(
         self, key: bytes, organization_id: bytes, request: bytes, seconds: float, max_bytes: int, trace: dict[str, str]
     ) -> Response:
-        """Raises ExchangeError: unreachable where another process listens in its place."""
+        """Raises ExchangeError: unreachable if another process listens in the API's place."""
         began = asyncio.get_running_loop().time()
         try:
             if self._recognition is None:
                 self._recognition = asyncio.create_task(self._post_signed(key, "", b"{}", seconds, max_bytes, {}))
-            # All wait for the same answer, whoever is cancelled meanwhile.
+            # All wait for the same response, whoever is cancelled meanwhile.
             await asyncio.shield(self._recognition)
             left = max(began + seconds - asyncio.get_running_loop().time(), 0.0)
             return await self._post_signed(key, str(UUID(bytes=organization_id)), request, left, max_bytes, trace)
         except Exception:
-            # The next connection may be to another process.
+            # The next connection may lead to another process.
             self._recognition = None
             raise
 
@@ -162,7 +162,7 @@ class Upstream:
         client = await self._clients.get(None, self._builder)
         response = await post(client, self._url, body, headers, seconds, max_bytes, signature_header=ANSWER_HEADER)
         if not is_answer_signed(key, authorization, response.status, response.body, response.signature):
-            # A process that listens in its place must not keep the connection.
+            # An impostor must not keep the connection.
             self._clients.drop()
             logger.error(
                 "what answers at %s (status %d) does not know our internal key, so no lookup is sent there: another process listens on "
@@ -174,7 +174,7 @@ class Upstream:
         return response
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Closes the connections that are not in use."""
         self._clients.drop()
 
     def _builder(self) -> ClientBuilder:
@@ -188,7 +188,7 @@ class Upstream:
         return builder
 
     def _distrust(self, organization_id: bytes, reference_id: str) -> None:
-        """Close all connections and keep none for a while, because late answers may arrive on others, too. Logs the first of that while."""
+        """Closes all connections and keeps none for a while, because late responses may arrive on others, too. Logs only the first time."""
         if self._distrusted_until is None:
             logger.warning(
                 "the incentives API answered a lookup of organization %s with an answer to %r: it is not used, nor is any further one, and "

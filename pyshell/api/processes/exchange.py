@@ -1,7 +1,7 @@
 """The metrics of all processes, from whichever is asked.
 
-Each tells the others its own when they ask, over a socket in a folder that only they can enter. What it told last stays there: the process
-that replaces it counts on from that, so that no counter ever falls but when all of them begin anew.
+Each answers the others over a socket in a folder that only they can access. Its last answer is kept there: the process
+that replaces it continues from those counts, so that counters never decrease unless all processes restart.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from pathlib import Path
 from prometheus_client.core import Metric
 
 ANSWER_SECONDS = 1.0
-# Of the process itself: nothing to be added up.
+# Metrics of the process itself: not to be summed.
 OF_ONE_PROCESS = ("process_", "python_")
 COUNTED = ("counter", "histogram")
-# Of what is not added up, either: the greatest is that of all.
+# Not to be summed, either: the maximum is that of all.
 GREATEST = frozenset({"batch_lookups_db_replica_lag_seconds"})
 
 Labels = tuple[tuple[str, str], ...]
-# A metric: its name, what it is about, its type; and its samples, each with a name, labels and a value.
+# A metric: name, documentation and type, and its samples, each with a name, labels and a value.
 Told = list[tuple[str, str, str, list[tuple[str, Labels, float]]]]
 
 
 class Exchange:
-    """What this process tells the others, and hears from them."""
+    """Sends the metrics of this process to the others, and collects theirs."""
 
     def __init__(self, processes: int, folder: Path) -> None:
         self.number = 0
         self._numbers = range(processes)
         self._folder = folder
-        # What its predecessor has counted.
+        # The counts of its predecessor.
         self._before: list[Metric] = []
 
     @asynccontextmanager
@@ -61,7 +61,7 @@ class Exchange:
         return added(of_process(number, told) for number, told in sorted(answers.items()))
 
     async def _ask(self, number: int) -> Told:
-        """What the process of that number tells. One that is silent may be busy, or gone: of it remains what it has counted."""
+        """The metrics of the process with that number. If it does not respond, being busy or gone, its last counts remain."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(self._socket(number))
@@ -74,7 +74,7 @@ class Exchange:
     def _tell(self, metrics: Iterable[Metric]) -> bytes:
         told = json.dumps(list(map(as_told, added([metrics, self._before])))).encode()
         part = self._folder / f"{self.number}.part"
-        # Where the disk is full, the file stays as it was, and who asks is answered all the same.
+        # If the disk is full, the file keeps its former content, and the request is still answered.
         with suppress(OSError):
             part.write_bytes(told)
             part.rename(self._file(self.number))
@@ -100,12 +100,12 @@ def as_told(metric: Metric) -> tuple[str, str, str, list[tuple[str, Labels, floa
 
 
 def counted(told: Told) -> Told:
-    """What outlives the process that told it."""
+    """The metrics that outlive their process."""
     return [metric for metric in told if metric[2] in COUNTED and not metric[0].startswith(OF_ONE_PROCESS)]
 
 
 def of_process(number: int, told: Told) -> Iterable[Metric]:
-    """The metrics of one process, its own ones labelled with its number."""
+    """The metrics of one process, with its own labelled with its number."""
     for name, about, kind, samples in told:
         metric = Metric(name, about, kind)
         for sample, labels, value in samples:
@@ -115,7 +115,7 @@ def of_process(number: int, told: Told) -> Iterable[Metric]:
 
 
 def added(several: Iterable[Iterable[Metric]]) -> list[Metric]:
-    """The sums of metrics with the same names and labels."""
+    """Sums metrics with the same names and labels."""
     found: dict[str, Metric] = {}
     values: dict[str, dict[tuple[str, Labels], float]] = {}
     for metric in chain.from_iterable(several):

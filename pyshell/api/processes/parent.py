@@ -1,7 +1,7 @@
-"""The parent of the processes that serve: it starts them, starts again those that end, and ends with them.
+"""The parent of the processes that serve: it starts them, restarts those that end, and ends with them.
 
-uvicorn has one of its own, which waits without end for those that do not stop, kills one whose event loop is busy for five seconds, starts
-an interpreter for each instead of sharing memory with it, and has no place to learn that one has died.
+uvicorn's own waits indefinitely for processes that do not stop, kills one whose event loop is busy for five seconds, starts
+an interpreter for each instead of sharing memory, and has no hook for the end of one.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD)
-# What uvicorn takes to finish requests, and the application after it; containers are given 30.
+# The time in which uvicorn finishes requests, and the application after it; containers are given 30.
 STOP_SECONDS = 28.0
-# A process that did not last so long is started again only after as long, so that none starts and fails all the time.
+# A process that ended sooner is restarted only after this time, so that it does not start and fail in a loop.
 STEADY_SECONDS = 1.0
-# The status of a process that could not begin to serve. Another would fare no better.
+# The exit status of a process that could not start serving. Another would fail as well.
 STARTUP_FAILURE = 3
 PR_SET_PDEATHSIG = 1
 
 
 class Parent:
-    """`serve(number)` is what each process does; `on_end(number)` is called when one has ended, before another takes its place.
+    """Each process runs `serve(number)`; `on_end(number)` is called when one has ended, before another takes its place.
 
-    The `sockets` that they accept from stay open while any of them is started again: who connects meanwhile waits, and is not refused.
+    The `sockets` stay open while a process is restarted: clients that connect meanwhile wait, and are not refused.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class Parent:
         self._sockets = sockets
         # By process id: its number, and when it was started.
         self._running: dict[int, tuple[int, float]] = {}
-        # By number: when it is to be started.
+        # By number: when to start it.
         self._due = dict.fromkeys(self._numbers, 0.0)
         self._status = 0
         self._stops_at: float | None = None
 
     def run(self) -> int:
         """Returns when all have ended after a signal, with the status to exit with."""
-        # Signals wait until they are asked for: none comes between two lines.
+        # Signals are handled only when asked for, never between two lines.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        # Whoever started this process may have let it ignore this signal. Then nobody could learn how a process has ended, nor that it has.
+        # Whoever started this process may have ignored this signal. Then it could not learn how a process has ended, nor that it has.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             while self._running or self._stops_at is None:
@@ -78,7 +78,7 @@ class Parent:
                 try:
                     pid = self._fork(number)
                 except OSError as error:
-                    # For want of memory or of process ids, which may pass. Those that serve go on.
+                    # Memory or process ids may be short for a while. The other processes continue.
                     logger.error("a process could not be started: %s; will try again", error.strerror)
                     self._due[number] = time.monotonic() + STEADY_SECONDS
                 else:
@@ -86,7 +86,7 @@ class Parent:
                     self._running[pid] = number, time.monotonic()
 
     def _fork(self, number: int) -> int:
-        """The process id of a new process of that number."""
+        """Forks a process with that number, and returns its process id."""
         parent = os.getpid()
         pid = os.fork()
         if not pid:
@@ -96,7 +96,7 @@ class Parent:
     def _be_child(self, number: int, parent: int) -> NoReturn:
         status = 1
         try:
-            # The signals of a terminal go to the parent alone, which passes them on in order.
+            # A terminal signals only the parent, which passes signals on in order.
             os.setsid()
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -108,12 +108,12 @@ class Parent:
         except BaseException:
             logger.exception("a process could not serve")
         finally:
-            # Nothing of what its parent has to clean up.
+            # Skip the cleanup of the parent.
             logging.shutdown()
             os._exit(status)
 
     def _reap(self) -> None:
-        """Takes note of those that have ended."""
+        """Registers the processes that have ended."""
         for pid in tuple(self._running):
             ended, wait_status = os.waitpid(pid, os.WNOHANG)
             if not ended:
@@ -134,7 +134,7 @@ class Parent:
             self._due[number] = now if now - started_at > STEADY_SECONDS else now + STEADY_SECONDS
 
     def _stop(self, number: int) -> None:
-        """Lets all finish their requests. Nobody connects any more. A second SIGINT lets them end at once, as it does for one alone."""
+        """Lets all processes finish their requests, without new connections. A second SIGINT ends them at once, as in a single process."""
         if self._stops_at is None:
             self._stops_at = time.monotonic() + STOP_SECONDS
             self._due.clear()
@@ -150,9 +150,9 @@ class Parent:
 
 
 def listening(host: str, port: int) -> list[socket.socket]:
-    """Sockets of all addresses of the host; `::` is all of the machine. Nobody can connect until a process listens.
+    """Sockets for all addresses of the host; `::` means all of the machine. Connecting is possible only once a process listens.
 
-    Raises OSError, which names the settings.
+    Raises OSError, with a message that names the settings.
     """
     try:
         found = socket.getaddrinfo(None if host == "::" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

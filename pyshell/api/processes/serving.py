@@ -19,12 +19,12 @@ from pyshell.api.realtime.websocket import WebSocketProtocol
 from pyshell.postgres.shares import Shares, TakenError
 
 HTTP_CONNECTIONS = "connections of HTTP"
-# Who waits for a share looks again so often: nobody in another process would tell.
+# Waiters for a share check this often: other processes do not notify them.
 LOOK_SECONDS = 0.02
 
 
 class ServingTogether(Serving):
-    """Made once, before the processes are; each of them says which it is."""
+    """Created before the processes are forked; each of them then says which one it is."""
 
     def __init__(self, processes: int, folder: Path) -> None:
         self.processes = processes
@@ -34,12 +34,12 @@ class ServingTogether(Serving):
         self._exchange = Exchange(processes, folder)
 
     def become(self, number: int) -> None:
-        """This process is the one of that number, from 0."""
+        """Makes this the process with that number, from 0."""
         self.holdings.process = number
         self._exchange.number = number
 
     def forget(self, number: int) -> None:
-        """The process of that number has ended."""
+        """Releases what the process with that number had when it ended."""
         self.holdings.forget(number)
 
     def shares(self, name: str, size: int, seconds: float) -> Shares:
@@ -52,7 +52,7 @@ class ServingTogether(Serving):
         return await self._exchange.of_all(metrics)
 
     def protocols(self) -> dict[str, Any]:
-        """HTTP and WebSocket for uvicorn, with the connections of all processes counted together."""
+        """HTTP and WebSocket protocols for uvicorn that count the connections of all processes together."""
         holdings = self.holdings
 
         class Http(BoundedProtocol):
@@ -72,7 +72,7 @@ class ServingTogether(Serving):
 
 
 class SharesOfAll(Shares):
-    """Shares of all processes together. Those who wait in this one do so in order."""
+    """Shares of all processes together. Waiters in one process are served in order."""
 
     def __init__(self, name: str, size: int, seconds: float, holdings: Holdings) -> None:
         super().__init__(size, seconds)

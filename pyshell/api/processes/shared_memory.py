@@ -1,4 +1,4 @@
-"""Counts in memory that processes share: none is lost, none is held up for long, and what a dead process held comes back."""
+"""Counts in memory shared by processes: none is lost, none blocks for long, and what a dead process held is released."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from types import TracebackType
 
 from pyshell.api.counts import Window
 
-# Of each table; there are as many windows as a process of its own keeps, at most.
+# Per table; at most as many windows as a single process keeps.
 ROWS = 2**14
-# A name is kept in one of so many rows from its own on.
+# A name is stored within this many rows of its hash.
 NEAR = 32
 NAME_BYTES = 16
-# The same in all processes, and nobody else's business: who knew it could choose addresses that fill the rows near a name.
+# The same in all processes, and secret: with it, somebody could choose addresses that fill the rows near a name.
 NAME_KEY = os.urandom(16)
 NUMBER_BYTES = 8
 LOCK_SECONDS = 0.02
@@ -25,9 +25,9 @@ LOOK_SECONDS = 0.0001
 
 
 class Lock:
-    """A byte of a file, locked by one process at a time. The kernel unlocks that of a process that ends.
+    """A byte of a file, locked by one process at a time. The kernel releases the lock of a process that ends.
 
-    It is held for microseconds. Only a process that is stopped in them would keep others waiting: they go on without it after
+    It is held for microseconds. Only a process stopped during them keeps others waiting: they continue without the lock after
     LOCK_SECONDS, when a count may be off by one.
     """
 
@@ -53,7 +53,7 @@ class Lock:
 
 
 class Table:
-    """Rows of numbers (64 bits, floating) by name. A row whose name is gone is taken over by another; nothing else is ever moved."""
+    """Rows of 64-bit floats by name. A row whose name has gone is reused for another; nothing else ever moves."""
 
     def __init__(self, name: str, columns: int) -> None:
         self.columns = columns
@@ -65,13 +65,13 @@ class Table:
         self.lock = Lock(file, 0)
 
     def find(self, name: object) -> int | None:
-        """Where the numbers of that name begin."""
+        """The offset of the numbers of that name."""
         digest, row = place(name)
         at = self._memory.find(digest, row * NAME_BYTES, (row + NEAR) * NAME_BYTES)
         return None if at < 0 else at // NAME_BYTES * self.columns
 
     def near(self, name: object) -> range:
-        """Where the numbers of the rows begin that the name may be given."""
+        """The offsets of the rows that may hold the name."""
         row = place(name)[1]
         return range(row * self.columns, (row + NEAR) * self.columns, self.columns)
 
@@ -85,7 +85,7 @@ class Table:
 
 @lru_cache(4096)
 def place(name: object) -> tuple[bytes, int]:
-    """What stands for a name, and the first row that it may have."""
+    """The hash of a name, and the first row that may hold it."""
     digest = hashlib.blake2b(repr(name).encode(), digest_size=NAME_BYTES, key=NAME_KEY).digest()
     return digest, int.from_bytes(digest[:4]) % ROWS
 
@@ -102,7 +102,7 @@ class SharedWindows:
         with self._table.lock:
             at = self._table.find(who)
             if at is None:
-                # The one that has ended, or will be the first to.
+                # The one that has ended, or will end first.
                 at = min(self._table.near(who), key=numbers.__getitem__)
                 self._table.give(at, who)
                 numbers[at] = 0
@@ -120,7 +120,7 @@ class SharedWindows:
 
 
 class SharedHoldings:
-    """Holdings of all processes together: a column for each, which it alone writes, so that `forget` returns what a dead one had."""
+    """Holdings of all processes together: a column for each, which it alone writes, so that `forget` releases what a dead one had."""
 
     def __init__(self, processes: int) -> None:
         self._table = Table("holdings", processes)
@@ -136,7 +136,7 @@ class SharedHoldings:
             return True
 
     def give_back(self, holder: object) -> None:
-        # Nobody gives the row to another name while this process has something there.
+        # The row is not given to another name while this process holds something there.
         at = self._table.find(holder)
         assert at is not None
         self._table.numbers[at + self.process] -= 1
@@ -146,7 +146,7 @@ class SharedHoldings:
         return 0 if at is None else int(self._sum(at))
 
     def note(self, holder: object, count: int) -> int:
-        """Notes how many this process has, whatever it had, and answers how many all have."""
+        """Sets how many this process has, and returns how many all have."""
         with self._table.lock:
             at = self._row(holder)
             if at is None:
@@ -155,12 +155,12 @@ class SharedHoldings:
             return int(self._sum(at))
 
     def forget(self, process: int) -> None:
-        """All that a process had, which has ended."""
+        """Releases everything that a process had that has ended."""
         for row in self._table.rows():
             self._table.numbers[row + process] = 0
 
     def _row(self, holder: object) -> int | None:
-        """The row of the holder, a free one if it has none; None: its neighbourhood is full, with far more holders than limits allow."""
+        """The row of the holder, or a free one; None: its neighbourhood is full, with far more holders than limits allow."""
         at = self._table.find(holder)
         if at is None:
             at = next((row for row in self._table.near(holder) if not self._sum(row)), None)

@@ -1,6 +1,6 @@
-"""Supabase Realtime's protocol, served by ourselves: `supabase-js` watches jobs and reports without a Supabase.
+"""An implementation of Supabase Realtime's protocol: `supabase-js` watches jobs and reports without Supabase.
 
-A client joins channels over one WebSocket, each with the changes that it wants to hear of. `endpoint` admits clients, within `limits`;
-`connection` speaks the protocol with one; `joins` checks what a join asks for, by `filters`, and `credentials` who the subscriber is;
-`feed` finds the changes, and they wait in the `outbox`.
+A client joins channels over one WebSocket, each with subscriptions to changes. `endpoint` admits clients, within `limits`;
+`connection` speaks the protocol with a client; `joins` checks what a join asks for, with `filters`; `credentials` tells who it is;
+`feed` finds the changes, which wait in the `outbox`.
 """

@@ -1,4 +1,4 @@
-"""One WebSocket: the channels that its client joins, and the messages that it is sent."""
+"""One WebSocket: the channels that its client joins, and the messages that it gets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Channel:
         self.subscriber = subscriber
         self.subscriptions = subscriptions
         self.position = position
-        # A newer token, which came while the database was away.
+        # A newer token, received while the database was away.
         self.unchecked_token: str | None = None
 
     @property
@@ -142,7 +142,7 @@ class Connection:
             if message["type"] == "websocket.disconnect":
                 return
             if self._closing:
-                # Keep reading: a client that must send before it reads would never learn why.
+                # Keep reading: a client that must send before it reads would never learn the reason.
                 continue
             self._heard_at = time.monotonic()
             try:
@@ -165,7 +165,7 @@ class Connection:
         return self._channels.get(channel.topic) is channel
 
     def send(self, key: object, frame: str) -> None:
-        """Sends a frame when the client takes it; one that waits under the same key is superseded."""
+        """Queues a frame for the client; a waiting frame with the same key is superseded."""
         if self._closing:
             return
         self._outbox.put(key, frame)
@@ -180,15 +180,15 @@ class Connection:
         self._something_waits.set()
 
     def close_channel(self, channel: Channel, reason: str) -> None:
-        """Closes a channel and tells the client why."""
+        """Closes a channel and sends the client the reason."""
         if self._forget(channel):
             self._system(channel, "system", "error", reason)
             self._reply(channel.join_ref, channel.join_ref, channel.topic, "phx_close", {})
 
     async def sweep(self, changed: Set[UUID | None] = frozenset()) -> None:
-        """Closes channels whose credential has ended, and connections whose client is silent or takes nothing.
+        """Closes channels whose credential has ended, and connections whose client is silent or reads nothing.
 
-        Credentials are checked every RECHECK_SECONDS, and those of organizations in `changed` (None: all) at once.
+        Credentials are checked every RECHECK_SECONDS, those of organizations in `changed` (None: all) immediately.
         """
         now = time.monotonic()
         if now - self._heard_at > SILENT_SECONDS and not self._closing:
@@ -273,20 +273,20 @@ class Connection:
                 reason = error.diag.message_primary or reason
             self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", {"status": "error", "response": {"reason": reason}})
             return
-        # Changes reach the channel from here on; the answer goes out before them.
+        # Changes reach the channel from here on; the reply is sent before them.
         answer = {"status": "ok", "response": {"postgres_changes": [entry | {"id": number} for number, entry in enumerate(entries, 1)]}}
         self._reply(frame.join_ref, frame.ref, frame.topic, "phx_reply", answer)
         channel = self._channels[frame.topic] = Channel(self, frame.topic, frame.join_ref, subscriber, subscriptions, position)
         if subscriptions:
             self._feed.add(channel, since)
         if fault:
-            # As Supabase does: the join stands, so that the client does not repeat what cannot succeed.
+            # As Supabase does: the join succeeds, so that the client does not repeat what cannot succeed.
             self._system(channel, "postgres_changes", "error", fault)
         elif entries:
             self._system(channel, "postgres_changes", "ok", "Subscribed to PostgreSQL")
 
     async def _new_subscriber(self, frame: Frame) -> tuple[Subscriber, int]:
-        """The subscriber, and its position among the changes; from then on changes are noticed."""
+        """The subscriber and its position in the feed; changes are noticed from then on."""
         if len(self._channels) >= MAX_CHANNELS:
             raise JoinError(f"ChannelRateLimitReached: A connection can have {MAX_CHANNELS} channels")
         if not frame.topic.startswith("realtime:"):
@@ -323,11 +323,11 @@ class Connection:
             if not error.transient:
                 self.close_channel(channel, str(error))
             elif isinstance(error.__cause__, DatabaseError) and token != channel.subscriber.token:
-                # Its signature was good, and clients send each token once.
+                # Its signature was valid, and clients send each token once.
                 channel.unchecked_token = token
             return
         if self.has(channel):
-            # What was read for the one organization is not for the other.
+            # What was read for one organization is not for the other.
             is_same = subscriber.organization_id == channel.organization_id
             if not is_same:
                 self._feed.remove(channel)

@@ -1,4 +1,4 @@
-"""Subscribers: an API key or a session token, and the claims that the policies read."""
+"""Subscribers: an API key or a session token, and the claims for the policies."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from starlette.datastructures import Headers
 from pyshell.api import api_keys
 from pyshell.api.authentication import Authenticator, Caller, unauthorized
 
-# A revoked API key of which no notification came is noticed after so many seconds.
+# If no notification arrives, a revoked API key is noticed after this many seconds.
 RECHECK_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """`claims` is JSON. `expires_at`, when the token expires, is a Unix time.
+    """`claims` is JSON. `expires_at`, when the token expires, is in Unix time.
 
-    `recheck_at`, when the credential is checked again, is one of `time.monotonic`: nobody sets that back.
+    `recheck_at`, when the credential is checked again, is in `time.monotonic`, which is never set back.
     """
 
     token: str
@@ -38,12 +38,12 @@ class Subscriber:
 
 
 async def identify(authenticator: Authenticator, token: str, address: str | None = None) -> Subscriber:
-    """The subscriber whose credential it is, from that IP address. Raises ApiError and DatabaseError, as authentication does."""
+    """The subscriber with that credential and IP address. Raises ApiError and DatabaseError, as authentication does."""
     if api_keys.is_well_formed(token):
         caller = await authenticator.authenticate(Headers({"x-api-key": token}), address)
         return _subscriber(token, caller, {}, float("inf"))
     if token.startswith((api_keys.LIVE, api_keys.TEST)):
-        # A key that was cut short, or mistyped: no token begins like one.
+        # A truncated or mistyped key: no token begins like one.
         raise unauthorized("invalid_api_key", "Invalid API key")
     if not token.isascii():
         raise unauthorized("invalid_token", "Invalid token")
@@ -55,7 +55,7 @@ async def identify(authenticator: Authenticator, token: str, address: str | None
 
 
 def _subscriber(token: str, caller: Caller, claims: dict[str, Any], expires_at: float) -> Subscriber:
-    # The organization as the API knows it: the id of one that was linked to Clerk later is not in Clerk's claims.
+    # The organization's id in the API: that of an organization linked to Clerk later is not in Clerk's claims.
     claims = claims | {"role": "authenticated", "organization_id": str(caller.organization_id)}
     return Subscriber(
         token=token,

@@ -50,7 +50,7 @@ class Realtime:
         yield from self._traffic.metrics()
 
     def on_credentials_changed(self, payload: str | None) -> None:
-        """Lets the next sweep check the channels of the organization again; None: of all organizations."""
+        """Makes the next sweep check the channels of the organization (None: of all organizations)."""
         try:
             organization_id = None if payload is None else UUID(payload)
         except ValueError:

@@ -2,9 +2,9 @@
 
 A notification says that a row changed, not how. The row is read with the claims of each subscriber, so the policies decide who sees it, at
 most once in `COALESCE_SECONDS`; its last state is always delivered. Notifications can get lost, with a connection or in a pooler, and a
-plain UPDATE sends none: every `POLL_SECONDS` the feed steps through the rows of its organizations for all that was written since the
-step before. What counts is the database's own transaction numbers: no clock has a say in it. On a cluster, whose nodes have numbers of
-their own, it is `updated_at`, with some seconds for clocks that differ.
+plain UPDATE sends none: every `POLL_SECONDS` the feed steps through the rows of its organizations for everything written since the
+previous step, going by the database's transaction numbers and not by any clock. On a cluster, whose nodes have numbers of
+their own, it goes by `updated_at`, with a few seconds for clocks that differ.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ COALESCE_SECONDS = 0.1
 POLL_SECONDS = 5.0
 READY_SECONDS = 5.0
 READS_AT_ONCE = 200
-# For the patterns of an organization that PostgreSQL cannot judge all at once.
+# For the patterns of an organization that PostgreSQL cannot match all at once.
 ALONE_SECONDS = 2.0
 JUDGED_AT_ONCE = 2
 MAX_CACHED_VERSIONS = 20_000
-# A crash takes back the last transactions whose commits waited for no disk, those of half a second, and gives their numbers once more.
+# A crash loses the last half second of asynchronous commits, and reuses their transaction numbers.
 MAX_LOST_TRANSACTIONS = 10_000
-# In place of the version of a row of whose end the listeners have been told.
+# Replaces the version of a row whose deletion the listeners have been sent.
 DELETED = "deleted"
-# A poll of many rows comes less often: it takes up to a twentieth of one connection.
+# Polls of many rows are less frequent: they take up to a twentieth of one connection.
 POLL_SHARE = 20
-# What was updated so much earlier may not have been told: rows are stamped before they are locked and committed, and polls take their time.
+# Rows updated this long before may not have been sent: they are stamped before they are locked and committed, and polls take time.
 REPLAY_MARGIN = timedelta(seconds=60)
 
 
 class Number(str):
-    """A number of a record as PostgreSQL wrote it, with all its digits."""
+    """A number of a record with all digits that PostgreSQL wrote."""
 
     __slots__ = ()
 
@@ -64,7 +64,7 @@ class Change:
     row: Row
     record: Mapping[str, Any]
     columns: Iterable[tuple[str, str]]
-    # What PostgreSQL says about the conditions that it alone can judge.
+    # PostgreSQL's verdicts on the conditions that only it can evaluate.
     answers: Answers = field(default_factory=dict)
     # Encoded frames: most subscribers get the same one.
     frames: dict[object, str] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def _encode(record: Mapping[str, Any], selected: Set[str] | None) -> str:
 
 
 class Listener(Protocol):
-    """A channel that a client has joined. Whatever was not visible to the database's transactions at `position` is news to it."""
+    """A channel that a client has joined. Whatever the database's transactions at `position` could not see is news to it."""
 
     position: int
 
@@ -106,7 +106,7 @@ class Listener(Protocol):
 
     @property
     def is_behind(self) -> bool:
-        """Whether many messages wait for the client to read them."""
+        """Whether many messages wait to be read by the client."""
         ...
 
     def may_want(self, table: str, row_id: str) -> bool: ...
@@ -118,7 +118,7 @@ class Listener(Protocol):
     def fail(self, reason: str) -> None: ...
 
 
-# To whom an event is told; None: to all listeners.
+# The listeners that get an event; None: all.
 Audience = set[Listener] | None
 
 
@@ -136,21 +136,21 @@ class Feed:
         self._knows_tables = asyncio.Event()
         self._hinted = asyncio.Event()
         self._may_have_missed = asyncio.Event()
-        # All that was visible then has been polled, and who joined since then.
+        # Everything visible at that position has been polled, and the listeners that joined since then.
         self._position: int | None = None
-        # Of the server whose transactions the positions number.
+        # The history of the server whose transactions the positions number.
         self._history: str | None = None
         self._may_have_crashed = False
         self._joined: list[Listener] = []
         self._replays: dict[Listener, asyncio.Task[None]] = {}
-        # Organizations whose patterns are being judged, which may take long: their rows wait, and no others.
+        # Organizations whose patterns are being matched, which may take long: only their own rows wait.
         self._judged: dict[UUID, asyncio.Task[None]] = {}
         self._judging = asyncio.Semaphore(JUDGED_AT_ONCE)
         self._tasks: list[asyncio.Task[None]] = []
         notifier.subscribe(CHANNEL, self._on_notification)
 
     async def ready(self) -> None:
-        """Waits until changes are noticed. Raises TimeoutError after READY_SECONDS."""
+        """Waits until changes are being noticed. Raises TimeoutError after READY_SECONDS."""
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._keep(part)) for part in (self._read, self._poll)]
         async with asyncio.timeout(READY_SECONDS):
@@ -172,19 +172,19 @@ class Feed:
             for condition in subscription.conditions
             if condition.is_asked
         }
-        # A short regular expression can take seconds: of the connections, an organization has its share for that.
+        # A short regular expression can take seconds: an organization has its share of the connections for that.
         questions = [("{}", pattern) for pattern in patterns]
         _, failed = await read_all(self._pool, "realtime_match", questions, organization_id, ALONE_SECONDS)
         for _, pattern in failed:
             raise FilterError(f"invalid pattern for {pattern.operator} filter: {pattern.operand}")
 
     def add(self, listener: Listener, since: datetime | None = None) -> None:
-        """From now on the listener hears of changes, and of what was updated `since` then, by the clock of the database."""
+        """Subscribes the listener to changes, and to rows updated `since` then, in the database's time."""
         self._listeners.setdefault(listener.organization_id, set()).add(listener)
         self._joined.append(listener)
         if self._position is None:
             self._position = listener.position
-            # At once, to learn of which server.
+            # Immediately, to learn which server it is.
             self._may_have_missed.set()
         if since is not None:
             replay = self._replays[listener] = asyncio.create_task(self._replay(listener, since - REPLAY_MARGIN))
@@ -216,7 +216,7 @@ class Feed:
 
     def _on_notification(self, payload: str | None) -> None:
         if payload is None:
-            # Whoever joins later gets a position of the server as it is by then.
+            # A listener that joins later gets a position of the server as of then.
             self._may_have_crashed = self._position is not None
             self._may_have_missed.set()
         elif change := parse(payload):
@@ -231,7 +231,7 @@ class Feed:
             self._hinted.set()
 
     async def _poll(self, backoff: Backoff) -> None:
-        """Finds changes without a notification: every POLL_SECONDS, and when listening begins again."""
+        """Finds changes without notifications: every POLL_SECONDS, and when listening begins again."""
         await self._load_tables()
         pause, took = POLL_SECONDS, 0.0
         while True:
@@ -250,7 +250,7 @@ class Feed:
             positions = []
             async for step in self._steps(list(self._listeners), since=self._position):
                 if self._history not in (None, step.history):
-                    # After a failover, whose former server may have counted further, nobody knows what the new one has written.
+                    # After a failover, the former server may have counted further, so it is unknown what the new one has written.
                     self._go_back(0)
                     self._may_have_missed.set()
                     positions.append(0)
@@ -264,18 +264,18 @@ class Feed:
                         if is_new and row not in self._versions:
                             self._note("INSERT", row, revision)
                         self._note("UPDATE", row, revision)
-            # A listener that joined meanwhile may be of an organization whose rows were not looked at.
+            # A listener that joined meanwhile may belong to an organization whose rows were not read.
             self._position = min([*positions, *(listener.position for listener in self._joined)])
             while len(self._versions) > MAX_CACHED_VERSIONS:
                 del self._versions[next(iter(self._versions))]
-            # A single one that took long had to wait for something.
+            # A single slow one had to wait for something.
             before, took = took, time.monotonic() - started
             pause = max(POLL_SECONDS, min(before, took) * POLL_SHARE)
 
     def _go_back(self, position: int) -> None:
-        """What was written since then is news to all, also what they know: another transaction may have had its number.
+        """Makes everything written since then news to all, even if known: another transaction may have had the same number.
 
-        It keeps a version, so that it is no INSERT, but one that no row has.
+        Known rows get a version that no row has, so that they count as an UPDATE, not as an INSERT.
         """
         self._position = position
         for listener in chain.from_iterable(self._listeners.values()):
@@ -283,7 +283,7 @@ class Feed:
         self._versions = {row: version if version == DELETED else "" for row, version in self._versions.items()}
 
     async def _replay(self, listener: Listener, updated_since: datetime) -> None:
-        """Tells one listener of all rows updated since then, no faster than its client reads."""
+        """Sends one listener all rows updated since then, no faster than its client reads."""
         backoff = Backoff()
         while True:
             try:
@@ -298,7 +298,7 @@ class Feed:
             await asyncio.sleep(backoff.delay())
 
     async def _steps(self, organization_ids: list[UUID], **arguments: object) -> AsyncIterator[Step]:
-        """All rows of some organizations that were written since then. A step waits until those of the step before are nearly read."""
+        """All rows of some organizations that were written since then. A step waits until those of the previous one are nearly read."""
         for table in self.tables:
             after: dict[str, Any] | None = {}
             while after is not None:
@@ -330,7 +330,7 @@ class Feed:
                 after = answer["next"]
 
     def _unread(self, organization_ids: Collection[UUID]) -> int:
-        """How many of their rows are to be read; of several organizations, without those whose patterns are being judged."""
+        """How many of their rows are to be read; of several organizations, without those whose patterns are being matched."""
         passed_over = self._judged.keys() if len(organization_ids) > 1 else ()
         return sum(row.organization_id in organization_ids and row.organization_id not in passed_over for row in self._pending)
 
@@ -386,7 +386,7 @@ class Feed:
         wanted: Mapping[tuple[str, Row], list[Listener]],
         records: Mapping[tuple[str, Row], Any],
     ) -> None:
-        """Tells of rows of an organization what the patterns of its listeners let through."""
+        """Sends the rows of an organization that match the patterns of its listeners."""
         try:
             async with self._judging:
                 questions = [("{}", question) for question in asked]
@@ -415,9 +415,9 @@ class Feed:
         records: Mapping[tuple[str, Row], Any],
         known: Answers,
     ) -> None:
-        """Hands the changes of these rows to the listeners that want them."""
+        """Sends the changes of these rows to the listeners that want them."""
         for (claims, row), listeners in wanted.items():
-            # Gone, and not only said to be.
+            # Really gone, not just reported as deleted.
             if row in due and "DELETE" in due[row] and (claims, row) not in records:
                 key = {"organization_id": str(row.organization_id), "id": row.id}
                 audience = due[row]["DELETE"]
@@ -427,7 +427,7 @@ class Feed:
         for (claims, row), answer in records.items():
             if row not in due:
                 continue
-            # What was told to one alone is news to the others.
+            # What was sent to one listener is still news to the others.
             if None in due[row].values():
                 self._versions[row] = answer["version"]
             for event, audience in due[row].items():
@@ -437,7 +437,7 @@ class Feed:
 
 
 class Written(NamedTuple):
-    """A row that changed. `is_new`: it was never updated; `is_deleted`: it was there until then."""
+    """A row that changed. `is_new`: it was never updated; `is_deleted`: it has been deleted."""
 
     row: Row
     version: str

@@ -1,6 +1,6 @@
 """Subscriptions of a channel: the entries of `postgres_changes` in its join, with the filter grammar of Supabase Realtime.
 
-A filter is `column=operator.value`; several, separated by commas, must all hold; `not.` before the operator negates it. Quotes around a
+A filter is `column=operator.value`; several, separated by commas, must all match; `not.` before the operator negates it. Quotes around a
 value keep its commas. Without a value to compare, a row that lacks the column or has null there, a condition does not hold, negated or not;
 `is` and `isdistinct` alone see null. https://supabase.com/docs/guides/realtime/postgres-changes#available-filters
 """
@@ -23,7 +23,7 @@ MAX_IN_VALUES = 100
 # The primary key of every table.
 KEY = frozenset({"organization_id", "id"})
 
-# Half of a pair, which a text in JSON may hold, and none of PostgreSQL's.
+# Half of a surrogate pair, which a JSON string may contain, but no text of PostgreSQL.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 Record = Mapping[str, Any]
@@ -36,7 +36,7 @@ class FilterError(ValueError):
 
 
 class Question(NamedTuple):
-    """A comparison that only PostgreSQL makes as PostgreSQL does: the arguments of `api.realtime_match`."""
+    """A comparison with PostgreSQL's own semantics: the arguments of `api.realtime_match`."""
 
     operator: str
     value: str
@@ -48,7 +48,7 @@ Answers = Mapping[Question, bool | None]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`operand` is as `read` makes it; of `in`, a set of such."""
+    """`operand` is the result of `read`; for `in`, a set of them."""
 
     column: str
     operator: str
@@ -85,7 +85,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One entry. Messages name it by its `id`."""
+    """One entry. Messages refer to it by its `id`."""
 
     id: int
     event: str
@@ -110,7 +110,7 @@ class Subscription:
 
 
 def parse_subscription(entry: Mapping[str, Any], number: int, tables: Tables) -> Subscription:
-    """Reads an entry. Raises FilterError. Patterns are checked as far as that goes without PostgreSQL."""
+    """Reads an entry. Raises FilterError. Patterns are checked only as far as possible without PostgreSQL."""
     event, schema, table, filter_text, select = (entry.get(name) for name in ("event", "schema", "table", "filter", "select"))
     event = event.upper() if isinstance(event, str) and event.upper() in ("INSERT", "UPDATE", "DELETE") else "*"
     if schema is None and table is None:
@@ -172,7 +172,7 @@ def read_time(text: str) -> datetime:
 
 def _number(text: str) -> Decimal:
     number = Decimal(text)
-    # It is neither less nor greater than a number, and comparing them raises.
+    # It is neither less nor greater than a number, and comparisons raise.
     if number.is_nan():
         raise ValueError(text)
     return number
@@ -205,7 +205,7 @@ def _parse_filter(text: str, columns: Mapping[str, str]) -> Iterator[Condition]:
 
 
 def _split(text: str) -> Iterator[str]:
-    """The parts between commas, but for those in parentheses or in quotes, which begin after a dot, a parenthesis or a comma."""
+    """The parts between commas, except within parentheses or quotes, which begin after a dot, a parenthesis or a comma."""
     start = depth = at = 0
     is_quoted = False
     while at < len(text):
@@ -249,7 +249,7 @@ def _operand(column: str, type_name: str, name: str, value: str) -> Any:
         if name.endswith("like") and len(value) - len(value.rstrip("\\")) & 1:
             raise FilterError(f"a pattern of {name} must not end with the escape character")
         if name.endswith("match") and re.search(r"\\[1-9]", value):
-            # The one kind of pattern whose cost has no bound.
+            # The only kind of pattern with unbounded cost.
             raise FilterError("a regular expression must be without back references")
         return value
     return None if name == "is" else _read(read, value, column)
@@ -259,7 +259,7 @@ _ELEMENT = re.compile(r'\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"\s*|(?P<bare>[^",{}]+
 
 
 def _elements(text: str) -> Iterator[str]:
-    """The elements of an array literal of PostgreSQL without its braces, nulls left out: nothing is equal to them."""
+    """The elements of a PostgreSQL array literal without its braces, without nulls, as nothing equals them."""
     at = 0
     while text.strip() and (at < len(text) or text.endswith(",")):
         element = _ELEMENT.match(text, at)

@@ -1,4 +1,4 @@
-"""What a client asks for when it joins a channel, and whether it may."""
+"""What a client asks for when it joins a channel, and whether it is allowed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pyshell.postgres.sqlstates import DatabaseError
 
 MAX_SUBSCRIPTIONS = 20
 
-# No row is older, and the feed looks somewhat further back than it is told to, where there may be no times.
+# No row is older, and the feed looks back somewhat further than told, which must not underflow.
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 SCOPES = {"batch_lookup_jobs": "jobs:read", "incentive_reports": "reports:read"}
 
 
 class JoinError(Exception):
-    """A refused join; the client reads `Code: message` and tries again. `transient`: a fault of the server, a new attempt may succeed."""
+    """A refused join; the client gets `Code: message` and retries. `transient`: a fault of the server, a new attempt may succeed."""
 
     def __init__(self, reason: str, *, transient: bool = False) -> None:
         super().__init__(reason)
@@ -56,7 +56,7 @@ def earliest_since(places: Iterable[Mapping[str, Any]]) -> datetime | None:
 
 
 async def subscriber_of(token: object, authenticator: Authenticator, address: str | None) -> Subscriber:
-    """Whose token it is. Raises JoinError."""
+    """The subscriber of a token. Raises JoinError."""
     if not isinstance(token, str):
         raise JoinError("MalformedJWT: access_token must be a string")
     try:
@@ -70,7 +70,7 @@ async def subscriber_of(token: object, authenticator: Authenticator, address: st
 
 
 def check_scopes(subscriber: Subscriber, subscriptions: Iterable[Subscription]) -> None:
-    """Raises JoinError where the credential does not allow what the subscriptions read."""
+    """Raises JoinError if the credential does not allow what the subscriptions read."""
     for table in sorted({table for subscription in subscriptions for table in subscription.tables}):
         if SCOPES[table] not in subscriber.scopes:
             raise JoinError(f"Unauthorized: This credential lacks the scope {SCOPES[table]}")

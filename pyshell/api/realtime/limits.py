@@ -1,4 +1,4 @@
-"""How many connections, channels and refusals there may be: in all processes that serve together, of an organization, of an address."""
+"""Limits on connections, channels and refusals: of all processes that serve together, of an organization, of an address."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pyshell.api.counts import Holdings
 MAX_CONNECTIONS_PER_ORGANIZATION = 1_000
 MAX_CHANNELS_PER_ORGANIZATION = 1_000
 MAX_CONNECTIONS = 5_000
-# Connections whose apikey says nothing, and that have not joined with a token yet; the others are kept for those that we know.
+# Connections whose apikey is unknown, and that have not joined with a token yet; the rest are reserved for known clients.
 MAX_ANONYMOUS = 1_000
 MAX_ANONYMOUS_PER_ADDRESS = 50
-# Each waits so long for every one that its address has, so that an address that opens and leaves them has few turns, and not all at once.
+# The wait per open connection of the address, so that one that opens many slows down itself only.
 ANONYMOUS_SECONDS = 0.02
-# A refused client that comes back at once costs more than one that is served: it waits for its refusal, the longer the more wait with it.
+# A refused client that reconnects immediately costs more than a served one: it waits for its refusal, longer the more others wait.
 REFUSAL_SECONDS = 0.1
 MAX_REFUSAL_SECONDS = 5.0
 MAX_REFUSALS = 1_000
 
-# Of all together, in the holdings; others have names with whose they are.
+# Names in the holdings of all together; names of others include an owner.
 CONNECTIONS, ANONYMOUS, REFUSALS = "connections", "anonymous connections", "refusals"
 
 
 def is_full(holdings: Holdings) -> bool:
-    """Whether there is no room for any connection."""
+    """Whether the limit of connections is reached."""
     return holdings.of(CONNECTIONS) >= MAX_CONNECTIONS
 
 
@@ -58,7 +58,7 @@ class Place:
         self._holdings.give_back(CONNECTIONS)
 
     def count_for(self, organization_id: UUID) -> bool:
-        """Counts the connection for the organization, and not as anonymous any more, unless the organization has too many."""
+        """Counts the connection for the organization instead of as anonymous, unless the organization has too many."""
         if organization_id not in self._organizations:
             if not self._holdings.take(connections_of(organization_id), MAX_CONNECTIONS_PER_ORGANIZATION):
                 return False
@@ -68,7 +68,7 @@ class Place:
 
     @property
     def anonymous_seconds(self) -> float:
-        """How long an anonymous connection from there waits until it is accepted."""
+        """How long an anonymous connection from that address waits until it is accepted."""
         return self._holdings.of(self._anonymous_at) * ANONYMOUS_SECONDS
 
     def take_channel(self, organization_id: UUID) -> bool:
@@ -97,12 +97,12 @@ class Place:
 
 
 async def wait_to_be_refused(holdings: Holdings, address: str | None) -> None:
-    """Lets a client wait that is to be refused, unless too many do already."""
+    """Delays the refusal of a client, unless too many are waiting already."""
     refusals_of = "refusals of", address
     if holdings.take(REFUSALS, MAX_REFUSALS):
         holdings.take(refusals_of, math.inf)
         try:
-            # Not all at once.
+            # Spread them out.
             await asyncio.sleep(refusal_seconds(holdings.of(refusals_of)) * random.uniform(0.5, 1.0))
         finally:
             holdings.give_back(refusals_of)
@@ -110,7 +110,7 @@ async def wait_to_be_refused(holdings: Holdings, address: str | None) -> None:
 
 
 def refusal_seconds(waiting: int) -> float:
-    """How long a client is kept waiting to be refused, as one of so many from its address."""
+    """How long a refusal is delayed, given how many from its address are waiting."""
     return min(waiting * REFUSAL_SECONDS, MAX_REFUSAL_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""The frames that wait for a client until it takes them, and how many may."""
+"""The frames that wait until a client reads them, and their limits."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from prometheus_client.core import Metric
 
 from pyshell.metrics import counters
 
-# Messages that wait for a slow client; a newer state of a row replaces the one that waits.
+# Messages that wait for a slow client; a newer state of a row replaces the waiting one.
 MAX_WAITING = 1_000
-# Their characters, with room for what is on its way to a client that is behind; and those of all connections of an organization, or of
-# all that began as anonymous, beyond what each may have anyway.
+# Their size in characters, with room for what is on its way to a slow client; and that of all connections of an organization, or of all
+# that began as anonymous, beyond the minimum that each has.
 MAX_WAITING_LENGTH = 16 * 1024 * 1024
 MAX_WAITING_LENGTH_TOGETHER = 64 * 1024 * 1024
 FREE_LENGTH = 64 * 1024
 
 
 class Traffic:
-    """What all connections of this process have sent and dropped, and what waits for them."""
+    """What all connections of this process have sent and dropped, and what is queued for them."""
 
     def __init__(self) -> None:
-        # Characters that wait for the connections of an organization; None: of those that began as anonymous.
+        # Characters queued for the connections of an organization; None: for those that began as anonymous.
         self.waiting: Counter[UUID | None] = Counter()
         self.sent = 0
         self.dropped: Counter[str] = Counter({"superseded": 0, "too_slow": 0, "silent": 0, "stuck": 0})
@@ -40,7 +40,7 @@ class Traffic:
 
 
 class Outbox:
-    """The frames of one connection, each under a key that says what it is about. `owner`: the organization that it began with, if any."""
+    """The frames of one connection, each under a key for its subject. `owner`: the organization that it began with, if any."""
 
     def __init__(self, traffic: Traffic, owner: UUID | None) -> None:
         self.traffic = traffic
@@ -52,7 +52,7 @@ class Outbox:
         return len(self._frames)
 
     def put(self, key: object, frame: str) -> None:
-        """Adds a frame at the end; one that waits under the same key is superseded."""
+        """Appends a frame; a waiting frame with the same key is superseded."""
         if self._take(key) is not None:
             self.traffic.dropped["superseded"] += 1
         self._frames[key] = frame
@@ -62,7 +62,7 @@ class Outbox:
         return self._take(next(iter(self._frames), None))
 
     def drop_changes(self, topic: str) -> None:
-        """Drops the changes that wait for a channel; their keys begin with its topic."""
+        """Drops the waiting changes of a channel, whose keys begin with its topic."""
         for key in [key for key in self._frames if isinstance(key, tuple) and key[0] == topic]:
             self._take(key)
 

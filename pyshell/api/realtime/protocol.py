@@ -13,7 +13,7 @@ from typing import Any, Literal
 Version = Literal["1.0.0", "2.0.0"]
 
 MAX_TOPIC_LENGTH = 255
-# Every answer repeats them; clients count.
+# Every reply repeats them; clients use counters.
 MAX_REFERENCE_LENGTH = 255
 
 
@@ -31,7 +31,7 @@ class Frame:
 
 
 def version_of(text: str | None) -> Version:
-    """The serialization that the query parameter `vsn` asks for. Raises ProtocolError."""
+    """The serialization for the query parameter `vsn`. Raises ProtocolError."""
     match text or "1.0.0":
         case "1.0.0":
             return "1.0.0"
@@ -58,7 +58,7 @@ def decode(text: str, version: Version) -> Frame:
     return Frame(_reference(join_ref), _reference(ref), topic, event, payload if isinstance(payload, dict) else {})
 
 
-# By the first byte, a push and a broadcast: how many lengths follow it, and that of the event, where there is one.
+# By first byte (push, broadcast): how many lengths follow it, and which one is that of the event, if any.
 _BINARY_KINDS = {0: (4, True), 3: (6, False)}
 
 

@@ -14,7 +14,7 @@ from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 
 logger = logging.getLogger("pyshell.api.realtime")
 
-# Errors that a subscriber's claims can cause, by their content or by the work that they give a policy. All others are transient.
+# Errors that a subscriber's claims can cause, by their content or by the work that they cause a policy. All others are transient.
 CLAIMS_AT_FAULT = (Kind.DATA, Kind.REFUSED, Kind.TIMEOUT, Kind.INTERNAL)
 
 # Claims, as JSON, and the arguments of the function.
@@ -24,11 +24,11 @@ Read = TypeVar("Read", bound=tuple[str, tuple[Any, ...]])
 async def read_all(
     pool: Pool, function: str, reads: Iterable[Read], sharer: object = None, alone_seconds: float = inf
 ) -> tuple[dict[Read, bytes], list[Read]]:
-    """The answers of `api.<function>`, without the null ones, and the reads that fail by what is in them; those fail alone.
+    """The results of `api.<function>`, without nulls, and the reads that fail because of their content, which affect no others.
 
-    Each is tried alone where all together fail; what has had no turn after `alone_seconds` fails, too.
+    If all together fail, each is tried alone; those not tried within `alone_seconds` fail, too.
     """
-    # Grouped by claims, so that each are set once.
+    # Grouped by claims, so that each are set only once.
     ordered = sorted(reads, key=lambda read: read[0])
     try:
         return await _read(pool, function, ordered, sharer), []

@@ -1,5 +1,5 @@
-"""The server's side of a WebSocket: uvicorn's, which waits without end for a client that reads nothing to take what is left for it, and
-handles at once whatever a client has sent.
+"""The server's side of a WebSocket. uvicorn's own waits indefinitely until a client that reads nothing takes what is left for it, and
+handles everything that a client has sent in one go.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 # How long a client may take to read the last messages and the close frame.
 FLUSH_SECONDS = 10.0
-# Bytes that are handled at once. A frame may have six of them, and takes some 10 microseconds.
+# Bytes that are handled in one go. A frame takes at least six of them, and some 10 microseconds.
 PIECE_BYTES = 1024
-# A connection that has sent more waits so many times as long as the piece before took.
+# After a piece of a larger input, a connection waits this many times as long as the piece took.
 REST = 4
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """Aborts a connection that is over, when it cannot be closed in order, and takes a refusal for a complete answer.
+    """Aborts a finished connection that cannot be closed in order, and treats a refusal as a complete response.
 
-    Otherwise uvicorn logs an error for each refused connection, of which anybody can make thousands. What a client sends is handled in
-    pieces, between which others have their turn: the megabytes that uvloop reads at once may be frames for many seconds.
+    Otherwise uvicorn logs an error for each refused connection, and anybody can cause thousands. Input is handled in
+    pieces, between which other tasks run: the megabytes that uvloop reads at once may be frames for many seconds.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -51,7 +51,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def _read_no_further(self) -> None:
-        """Nothing more is read before what has been is handled, whatever uvicorn thinks."""
+        """Pauses reading until what has been read is handled, even if uvicorn resumes it."""
         if self._unhandled and not self.transport.is_closing():
             self.transport.pause_reading()
 
@@ -76,7 +76,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def run_asgi(self) -> None:
         await super().run_asgi()
-        # Nothing happens when it is closed by then.
+        # This does nothing if it is closed by then.
         self.loop.call_later(FLUSH_SECONDS, self.transport.abort)
 
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 MAX_BARS = 12
 
-# The default description of a new report; it says nothing once the batch has ended.
+# The default description of a new report; it means nothing once the batch has ended.
 USUAL_DESCRIPTION = re.compile(r"Batch lookup job with \d+ items\. Sites will be added as processing completes\.")
 
 
 def report_page(summary: Row, sites: Sequence[Row], job: Row | None = None, failed_items: Sequence[Row] = ()) -> str:
-    """The page for an answer of `get_incentive_report_summary`.
+    """The page for a result of `get_incentive_report_summary`.
 
-    `sites` are those with the largest amounts, for the table. `job` is what `get_batch_lookup` answers for the report's job, None once
+    `sites` are those with the largest amounts, for the table. `job` is the result of `get_batch_lookup` for the report's job, None once
     it has been deleted; `failed_items` are the first of its items that failed.
     """
     report = summary["report"]
@@ -49,7 +49,7 @@ def report_page(summary: Row, sites: Sequence[Row], job: Row | None = None, fail
 
 
 def _status(report: Row, job: Row | None) -> str:
-    """What became of the batch; it is only completed if most of its sites were looked up."""
+    """The outcome of the batch; it is completed only if most of its sites were looked up."""
     if job and job["status"] == "cancelled":
         return "cancelled"
     status = {"complete": "completed", "error": "failed"}.get(report["status"], "processing")
@@ -57,7 +57,7 @@ def _status(report: Row, job: Row | None) -> str:
 
 
 def _reasons(errors_by_code: dict[str, int], failed_items: Sequence[Row]) -> list[Row]:
-    """Why items failed, the most frequent reason first, in the words of the first item that failed so."""
+    """Why items failed, most frequent reason first, worded as for the first item that failed for it."""
     messages = {item["error_code"]: item["error_message"] for item in reversed(failed_items)}
     return [
         {"code": code, "count": count, "message": messages.get(code) or code.replace("_", " ").capitalize()}
@@ -71,7 +71,7 @@ def _american(states: Sequence[Row]) -> dict[str, float]:
 
 
 def dollars(amount: float) -> str:
-    """Such as $1,235, of 1234.50: halves are rounded up. The portal rounds in the same way."""
+    """Such as $1,235 for 1234.50: halves are rounded up, as in the portal."""
     return f"${int(amount + 0.5):,}"
 
 
@@ -81,7 +81,7 @@ def number(count: int) -> str:
 
 
 def percent(share: float) -> str:
-    """Such as 79%, of a share from 0 to 1; 100% only for all, 0% only for none. The portal rounds in the same way."""
+    """Such as 79% for a share from 0 to 1; 100% only for all, 0% only for none, as in the portal."""
     return f"{share:.0%}" if share in (0, 1) else f"{min(max(int(share * 100 + 0.5), 1), 99)}%"
 
 
@@ -115,7 +115,7 @@ def program_names(programs: Sequence[Row]) -> str:
 
 @cache
 def _template() -> Template:
-    # Processes that show no report never load the library.
+    # Processes that render no report never load the library.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -74,7 +74,7 @@ from pyshell.api.routes.webhooks import (
 
 
 class ExactRoute(Route):
-    """A route with a fixed path that the parameter of a later route would also match: other methods are refused here."""
+    """A route with a fixed path that the parameter of a later route would also match: refuses other methods here."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)
@@ -82,7 +82,7 @@ class ExactRoute(Route):
 
 
 def route(method: str, path: str, scope: str | None, endpoint: Endpoint, *parameters: str) -> Route:
-    """A route for callers with the scope (ANY_SCOPE: whatever theirs are; None: for everybody), with its query parameters."""
+    """A route for callers with the scope (ANY_SCOPE: any; None: everybody), with its query parameters."""
     checked = with_parameters(endpoint, *parameters)
     return Route(path, checked if scope is None else secured(scope, checked), methods=[method])
 

@@ -97,14 +97,14 @@ async def revoke_api_key(request: Request) -> Response:
 
 
 def audit(request: Request, what: str, key: dict[str, Any]) -> None:
-    """A line of who changed which key, by ids; the access log has more of the request."""
+    """Logs who changed which key, by ids; the access log has more about the request."""
     fields = {"request_id": request.state.request_id, **request.user.log_fields()}
     fields |= {"what": what, "api_key_id": key["id"], "organization_id": key["organization_id"]}
     audit_log.info("%s %s", what, key["id"], extra={"fields": fields})
 
 
 def granted_scopes(request: Request) -> list[str]:
-    """Nobody sees, changes or makes keys that may do more than they may."""
+    """The granted scopes: callers can only see, change or create keys that may do no more than they may."""
     return sorted(request.user.scopes)
 
 

@@ -1,4 +1,4 @@
-"""Who made, changed, revoked or linked what, for the admins of an organization."""
+"""Who created, changed, revoked or linked what, for the admins of an organization."""
 
 from __future__ import annotations
 

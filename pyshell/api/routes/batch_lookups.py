@@ -52,12 +52,12 @@ async def create_batch_lookup(request: Request) -> Response:
 
 
 def checks_devices(request: Request) -> bool:
-    """Only the embedded provider is known to use our catalogue of devices."""
+    """Whether devices are checked: only the embedded provider is known to use our catalogue of devices."""
     return request.app.state.settings.incentives_api_url is None
 
 
 def created_response(status: bytes | None, replayed: bytes | None, answer: bytes | None) -> Response:
-    """The answer of a function that may be repeated with an idempotency key."""
+    """The response of a function that may be repeated with an idempotency key."""
     response = json_response(answer or b"null", int(status or 201))
     if replayed == b"t":
         response.headers["Idempotency-Replayed"] = "true"
@@ -65,7 +65,7 @@ def created_response(status: bytes | None, replayed: bytes | None, answer: bytes
 
 
 async def once(request: Request, options: dict[str, object], upload: Upload) -> dict[str, object]:
-    """The arguments by which a repeated upload does nothing: the request's idempotency key, and what else identifies it."""
+    """The arguments that identify a repeated upload: the request's idempotency key and fingerprint."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return {}
@@ -74,7 +74,7 @@ async def once(request: Request, options: dict[str, object], upload: Upload) -> 
 
 
 def fingerprint(options: dict[str, object], upload: Upload) -> bytes:
-    """A hash that identifies a repeated request. A file may be large: of its text, one piece at a time is copied."""
+    """A hash that identifies a repeated request. A file may be large: its text is copied one piece at a time."""
     hashed = hashlib.sha256(json.dumps(options).encode())
     for text in (upload.request or "", upload.file or ""):
         hashed.update(b"\0")
@@ -90,7 +90,7 @@ def reuse_param(request: Request) -> dict[str, object] | None:
 
 
 def option_params(request: Request) -> dict[str, object]:
-    """The options in the query, which take precedence over those in the body; the database checks them."""
+    """The options in the query, which take precedence over those in the body; the database validates them."""
     options: dict[str, object] = dict(text_params(request, "name", "on_invalid"))
     if "dry_run" in request.query_params:
         options["dry_run"] = boolean_param(request, "dry_run")
@@ -98,7 +98,7 @@ def option_params(request: Request) -> dict[str, object]:
         options["reuse_results"] = reuse
     for name in ("sample", "max_lookups"):
         if name in request.query_params:
-            # What is no number is left to be refused.
+            # If it is not a number, the database refuses the text.
             options[name] = integer_param(request, name) or text_param(request, name)
     options |= text_params(request, "when_limit_reached")
     if labels := label_params(request):
@@ -131,7 +131,7 @@ async def cancel_batch_lookup(request: Request) -> Response:
 
 
 async def continue_batch_lookup(request: Request) -> Response:
-    """Goes on after a sample, or with a greater limit of lookups."""
+    """Continues after a sample, or with a higher limit of lookups."""
     limits = {}
     if "max_lookups" in request.query_params:
         limits["max_lookups"] = integer_param(request, "max_lookups")
@@ -149,7 +149,7 @@ async def continue_batch_lookup(request: Request) -> Response:
 
 
 async def get_usage(request: Request) -> Response:
-    """Lookups by day and batch, and how many of this month's are used."""
+    """Lookups by day and batch, and how much of this month's limit is used."""
     body = await call(
         reader(request),
         "get_usage",
@@ -191,7 +191,7 @@ async def get_batch_lookup_item(request: Request) -> Response:
 
 async def delete_batch_lookup(request: Request) -> Response:
     include_report = boolean_param(request, "include_report")
-    # By itself, a report is deleted by that scope alone.
+    # Deleting a report requires this scope, here as well.
     if include_report and "reports:write" not in request.user.scopes:
         raise insufficient_scope("reports:write")
     return json_response(

@@ -14,9 +14,9 @@ LAG_HEADER = "Replica-Lag"
 
 
 def reader(request: Request) -> Runner:
-    """Where the request is read: at the primary, or with `consistency=eventual` at a replica, whose lag the answer then tells in seconds.
+    """Where to read for the request: at the primary, or with `consistency=eventual` at a replica, whose lag is then in the response.
 
-    Raises ApiError 400 for another consistency. Without DATABASE_REPLICA_URL, everything is read at the primary.
+    Raises ApiError 400 for any other consistency. Without DATABASE_REPLICA_URL, everything is read at the primary.
     """
     consistency = request.query_params.get(CONSISTENCY, "strong")
     if consistency not in ("eventual", "strong"):
@@ -28,7 +28,7 @@ def reader(request: Request) -> Runner:
     headers: dict[str, str] = request.scope["state"].setdefault("headers", {})
 
     def tell(lag: float) -> None:
-        # Of several reads the one that was furthest behind, as a decimal of RFC 9651.
+        # Of several reads, the largest lag, as a decimal of RFC 9651.
         headers[LAG_HEADER] = f"{max(lag, float(headers.get(LAG_HEADER, 0))):.3f}"
 
     return replica.reader(tell)

@@ -1,4 +1,4 @@
-"""Drafts: files that are kept, looked through and repaired before they become a batch."""
+"""Drafts: files that are kept, inspected and repaired before they become a batch."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def update_upload(request: Request) -> Response:
 
 
 async def start_upload(request: Request) -> Response:
-    """Makes a batch of the draft; without a body, with no options."""
+    """Creates a batch from the draft; without a body, with no options."""
     has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
     options = await json_body(request) if has_body else "{}"
     async with heavy_turn(request):

@@ -1,4 +1,4 @@
-"""Answers that a client need not get twice: each has an ETag, and 304 says that the client has it (RFC 9110, section 13.1.2)."""
+"""ETags: a client that already has a response gets 304 instead (RFC 9110, section 13.1.2)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pyshell.postgres.compact import PIECE_BYTES
 
 
 async def response_with_etag(request: Request, body: bytes, cache_control: str) -> Response:
-    """JSON that PostgreSQL wrote with its ETag, or 304 if the header If-None-Match has that."""
-    # Of a large body, a thread computes it without holding up anybody.
+    """JSON from PostgreSQL with its ETag, or 304 if the header If-None-Match contains that."""
+    # For a large body, in a thread, so that others need not wait.
     etag = fingerprint(body) if len(body) <= PIECE_BYTES else await asyncio.to_thread(fingerprint, body)
     headers = {"ETag": f'"{etag}"', "Cache-Control": cache_control}
     known = request.headers.get("if-none-match")

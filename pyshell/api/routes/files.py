@@ -20,24 +20,24 @@ from pyshell.api.pieces import in_pieces
 from pyshell.api.workbook_writer import WorkbookWriter
 from pyshell.postgres.compact import PIECE_BYTES
 
-# The first piece is small, so that it comes at once. A process holds one piece of a file at a time.
+# The first piece is small, so that it arrives immediately. A process holds one piece of a file at a time.
 FIRST_PIECE = 100
 PIECE = 500
 
 Piece = tuple[bytes | None, bytes | None]
-# From the position after which to read and a number of rows: their lines, and the position of the last one, None when there are no more.
+# Given the position after which to read and a number of rows: their lines, and the position of the last one, None if there are no more.
 ReadPiece = Callable[[int, int], Awaitable[Piece]]
-# Raises ApiError or DatabaseError once whoever reads may no longer do so.
+# Raises ApiError or DatabaseError once the reader may no longer read.
 Check = Callable[[], Awaitable[object]]
 
 
 async def file_response(
     request: Request, organization_id: UUID, name: str, media_type: str, read_piece: ReadPiece, check: Check | None = None, **headers: str
 ) -> Response:
-    """A file to download, as one of the large answers of the organization. Of a workbook, lines are JSON arrays, header first.
+    """A file to download, as one of the large responses of the organization. For a workbook, lines are JSON arrays, header first.
 
-    However slowly it is read, no piece is sent after the end of its API key, or after `check` has failed. A session token lasts a minute,
-    and may end meanwhile.
+    However slowly it is read, no piece is sent after its API key has ended, or after `check` has failed. A session token lasts a minute,
+    and may expire meanwhile.
     """
     if check is None and "x-api-key" in request.headers:
         check = partial(authenticate, request)
@@ -55,9 +55,9 @@ async def read_while_allowed(read_piece: ReadPiece, check: Check, after: int, li
 
 
 async def stream_file(request: Request, read_piece: ReadPiece, headers: Mapping[str, str]) -> Response:
-    """Neither side holds the whole file, and no pooled connection waits for a slow client.
+    """Streams a file: neither side holds all of it, and no pooled connection waits for a slow client.
 
-    An error in the first piece can still be answered: nothing has been sent.
+    An error in the first piece can still become an error response: nothing has been sent.
     """
     first = await read_piece(-1, FIRST_PIECE)
     if request.method == "HEAD":
@@ -76,7 +76,7 @@ async def stream_file(request: Request, read_piece: ReadPiece, headers: Mapping[
 
 
 async def stream_workbook(request: Request, read_piece: ReadPiece, headers: Mapping[str, str]) -> Response:
-    """Like `stream_file`, but the file is written to its end before it is sent."""
+    """Like `stream_file`, but completes the file before sending it."""
     lines, last_position = await read_piece(-1, FIRST_PIECE)
     if request.method == "HEAD":
         return only_headers(headers)
@@ -96,14 +96,14 @@ async def stream_workbook(request: Request, read_piece: ReadPiece, headers: Mapp
 
 
 def only_headers(headers: Mapping[str, str]) -> Response:
-    """The answer to HEAD, without a length: that of the file is not known yet, and it is not 0."""
+    """The response to HEAD, without a Content-Length: that of the file is not known yet, and it is not 0."""
     response = Response(headers=headers)
     del response.headers["content-length"]
     return response
 
 
 async def sent(file: BinaryIO, kept: ExitStack) -> AsyncIterator[bytes]:
-    """The bytes of the file, which is gone afterwards."""
+    """The bytes of the file, which is deleted afterwards."""
     with kept:
         while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
             yield piece

@@ -32,7 +32,7 @@ async def lookup_incentives(request: Request) -> Response:
             )
         )
     except DatabaseError as error:
-        # A refused lookup was rolled back, so it is logged separately.
+        # The refused lookup was rolled back, so it is logged separately.
         if kind_of(error) is Kind.REFUSED:
             refusal = from_database(error)
             response = json.dumps({"error": refusal.message[:MAX_LOGGED_LENGTH], "code": refusal.code})

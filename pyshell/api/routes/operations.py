@@ -1,4 +1,4 @@
-"""What operators see and do with the service role key: the queue, its settings, a pause."""
+"""What operators see and do with the service role key: the queue, its settings, pauses."""
 
 from __future__ import annotations
 

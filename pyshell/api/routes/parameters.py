@@ -1,4 +1,4 @@
-"""Reads what a request brings: the body, ids in the path, query parameters."""
+"""Reads requests: the body, ids in the path, query parameters."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from pyshell.api.media_types import JSON, check_charset, recognize
 from pyshell.postgres.compact import PIECE_BYTES, compact
 
 MAX_INTEGER = 2**31 - 1
-# Of a body that has no reason to be larger.
+# For bodies that have no reason to be larger.
 MAX_JSON_BYTES = 64 * 1024
 PAGE = ("limit", "offset", "cursor")
 CREATED = ("created_from", "created_before")
-# Those that may be given more than once.
+# Those that may be repeated.
 REPEATABLE = frozenset({"label"})
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-# As app.parse_timestamp has it. In a query, a plus sign that was not escaped has become a space.
+# The grammar of app.parse_timestamp. In a query, an unescaped plus sign has become a space.
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d([Tt ]([01]\d|2[0-3])(:[0-5]\d){2}(\.\d{1,9})?([Zz]|[+ -](0\d|1[0-4]):[0-5]\d))?", re.ASCII)
 _NEXT_CURSOR = re.compile(rb'"next_cursor"\s*:\s*"([A-Za-z0-9_-]+)"\s*\}\s*$')
-# A page ends with its next_cursor, which holds a reference_id at most.
+# A page ends with its next_cursor, which contains at most a reference_id.
 _LONGEST_CURSOR = 2048
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def with_parameters(endpoint: Endpoint, *known: str) -> Endpoint:
-    """The endpoint with the query parameters that it knows. Others are refused, so that a misspelt filter never goes unnoticed."""
+    """The endpoint with its known query parameters. Others are refused, so that a misspelt filter never goes unnoticed."""
 
     @wraps(endpoint)
     async def checked(request: Request) -> Response:
@@ -52,7 +52,7 @@ def with_parameters(endpoint: Endpoint, *known: str) -> Endpoint:
 
 
 def check_parameters(request: Request, known: tuple[str, ...]) -> None:
-    """Raises ApiError 400 for parameters that are not known, or given more than once."""
+    """Raises ApiError 400 for unknown or repeated parameters."""
     given = [name for name, _ in request.query_params.multi_items()]
     if unknown := sorted(set(given).difference(known)):
         raise ApiError(
@@ -66,7 +66,7 @@ def check_parameters(request: Request, known: tuple[str, ...]) -> None:
 
 
 def json_response(text: bytes, status: int = 200) -> Response:
-    """JSON that PostgreSQL wrote."""
+    """JSON from PostgreSQL."""
     body = compact(text)
     kind = PiecewiseResponse if len(body) > PIECE_BYTES else Response
     return kind(body, status, media_type="application/json")
@@ -84,7 +84,7 @@ async def json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> str:
 
 
 async def optional_json_body(request: Request, max_bytes: int = MAX_JSON_BYTES) -> str:
-    """Like `json_body`, and an empty object where there is none."""
+    """Like `json_body`, but an empty object if there is no body."""
     return await json_body(request, max_bytes) or "{}"
 
 
@@ -122,7 +122,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def declared_bytes(request: Request) -> int:
-    """The Content-Length, 0 where there is none: a number of 64 bits, before which any number of zeros may stand."""
+    """The Content-Length, 0 if there is none: a 64-bit number, which may have any number of leading zeros."""
     return int(request.headers.get("content-length", "0").lstrip("0") or 0)
 
 
@@ -138,13 +138,13 @@ def read_uuid(text: str, otherwise: ApiError) -> UUID:
 
 
 def page_params(request: Request) -> dict[str, object]:
-    """`limit`, `offset` and `cursor`, where given; the database knows their defaults and bounds."""
+    """`limit`, `offset` and `cursor`, if given; the database knows their defaults and bounds."""
     numbers = {name: integer_param(request, name) for name in ("limit", "offset") if name in request.query_params}
     return {**numbers, **text_params(request, "cursor")}
 
 
 def page_response(request: Request, body: bytes) -> Response:
-    """A page of a list, with the address of the next one as `Link` (RFC 8288)."""
+    """A page of a list, with the URL of the next one as `Link` (RFC 8288)."""
     response = json_response(body)
     if next_cursor := _NEXT_CURSOR.search(body[-_LONGEST_CURSOR:]):
         query = [(name, value) for name, value in request.query_params.multi_items() if name not in ("offset", "cursor")]
@@ -154,7 +154,7 @@ def page_response(request: Request, body: bytes) -> Response:
 
 
 def _mounted_path(request: Request) -> str:
-    """The path with the prefix that the service is mounted under, whether a proxy left it or not."""
+    """The path with the prefix that the service is mounted under, whether or not a proxy stripped it."""
     prefix, path = request.scope["root_path"], request.scope["path"]
     return f"{prefix}{path.removeprefix(prefix)}"
 
@@ -167,7 +167,7 @@ def text_param(request: Request, name: str) -> str | None:
 
 
 def text_params(request: Request, *names: str) -> dict[str, str | None]:
-    """Those of the parameters that were given; the database knows their defaults, and what they may be."""
+    """Those of the parameters that are given; the database knows their defaults and validates them."""
     return {name: text_param(request, name) for name in names if name in request.query_params}
 
 
@@ -185,7 +185,7 @@ def time_param(request: Request, name: str) -> datetime:
 
 
 def label_params(request: Request) -> dict[str, str]:
-    """The labels of `?label=key:value`, which may be given several times; the database knows what keys and values may be."""
+    """The labels of `?label=key:value`, which may be repeated; the database validates keys and values."""
     labels: dict[str, str] = {}
     for text in request.query_params.getlist("label"):
         key, colon, value = text.partition(":")
@@ -201,12 +201,12 @@ def label_params(request: Request) -> dict[str, str]:
 
 
 def created_params(request: Request) -> dict[str, datetime]:
-    """Those of CREATED that were given."""
+    """Those of CREATED that are given."""
     return {name: time_param(request, name) for name in CREATED if name in request.query_params}
 
 
 def integer_param(request: Request, name: str) -> int | None:
-    """None where it is no whole number: the database, which knows the bounds, refuses that too."""
+    """None if it is not an integer: the database, which knows the bounds, refuses that, too."""
     text = request.query_params[name]
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) and abs(int(text)) <= MAX_INTEGER else None
 
@@ -220,7 +220,7 @@ def boolean_param(request: Request, name: str) -> bool:
 
 
 def traceparent_of(request: Request) -> str | None:
-    """The trace context that a new job goes on with; the database tells whether it is valid. Several are as good as none."""
+    """The trace context that a new job continues; the database validates it. Several headers count as none."""
     if traces.recorder is not None:
         return traces.recorder.current_traceparent()
     given = request.headers.getlist("traceparent")

@@ -43,7 +43,7 @@ async def portal_page(request: Request) -> Response:
 
 
 async def portal_file(request: Request) -> Response:
-    """A file of the build; its name has the hash of its content, so that it can be kept for ever."""
+    """A file of the build; its name contains a hash of its content, so that it can be cached forever."""
     path = DIST / request.path_params["file"]
     if not _FILE_NAME.fullmatch(path.name) or path.suffix not in MEDIA_TYPES or not path.is_file():
         raise HTTPException(404)
@@ -51,7 +51,7 @@ async def portal_file(request: Request) -> Response:
 
 
 async def portal_config(request: Request) -> Response:
-    """What the page has to know of this deployment."""
+    """What the page needs to know about this deployment."""
     issuer = request.app.state.settings.clerk_issuer
     scripts = sorted(DIST.glob("clerk-*.js"))
     clerk = {"publishable_key": publishable_key(issuer), "script": scripts[-1].name} if issuer and scripts else None
@@ -59,7 +59,7 @@ async def portal_config(request: Request) -> Response:
 
 
 def content_security_policy(settings: Settings) -> str:
-    """Nothing from anybody else at run time; only where Clerk is configured, what its client needs.
+    """Allows nothing from other origins; if Clerk is configured, what its client needs.
 
     https://clerk.com/docs/guides/secure/best-practices/csp-headers
     """
@@ -78,13 +78,13 @@ def content_security_policy(settings: Settings) -> str:
         policy["connect-src"] += f" {settings.clerk_issuer} https://*.protect.clerk.com:*"
         policy["img-src"] += " https://img.clerk.com"
         policy["worker-src"] = "blob:"
-        # Clerk's client loads its parts as scripts by their addresses.
+        # Clerk's client loads its parts as scripts by URL.
         del policy["require-trusted-types-for"]
     return "; ".join(f"{name} {value}" for name, value in policy.items())
 
 
 def publishable_key(issuer: str) -> str:
-    """Clerk's publishable key, which is the host of its API for browsers in Base64; development instances are on accounts.dev."""
+    """Clerk's publishable key: the host of its frontend API in Base64; development instances are on accounts.dev."""
     host = urlsplit(issuer).netloc
     kind = "test" if host.endswith(".accounts.dev") else "live"
     return f"pk_{kind}_{base64.b64encode(f'{host}$'.encode()).decode()}"

@@ -25,7 +25,7 @@ from pyshell.postgres.compact import compact
 from pyshell.postgres.sqlstates import DatabaseError
 
 MAX_WAIT_SECONDS = 60
-# A stream ends after a while, so that the client must authenticate again.
+# A stream ends after this time, so that the client must authenticate again.
 MAX_STREAM_SECONDS = 300
 KEEP_ALIVE_SECONDS = 15
 # The shortest time between two events.
@@ -33,17 +33,17 @@ EVENT_SECONDS = 0.2
 
 
 async def get_batch_lookup(request: Request) -> Response:
-    """The job; 304 if the client has this state of it. With `?wait=SECONDS`, waits for a change."""
+    """The job; 304 if the client has its current state. With `?wait=SECONDS`, waits for a change."""
     include_items = boolean_param(request, "include_items")
     wanted = request.headers.get("if-none-match")
     wait = wait_param(request)
     source = reader(request)
     if wait is not None:
-        # What is followed live is read where it changes.
+        # Live progress is read at the primary, where it changes.
         source = request.app.state.pool
     read = job_reader(request, source, include_items=include_items)
     if include_items and wait is not None:
-        # All items would be read anew at every change.
+        # All items would be read again at every change.
         raise ApiError(
             400, "wait_with_items", "Provide either wait or include_items, not both", hint="Read the items when the job has changed."
         )
@@ -81,8 +81,8 @@ async def read_changed(request: Request, read: Callable[[], Awaitable[bytes]], w
 async def stream_batch_lookup_events(request: Request) -> Response:
     """Server-sent events: `progress` with the job at every change, then `end`.
 
-    An event's id is the job's fingerprint: who comes back with `Last-Event-ID` gets what is new, or 204 after the end, which means
-    come no more (https://html.spec.whatwg.org/multipage/server-sent-events.html). It also ends when the credential does.
+    An event's id is the job's fingerprint: a client that reconnects with `Last-Event-ID` gets what is new or, after the end, 204, which
+    stops it (https://html.spec.whatwg.org/multipage/server-sent-events.html). The stream also ends when the credential does.
     """
     job_watch: JobWatch = request.app.state.job_watch
     organization_id, job = request.user.organization_id, job_id(request)
@@ -114,7 +114,7 @@ async def stream_batch_lookup_events(request: Request) -> Response:
                     await authenticate(request)
                     body = await read()
                 except (ApiError, DatabaseError):
-                    # Deleted, the credential has ended, or the database is away: the client learns that when it reconnects.
+                    # The job is deleted, the credential has ended, or the database is away: the client learns that when it reconnects.
                     return
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})

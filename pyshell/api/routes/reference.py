@@ -1,4 +1,4 @@
-"""Who calls, and the lists that requests refer to: devices, states and provinces, utilities."""
+"""The caller, and the lists that requests refer to: devices, states and provinces, utilities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pyshell.api.routes.etags import response_with_etag
 from pyshell.api.routes.parameters import json_response, text_params
 from pyshell.postgres.calls import call
 
-# Regions change with a release. The catalogue changes with an import, after which old lists may show for a few minutes.
+# Regions change with a release. The catalogue changes with an import, after which old lists may be shown for a few minutes.
 REGIONS_MAY_BE_KEPT = "private, max-age=86400"
 CATALOGUE_MAY_BE_KEPT = "private, max-age=300"
 

@@ -37,7 +37,7 @@ SITES_ON_PAGE = 200
 FAILED_ITEMS_ON_PAGE = 50
 SITE_FILTERS = ("eligible", "state", "utility", "program", "q")
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "xlsx": WORKBOOK}
-# The page loads nothing, and no script that a provider may have put into a name can run.
+# The page loads nothing, and runs no script that a provider may have put into a name.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
@@ -45,7 +45,7 @@ PAGE_HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Which report a request is about."""
+    """The report that a request is about."""
 
     organization_id: UUID
     report_id: UUID
@@ -175,7 +175,7 @@ async def delete_incentive_report(request: Request) -> Response:
 
 
 def report_of(request: Request) -> Report:
-    """The report in the path, of the organization that calls."""
+    """The report in the path, of the calling organization."""
     report_id = uuid_param(request, "report_id", ApiError(404, "report_not_found", "Report not found"))
     return Report(request.user.organization_id, report_id)
 

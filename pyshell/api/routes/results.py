@@ -24,7 +24,7 @@ MEDIA_TYPES = {
     "ndjson": NDJSON,
     "xlsx": WORKBOOK,
 }
-# What the header Accept holds where one of them is wanted.
+# What the header Accept contains if one of them is wanted.
 ACCEPTED = {"ndjson": "ndjson", "spreadsheetml": "xlsx"}
 
 
@@ -81,7 +81,7 @@ def item_filter(request: Request) -> dict[str, object]:
 
 
 def after_param(request: Request, file_format: str) -> int:
-    """The place of the last item that the client has, -1 for none. A workbook has no rest that could be appended."""
+    """The position of the last item that the client has, -1 for none. A workbook cannot be continued."""
     if "after" not in request.query_params:
         return -1
     if file_format == "xlsx":

@@ -26,12 +26,12 @@ from pyshell.worker.run_once import run_once
 logger = logging.getLogger(__name__)
 
 READY_WITHIN_SECONDS = 3
-# Who holds it runs the worker.
+# Whoever presents it may run the worker.
 WORKER_RUN = "worker run"
 
 
 async def upgrade_required(request: Request) -> Response:
-    """The answer of Realtime's address to plain HTTP, which is what remains of a WebSocket behind a proxy that drops the header."""
+    """Responds to plain HTTP at Realtime's path: all that remains of a WebSocket behind a proxy that drops the header."""
     raise ApiError(
         426,
         "upgrade_missing",
@@ -59,7 +59,7 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Requests can be served: the database answers, has all the migrations of this release, and takes writes."""
+    """Requests can be served: the database responds, has all migrations of this release, and accepts writes."""
     pool: Pool = request.app.state.pool
     try:
         async with asyncio.timeout(READY_WITHIN_SECONDS):
@@ -78,7 +78,7 @@ async def readyz(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """Prometheus metrics: counts and durations, no data of callers. `METRICS_TOKEN` is asked for where it is set."""
+    """Prometheus metrics: counts and durations, no data of callers. Requires `METRICS_TOKEN` if set."""
     state = request.app.state
     if not is_allowed(state.settings.metrics_token, request.headers.get("authorization", "")):
         raise ApiError(401, "invalid_metrics_token", "Metrics require the METRICS_TOKEN", headers={"WWW-Authenticate": "Bearer"})
@@ -89,7 +89,7 @@ async def metrics(request: Request) -> Response:
 async def run_worker(request: Request) -> Response:
     """One run over at most `items_per_run` items, in this process.
 
-    `Prefer: respond-async` (RFC 7240) is for schedulers that wait for nothing: the run begins, unless one is under way, and goes on.
+    `Prefer: respond-async` (RFC 7240) is for schedulers that do not wait: a run starts in the background, unless one is in progress.
     """
     state = request.app.state
     if "respond-async" not in request.headers.get("prefer", ""):
@@ -111,7 +111,7 @@ async def _run_in_background(pool: Pool, settings: Settings) -> None:
 
 
 async def _send_webhooks(pool: Pool, settings: Settings) -> None:
-    """Sends the webhooks of the run, even if no worker runs."""
+    """Sends the webhooks of the run, even if no worker process runs."""
     try:
         await send_due(pool, settings)
     except Exception:

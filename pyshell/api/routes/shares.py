@@ -1,4 +1,4 @@
-"""Links to a report: made, listed and revoked by its organization, followed by anybody who has one."""
+"""Links to a report: created, listed and revoked by its organization, followed by anybody who has one."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pyshell.api.routes.reports import Report, report_file, report_html, report_
 from pyshell.postgres.calls import call
 
 MAX_REQUEST_BYTES = 4096
-# Of one address; of one link, whoever follows it.
+# Per address; per link, whoever follows it.
 REQUESTS_PER_MINUTE = 60
 REQUESTS_PER_MINUTE_OF_A_LINK = 300
-# The address is a secret: neither search engines nor other sites may get to know it.
+# The URL is a secret: neither search engines nor other sites may learn it.
 SHARED_HEADERS = {"X-Robots-Tag": "noindex, nofollow", "Referrer-Policy": "no-referrer"}
 
 
 async def share_incentive_report(request: Request) -> Response:
-    """Makes a link. Its token is in this answer alone."""
+    """Creates a link. Only this response contains its token."""
     report = report_of(request)
     token = api_keys.generate(api_keys.SHARE)
     share = await call(
@@ -72,7 +72,7 @@ async def get_shared_report_xlsx(request: Request) -> Response:
 
 
 async def shared_report(request: Request) -> Report:
-    """The report that the link leads to. Raises ApiError as `linked_report` does, and 429 too many."""
+    """The report that the link leads to. Raises ApiError as `linked_report` does, and 429."""
     limiter: RequestLimiter = request.app.state.request_limiter
     token, address = request.path_params["token"], client_address(request)
     headers, too_many = limiter.count(("shared reports", address), REQUESTS_PER_MINUTE)
@@ -87,7 +87,7 @@ async def shared_report(request: Request) -> Report:
 
 
 async def linked_report(request: Request) -> Report:
-    """The report that the link leads to now. Raises ApiError: 404 unknown, expired or revoked, which no answer tells apart."""
+    """The report that the link currently leads to. Raises ApiError 404: unknown, expired or revoked, indistinguishably."""
     token, address = request.path_params["token"], client_address(request)
     found = None
     if api_keys.is_well_formed(token, (api_keys.SHARE,)):

@@ -35,7 +35,7 @@ MULTIPART_HINT = "Send one file: curl -F file=@sites.csv. Options go into the qu
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Arguments of api.submit_batch_lookup and api.submit_upload: the items as JSON, or the file to read them from, and its name."""
+    """Arguments of api.submit_batch_lookup and api.submit_upload: the items as JSON, or a file with the items, and its name."""
 
     request: str | None
     file: str | None
@@ -44,7 +44,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The bytes of an upload, their Content-Type, and the name of the file, which only a form tells."""
+    """The bytes of an upload, their Content-Type, and the name of the file, which only a form contains."""
 
     data: bytes
     content_type: str | None
@@ -53,9 +53,9 @@ class Body:
 
 @asynccontextmanager
 async def one_upload(request: Request) -> AsyncIterator[Upload]:
-    """The upload in a request, one of a few that its organization may have under way; while the context lasts, a large one has its turn.
+    """The upload in a request, one of a few that its organization may have in progress. For a large one, the context lasts for its turn.
 
-    Raises ApiError further: 429 when the organization has as many, 503 when the turn does not come.
+    Also raises ApiError 429 if the organization has too many, 503 if its turn does not come.
     """
     uploads: Shares = request.app.state.uploads
     async with AsyncExitStack() as stack:
@@ -68,7 +68,7 @@ async def one_upload(request: Request) -> AsyncIterator[Upload]:
         # Options are checked even if they have no effect.
         options, sheet = file_options(request), text_param(request, "sheet")
         body = await read_body(request)
-        # Of a workbook, the size says little about how long it takes to read.
+        # The size of a workbook says little about how long it takes to read.
         if len(body.data) > PIECE_BYTES or body.data.startswith(WORKBOOKS):
             await stack.enter_async_context(heavy_turn(request))
         upload = await asyncio.to_thread(read, body, options, sheet)
@@ -95,7 +95,7 @@ def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
 
 
 def check_line_ends(body: Body) -> None:
-    """Refuses a file that `curl -d` made one line of: what is in it would be taken for the names of columns."""
+    """Refuses a file whose lines `curl -d` has joined into one: its content would be taken for column names."""
     one_line = body.data.strip() and not any(end in body.data for end in (b"\n", b"\r", b"\0"))
     if one_line and declared_type(body.content_type) == "application/x-www-form-urlencoded":
         raise ApiError(
@@ -128,11 +128,11 @@ async def read_body(request: Request) -> Body:
 
 
 async def file_of_form(request: Request, pieces: AsyncGenerator[bytes, None]) -> Body:
-    """The only file of a form, as `curl -F file=@sites.csv` and browsers send it."""
+    """The only file of a form, as sent by `curl -F file=@sites.csv` and by browsers."""
     wrong = ApiError(400, "invalid_form", "A form must have one file, and nothing else", hint=MULTIPART_HINT)
     _, parameters = parse_options_header(request.headers["content-type"])
     if b"charset" in parameters:
-        # The parser would take any codec of Python, some of which make no text, and Python remembers each name that it looks for.
+        # The parser would accept any codec of Python, some of which do not produce text, and Python caches every name that it looks up.
         declared_encoding(parameters[b"charset"].decode("latin-1"))
     parser = FormParser(request.headers, pieces, max_files=1, max_fields=0)
     try:
@@ -153,7 +153,7 @@ async def file_of_form(request: Request, pieces: AsyncGenerator[bytes, None]) ->
 
 
 class FormParser(MultiPartParser):
-    """Knows whether the form came to its end. What it wrote of a file that did not is nobody's, and has to be closed."""
+    """Knows whether the form is complete. The file of an incomplete form has no other owner, and has to be closed."""
 
     is_complete = False
 

@@ -122,7 +122,7 @@ def job_id_param(request: Request) -> UUID | None:
 
 
 def check_host(changes: str) -> None:
-    """Refuses an address that no delivery would be sent to; host names are resolved later, for each attempt."""
+    """Refuses a URL that no delivery would be sent to; host names are resolved later, for each attempt."""
     try:
         host = urlsplit(json.loads(changes)["url"]).hostname
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -10,7 +10,7 @@ from pyshell.api.errors import ApiError, body_too_large
 from pyshell.api.pieces import cut, in_pieces
 from pyshell.postgres.compact import PIECE_BYTES
 
-# Text compresses to about a tenth, repetitive text to a hundredth; anything that expands further is an attack.
+# Text compresses to about a tenth, repetitive text to a hundredth; anything that expands more is an attack.
 MAX_RATIO = 250
 # For zlib: with the header and the trailer of gzip.
 GZIP_BITS = 16 + zlib.MAX_WBITS
@@ -28,14 +28,14 @@ async def limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenerato
 
 
 async def gunzipped(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """The decompressed chunks (RFC 1952, several members too), at most one piece at a time.
+    """The decompressed chunks (RFC 1952, also of several members), at most one piece at a time.
 
-    Raises ApiError: 400 it is not gzip, or cut short; 413 it expands to more than `max_bytes`, or beyond `MAX_RATIO`.
+    Raises ApiError: 400 not gzip, or truncated; 413 expands to more than `max_bytes`, or beyond `MAX_RATIO`.
     """
     member = zlib.decompressobj(GZIP_BITS)
     read = expanded = 0
     async for chunk in chunks:
-        # What follows a member, and what waits behind a piece, is copied each time: of a whole file, that would take hours.
+        # What follows a member, and the rest after a piece, is copied each time: for a whole file, that would take hours.
         for rest in cut(chunk):
             read += len(rest)
             while rest:

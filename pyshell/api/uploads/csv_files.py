@@ -18,10 +18,10 @@ _SEPARATOR_LINE = re.compile(r'\s*"?sep=([^"\s\w]|\t)"?[ ]*(\r\n|\n|\r|$)', re.I
 
 
 class RecordLines:
-    """The lines of a text. Those of one record may have MAX_RECORD_LENGTH characters: its cells exist before anything can count them."""
+    """The lines of a text. A record may have MAX_RECORD_LENGTH characters: its cells exist before anything can count them."""
 
     def __init__(self, text: str, number: int) -> None:
-        # A StringIO takes four bytes a character.
+        # A StringIO takes four bytes per character.
         self._lines = io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8", newline="")
         self._length = 0
         self.number = number
@@ -69,7 +69,7 @@ def read_csv(text: str) -> Table:
 
 
 class Fit(NamedTuple):
-    """How a delimiter cuts the first rows: the cells beyond the first of those that it cuts alike, their number, and which is the first."""
+    """How a delimiter splits the first rows: how many rows it splits alike, the first of these, and their cells beyond the first cell."""
 
     cells: int
     rows: int
@@ -78,9 +78,9 @@ class Fit(NamedTuple):
 
 
 def detect_delimiter(text: str) -> str:
-    """The delimiter that cuts most of the first rows into the same number of cells, and into most cells.
+    """The delimiter that splits most of the first rows into the same number of cells, and into most cells.
 
-    One that begins with an earlier row, and cuts more rows alike, goes before it. An address in one cell may have more commas than its row
+    One that begins with an earlier row and splits more rows alike wins. An address in one cell may have more commas than its row
     has semicolons, as in `d-001;1 Main St, Apt 4, Oakland, CA 94601;House`, but the header above has none.
     """
     fits = [fit(text[:100_000], delimiter) for delimiter in DELIMITERS]

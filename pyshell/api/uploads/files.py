@@ -45,7 +45,7 @@ def refuse_others(data: bytes) -> None:
     for beginning, name in OTHERS.items():
         if data.startswith(beginning):
             raise ApiError(400, "unsupported_file", f"This is {name}", hint="Send the table as CSV or as an Excel workbook.")
-    # In UTF-16, a zero goes with each letter.
+    # In UTF-16, each letter comes with a zero byte.
     if BYTE_ORDER_MARK.sub(b"", data[:200]).replace(b"\0", b"").lstrip().lower().startswith(MARKUP):
         raise ApiError(
             400,

@@ -1,4 +1,4 @@
-"""NDJSON (https://github.com/ndjson/ndjson-spec): one JSON value a line; empty lines do not count."""
+"""NDJSON (https://github.com/ndjson/ndjson-spec): one JSON value per line; empty lines are ignored."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pyshell.api.uploads.tables import MAX_ITEMS, MAX_RECORD_LENGTH, too_many_it
 
 
 def read_ndjson(data: bytes) -> tuple[str, list[int]]:
-    """The values of a text in UTF-8 as the text of a JSON array, and the line of each, from 1.
+    """The values of a UTF-8 text as the text of a JSON array, and the line of each, from 1.
 
     Raises ApiError 400, naming record and line.
     """
     values: list[str] = []
     lines: list[int] = []
-    # Never str.splitlines: to it, some characters within a string end a line. A StringIO takes four bytes a character.
+    # Not str.splitlines, for which some characters within a string end a line. A StringIO takes four bytes per character.
     for number, line in enumerate(io.TextIOWrapper(io.BytesIO(data), "utf-8", newline=""), 1):
         if line.isspace():
             continue

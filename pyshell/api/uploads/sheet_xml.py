@@ -1,4 +1,4 @@
-"""What the reader does not tell of a sheet of xlsx or ods: errors, formulas without results, zeros before numbers, hidden rows."""
+"""Reads what the workbook reader omits from a sheet of xlsx or ods: errors, formulas without results, leading zeros, hidden rows."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from pyshell.api.uploads.tables import MAX_COLUMNS, MAX_ROWS
 
 Attributes = dict[str, str]
 
-# What the database knows for a placeholder, and names in a warning.
+# The database knows it as a placeholder, and names it in a warning.
 UNKNOWN = "#N/A"
 TRUE = ("1", "true")
-# Of a sheet, whatever it claims.
+# Rows of a sheet, whatever it claims.
 MAX_ROW = 1_048_576
 _UNREADABLE = (LookupError, ValueError, RuntimeError, expat.ExpatError, zipfile.BadZipFile, zlib.error)
 _LETTERS = re.compile(r"[A-Z]{1,3}")
 _WHOLE = re.compile(r"[0-9]{1,15}(\.0+)?", re.ASCII)
 _LANGUAGE = re.compile(r"^\[\$-[0-9A-F]+\]", re.IGNORECASE)
-# Two zeros and more, with texts around them: 00000, 00000\-0000, "D-"0000.
+# Two or more zeros, with texts around them: 00000, 00000\-0000, "D-"0000.
 _PADDED = re.compile(r'(?:0|"[^"]*"|\\.|[- ()/])*', re.DOTALL)
 _TOKEN = re.compile(r'"([^"]*)"|\\(.)|(.)', re.DOTALL)
-# Most sheets have nothing to be told of.
+# Most sheets have none of these.
 _FORMULA_ERROR_OR_HIDDEN = rb"<(?:[\w.-]+:)?f[\s/>]|\st\s*=\s*[\"']e[\"']|\shidden\s*=\s*[\"'](?:1|true)[\"']"
 _UNTOLD_OF_ODS = re.compile(rb":formula=|:visibility=[\"'](?:collapse|filter)[\"']|:p>0")
 
 
 @dataclass(slots=True)
 class Untold:
-    """Texts of cells by row (from 1) and column (from 0), in place of those read; which rows are hidden; formulas without results."""
+    """Texts of cells by row (from 1) and column (from 0) that replace those read; hidden rows; formulas without results."""
 
     cells: dict[int, dict[int, str]] = field(default_factory=dict)
     hidden: set[int] = field(default_factory=set)
@@ -45,7 +45,7 @@ class Untold:
 
 
 def untold(data: bytes, number: int) -> Untold:
-    """Of a sheet by its number from 0. What is neither, or not as it would be saved by Excel or LibreOffice, is left to the reader."""
+    """What the reader omits from a sheet, by its number from 0. Files of other kinds or with an unusual layout are left to the reader."""
     found = Untold()
     with contextlib.suppress(*_UNREADABLE), zipfile.ZipFile(io.BytesIO(data)) as archive:
         if "content.xml" in archive.namelist():
@@ -109,13 +109,13 @@ def local(name: str) -> str:
 
 
 def padding(code: str) -> str:
-    """The format of numbers that are not negative, if it writes zeros before them; else an empty text."""
+    """The format for numbers that are not negative, if it writes leading zeros; else an empty text."""
     first = _LANGUAGE.sub("", code.partition(";")[0])
     return first if _PADDED.fullmatch(first) and sum(token[3] == "0" for token in _TOKEN.finditer(first)) > 1 else ""
 
 
 def padded_number(number: str, code: str) -> str:
-    """A whole number as a format of `padding` shows it: its zeros are filled from the right, and what is left goes before the first."""
+    """A whole number in a format of `padding`: zeros are filled from the right, and the remaining digits precede the first."""
     tokens = [(token[3] == "0", token[1] or token[2] or token[3] or "") for token in _TOKEN.finditer(code)]
     zeros = sum(is_zero for is_zero, _ in tokens)
     digits = number.lstrip("0").zfill(zeros)
@@ -124,9 +124,9 @@ def padded_number(number: str, code: str) -> str:
 
 
 class SheetParser:
-    """Goes through the cells of a sheet. `padded`: the formats of `padding` by style; `is_stale`: no result of a formula was calculated.
+    """Parses the cells of a sheet. `padded`: the formats of `padding` by style; `is_stale`: no formula was calculated.
 
-    Of a cell with nothing to tell of, neither the value nor the end is looked at.
+    If a cell has nothing to add, neither its value nor its end is parsed.
     """
 
     def __init__(self, found: Untold, padded: dict[str, str], *, is_stale: bool) -> None:
@@ -184,7 +184,7 @@ class SheetParser:
                 self._found.cells.setdefault(self._row, {})[self._column] = text
 
     def _text(self) -> str | None:
-        """The text of the cell; None: as it was read."""
+        """The text of the cell; None: as read."""
         kind, value = self._cell.get("t", "n"), self._value.strip()
         if kind == "e":
             return value or UNKNOWN
@@ -199,7 +199,7 @@ class SheetParser:
 
 
 class OdsParser:
-    """Goes through the cells of the sheet with this number, from 0. What a cell shows is in its paragraphs."""
+    """Parses the cells of the sheet with this number, from 0. The displayed text of a cell is in its paragraphs."""
 
     def __init__(self, found: Untold, number: int) -> None:
         self._found = found
@@ -255,7 +255,7 @@ class OdsParser:
                 self._row += self._rows
 
     def _text(self, shown: str) -> str | None:
-        """The text of the cell; None: as it was read."""
+        """The text of the cell; None: as read."""
         kind, value = self._cell.get("office:value-type"), self._cell.get("office:value", "")
         if kind == "string" and shown and self._cell.get("office:string-value") == "":
             # An error, such as #N/A or Err:508.
@@ -271,7 +271,7 @@ class OdsParser:
         return int(self._cell.get("table:number-columns-repeated", 1))
 
     def _tell(self, text: str) -> None:
-        """A row or a column more than a file may have is enough to refuse it."""
+        """One row or column more than a file may have is enough to refuse it."""
         for row in range(self._row, self._row + min(self._rows, MAX_ROWS + 1)):
             of_row = self._found.cells.setdefault(row, {})
             of_row.update(dict.fromkeys(range(self._column, self._column + min(self._columns(), MAX_COLUMNS + 1)), text))

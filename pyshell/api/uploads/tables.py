@@ -1,4 +1,4 @@
-"""The table of texts that every kind of file becomes before the database reads it, and the limits of files."""
+"""The table of texts that every kind of file is read into, and the limits of files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import orjson
 
 from pyshell.api.errors import ApiError
 
-# Of a file, of what it expands to, and of the texts of a sheet. 10,000 usual items take 3 MB; webhook_custom_fields may add to that.
+# For a file, its expanded content, and the texts of a sheet. 10,000 usual items take 3 MB; webhook_custom_fields may add to that.
 MAX_FILE_BYTES = 20 * 1024 * 1024
-# Of one record, in characters.
+# For one record, in characters.
 MAX_RECORD_LENGTH = 1024 * 1024
 MAX_ITEMS = 10_000
 # Rows that are not items: titles above the header, the header, empty rows, a footer.
@@ -21,7 +21,7 @@ MAX_COLUMNS = 500
 
 
 class Note(NamedTuple):
-    """A note to the sender about the whole file: a stable code and a sentence; of a workbook, which sheet was read and which there are."""
+    """A note to the sender about the whole file: a stable code and a sentence; for a workbook, which sheet was read and which there are."""
 
     code: str
     message: str
@@ -34,16 +34,16 @@ class Note(NamedTuple):
 
 @dataclass(slots=True)
 class Table:
-    """Rows from the start of the file, and the line (or row of a sheet) on which each begins, from 1.
+    """The rows of a file, and the line (or row of a sheet) on which each begins, from 1.
 
-    Each row is a JSON array of its cells, an empty row []. As texts of their own, cells of two characters would take ten times the memory.
-    Empty rows at the end are none: spreadsheets write as many as were ever in use.
+    Each row is a JSON array of its cells, an empty row []. As separate strings, cells of two characters would take ten times the memory.
+    Empty rows at the end are dropped: spreadsheets write as many as were ever in use.
     """
 
     rows: list[str] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
-    # Of the empty rows since the last one with anything in it, as far as there is room.
+    # The empty rows since the last one with content, as far as there is room.
     _empty_lines: list[int] = field(default_factory=list)
 
     def add(self, cells: list[str], line: int) -> None:
@@ -72,7 +72,7 @@ class Table:
         return not self.rows
 
     def members(self) -> dict[str, Any]:
-        """What p_file of api.create_batch_lookup has of it, for orjson."""
+        """The table as members of p_file of api.create_batch_lookup, for orjson."""
         return {"rows": [orjson.Fragment(row) for row in self.rows], "lines": self.lines, "notes": [note.members() for note in self.notes]}
 
 

@@ -1,4 +1,4 @@
-"""Decodes files: their encoding is declared or recognized."""
+"""Decodes files, whose encoding is declared or detected."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ CONTROL_Z = "\x1a"
 def decode(data: bytes, charset: str | None = None) -> tuple[str, list[Note]]:
     """The text of a file, and a note if its encoding was guessed.
 
-    A byte order mark goes before the declared charset; without either it is UTF-8, UTF-16 where every other byte is zero, or else
-    Windows-1252, or Mac Roman where the lines end as those of old Macs. Raises ApiError: 415 an unknown charset; 400 what is not in its
+    A byte order mark takes precedence over the declared charset; without either it is UTF-8, UTF-16 if every other byte is zero, or else
+    Windows-1252, or Mac Roman if lines end as on old Macs. Raises ApiError: 415 unknown charset; 400 not valid in its
     encoding, naming the byte.
     """
     encoding = declared_encoding(charset)
@@ -84,7 +84,7 @@ def utf_16_without_mark(data: bytes) -> str | None:
 
 
 def has_lines_of_a_mac(data: bytes) -> bool:
-    """Whether they end with carriage returns, as in the CSV (Macintosh) of Excel, which is in Mac Roman. Cells may have line feeds."""
+    """Whether lines end with carriage returns, as in Excel's CSV (Macintosh), which is in Mac Roman. Cells may contain line feeds."""
     return b"\r\n" not in data and data.count(b"\r") > data.count(b"\n")
 
 

@@ -1,6 +1,6 @@
 """Workbooks of Excel (xlsx, xlsm, xlsb, xls) and OpenDocument (ods): reads one sheet, with its cells as people see them.
 
-They are read in a process of their own, with limits: the reader lays a sheet out with all its empty cells, so that a thousand bytes with
+They are read in a separate process, with limits: the reader expands a sheet with all its empty cells, so that a thousand bytes with
 a cell in the last row and column of a sheet would end the process for lack of memory, and a large sheet would hold up all others in it.
 """
 
@@ -31,11 +31,11 @@ ROOT = Path(__file__).parents[3]
 
 Cell = str | int | float | bool | date | datetime | time | timedelta
 
-# Limit on the decompressed parts of a workbook together; a sheet of 10,000 rows has about ten.
+# The limit for the decompressed parts of a workbook together; a sheet of 10,000 rows has about ten MB.
 MAX_EXPANDED_BYTES = 100 * 1024 * 1024
 MAX_PROCESS_BYTES = 1024 * 1024 * 1024
 MAX_PROCESS_SECONDS = 30
-# The names of sheets are kept with a draft and told whenever it is; those of Excel have at most 31 characters.
+# Names of sheets are stored with a draft and shown whenever it is; those of Excel have at most 31 characters.
 MAX_SHEET_NAME = 100
 MAX_SHEET_NAMES = 1000
 RAW_DEFLATE = -zlib.MAX_WBITS
@@ -49,12 +49,12 @@ def read_workbook(data: bytes, sheet: str | None = None) -> Table:
     """
     command = [sys.executable, "-m", __name__, *([] if sheet is None else [sheet])]
     try:
-        # Nothing of our environment is its business.
+        # The process needs nothing of our environment.
         process = subprocess.run(command, input=data, capture_output=True, cwd=ROOT, env={}, timeout=MAX_PROCESS_SECONDS, check=False)
         output = process.stdout
     except subprocess.TimeoutExpired as expired:
         output = expired.stdout or b""
-    # A process that ended too early may have said something before.
+    # A process that ended too early may have written a result before.
     *told, _ = output.split(b"\n")
     if not told:
         raise ApiError(
@@ -72,10 +72,10 @@ def read_workbook(data: bytes, sheet: str | None = None) -> Table:
 
 
 def main() -> None:
-    """What the process does: a workbook comes in, a table or an error goes out as JSON, in a line; another line may add to it."""
+    """The process: reads a workbook, writes a table or an error as a line of JSON; a second line may add to the table."""
     data = sys.stdin.buffer.read()
     resource.setrlimit(resource.RLIMIT_AS, (MAX_PROCESS_BYTES, MAX_PROCESS_BYTES))
-    # What aborts for want of memory would leave a dump with the file in it.
+    # Running out of memory would leave a dump with the file in it.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         for members in read_in_process(data, sys.argv[1] if len(sys.argv) > 1 else None):
@@ -99,7 +99,7 @@ def read_in_process(data: bytes, wanted: str | None) -> Iterator[dict[str, Any]]
             filled = filled_sheets(workbook)
             if not filled:
                 raise nothing_to_see(workbook)
-            # A cover page is no table.
+            # A cover page is not a table.
             chosen = next((sheet for sheet in filled if sheet.height > 1 and sheet.width > 1), filled[0])
             answer = table_of(chosen, untold(data, workbook.sheet_names.index(chosen.name)))
             yield answer | {"notes": notes_of(chosen.name, [sheet.name for sheet in filled]) + answer["notes"]}
@@ -107,7 +107,7 @@ def read_in_process(data: bytes, wanted: str | None) -> Iterator[dict[str, Any]]
             chosen = workbook.get_sheet_by_name(name_of(workbook.sheet_names, wanted))
             answer = table_of(chosen, untold(data, workbook.sheet_names.index(chosen.name)))
             yield answer
-            # Others that cannot be read, or are too large to be, are no reason to refuse this one.
+            # Other sheets that are unreadable or too large are no reason to refuse this one.
             with contextlib.suppress(CalamineError):
                 told = {chosen.name, *(sheet.name for sheet in filled_sheets(workbook))}
                 yield {"notes": notes_of(chosen.name, [name for name in workbook.sheet_names if name in told]) + answer["notes"]}
@@ -118,7 +118,7 @@ def read_in_process(data: bytes, wanted: str | None) -> Iterator[dict[str, Any]]
 
 
 def is_protected(data: bytes) -> bool:
-    """Whether a password keeps the reader out. It says so of a file whose name says of what kind it is alone; nothing goes to the disk."""
+    """Whether it needs a password. The reader detects that only in a file with the right extension; nothing is written to disk."""
     with TemporaryDirectory() as folder, os.fdopen(os.memfd_create("workbook"), "wb") as memory:
         memory.write(data)
         memory.flush()
@@ -155,7 +155,7 @@ def table_of(sheet: CalamineSheet, more: Untold) -> dict[str, Any]:
 
 
 def notes_of_cells(more: Untold, hidden: int) -> list[dict[str, Any]]:
-    """What the table does not say of itself."""
+    """Notes about what the table itself does not show."""
     notes = []
     if more.without_result:
         cells = "1 cell has a formula" if more.without_result == 1 else f"{more.without_result:,} cells have a formula"
@@ -180,13 +180,13 @@ def name_of(names: list[str], wanted: str) -> str:
 
 
 def filled_sheets(workbook: CalamineWorkbook) -> list[CalamineSheet]:
-    """The visible sheets with anything at all."""
+    """The visible sheets that are not empty."""
     visible = [sheet.name for sheet in workbook.sheets_metadata if sheet.visible == SheetVisibleEnum.Visible]
     return [sheet for name in visible if (sheet := workbook.get_sheet_by_name(name)).height > 0]
 
 
 def nothing_to_see(workbook: CalamineWorkbook) -> ApiError:
-    """Where all that the workbook has is hidden, it is not empty for whoever hid it."""
+    """The error for a workbook without visible content: if everything is hidden, it is not empty to its author."""
     hidden = [sheet.name[:50] for sheet in workbook.sheets_metadata if sheet.visible != SheetVisibleEnum.Visible]
     if not hidden:
         return empty_file()
@@ -196,7 +196,7 @@ def nothing_to_see(workbook: CalamineWorkbook) -> ApiError:
 
 
 def notes_of(chosen: str, filled: list[str]) -> list[dict[str, Any]]:
-    """What is to be said where there is a choice."""
+    """The notes for a workbook with several sheets."""
     if len(filled) < 2:
         return []
     others = ", ".join(name[:50] for name in filled[:20] if name != chosen)
