@@ -15,7 +15,7 @@ export const credential = signal<Credential | null>(null);
 /** Called when the API no longer accepts the credential. */
 export const whenRefused = { run: (_message: string) => {} };
 
-/** The API's address: the page is `portal` in it, whatever the prefix. */
+/** The API's URL: the page is at `portal` below it, whatever the prefix. */
 export const API = new URL(".", document.baseURI);
 
 type Methods = "get" | "post" | "put" | "patch" | "delete";
@@ -39,12 +39,12 @@ export interface Options<P extends keyof paths, M extends Methods> {
   body?: Body<P, M>;
   /** A file, instead of `body`. */
   file?: File | Blob;
-  /** Instead of the session's. */
+  /** Overrides the session's. */
   as?: Credential;
   signal?: AbortSignal;
 }
 
-/** An answer that is no success; `status` 0: there was none. */
+/** An unsuccessful response; `status` 0: there was none. */
 export class Failure extends Error {
   constructor(
     readonly status: number,
@@ -57,8 +57,8 @@ export class Failure extends Error {
   }
 
   /**
-   * Whether it may be gone in a moment: nobody was reached, there are too many requests, the service or a proxy before it is away, or the
-   * request is still worked on that this one repeats.
+   * Whether it may be temporary: the service was not reached, there are too many requests, the service or a proxy before it is down, or the
+   * request that this one repeats is still in progress.
    */
   get isPassing(): boolean {
     return [0, 429, 502, 503, 504].includes(this.status) || this.isInProgress;
@@ -70,25 +70,25 @@ export class Failure extends Error {
 }
 
 const ATTEMPTS = 4;
-/** As many take half a minute, when the service ends what it works on. */
+/** This many take half a minute, after which the service has ended the request in progress. */
 const ATTEMPTS_IN_PROGRESS = 7;
 
-/** How long an answer may take to begin, in milliseconds; the service ends what takes half as long. A file may go up for longer. */
+/** How long to wait for the start of a response, in milliseconds: twice the service's own limit. A file may take longer to upload. */
 const PATIENCE = 60_000;
 
-/** How far the service's clock is ahead of this one; a few seconds are the way of the answer. */
+/** How far the service's clock is ahead of this one; a few seconds may be the response's travel time. */
 let ahead = 0;
 const MOST_ON_THE_WAY = 5000;
 
-/** The time of the service, which all times that it tells are to be held against. */
+/** The time of the service, for comparison with all times that it returns. */
 export const serviceTime = () => Date.now() + ahead;
 
-/** A key with which a request can be sent again and does nothing twice. Over HTTP, browsers have no crypto.randomUUID(). */
+/** A key with which a request can be repeated without taking effect twice. Over HTTP, browsers have no crypto.randomUUID(). */
 export function newKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** The body of the answer. Reads, and what has a key, are repeated when the service is busy or away for a moment. Throws Failure. */
+/** The body of the response. Reads, and requests with a key, are repeated while the service is briefly busy or down. Throws Failure. */
 export async function call<M extends Methods, P extends PathsOf<M>>(
   method: M,
   path: P,
@@ -98,7 +98,7 @@ export async function call<M extends Methods, P extends PathsOf<M>>(
   return await whole(response.json(), options.signal);
 }
 
-/** The body of an answer that has begun. Throws Failure where the connection ends before it does. */
+/** The body of a response that has begun. Throws Failure if the connection ends prematurely. */
 export async function whole<T>(body: Promise<T>, signal?: AbortSignal): Promise<T> {
   try {
     return await body;
@@ -108,7 +108,7 @@ export async function whole<T>(body: Promise<T>, signal?: AbortSignal): Promise<
   }
 }
 
-/** As `call`, the whole answer: for files, and for the headers. 304 is an answer, too. */
+/** Like `call`, but returns the whole response: for files, and for the headers. 304 is returned, too. */
 export async function send<M extends Methods, P extends PathsOf<M>>(method: M, path: P, options: Options<P, M> = {}): Promise<Response> {
   const url = address(path, options.path, options.query);
   const headers = new Headers(options.headers);
@@ -140,7 +140,7 @@ async function once(
   const either = AbortSignal.any(signal ? [signal, patience.signal] : [patience.signal]);
   let response;
   try {
-    // Clerk is asked for a token here, and may be out of reach as well.
+    // Clerk is asked for a token here, and may be unreachable as well.
     for (const [name, value] of Object.entries(await credentialHeaders(used))) headers.set(name, value);
     response = await fetch(url, { method: method.toUpperCase(), headers, body, signal: either });
   } catch (error) {

@@ -1,4 +1,4 @@
-// Sign-in with Clerk, where it is configured: its client is loaded only then, and its hosted page asks for the password.
+// Sign-in with Clerk, if configured: only then is its client loaded, and its hosted page asks for the password.
 import { call, Failure } from "./api.ts";
 
 interface Organization {
@@ -6,7 +6,7 @@ interface Organization {
   name: string;
 }
 
-/** The part of Clerk's client that is used here. */
+/** The part of Clerk's client that is used. */
 interface Client {
   load(): Promise<void>;
   session: { getToken(options: { organizationId?: string }): Promise<string | null> } | null | undefined;
@@ -19,7 +19,7 @@ interface Client {
 
 let loading: Promise<Client | null> | undefined;
 
-/** Clerk's client; null where Clerk is not configured, or its client has not been built. Throws Failure; the next call tries again. */
+/** Clerk's client; null if Clerk is not configured, or its client has not been built. Throws Failure; the next call tries again. */
 export function clerk(): Promise<Client | null> {
   return loading ??= load().catch((error) => {
     loading = undefined;
@@ -44,7 +44,7 @@ async function load(): Promise<Client | null> {
   }
 }
 
-/** Organizations that the user may act for. */
+/** Organizations that the user may switch to. */
 export function organizations(client: Client): Organization[] {
   return client.user?.organizationMemberships.map(({ organization }) => organization) ?? [];
 }

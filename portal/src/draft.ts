@@ -1,4 +1,4 @@
-// A draft as the screens work on it: its rows, its repairs one after the other, and the way back.
+// A draft as the screens edit it: its rows, its repairs in order, and undo.
 import { type Signal, signal } from "@preact/signals";
 import { call, Failure, newKey, type Schemas, send, whole } from "./api.ts";
 
@@ -7,7 +7,7 @@ export type Row = Schemas["UploadRow"];
 export type Changes = Schemas["UploadChanges"];
 export type Group = Schemas["ProblemGroup"];
 
-/** What rows to show: with a problem or a warning of a code, of a field, with a text. */
+/** The rows to show: with a problem or a warning of a code, of a field, containing a text. */
 export interface Filter {
   problem?: string;
   warning?: string;
@@ -39,7 +39,7 @@ export const TITLES = {
   webhook_custom_fields: "Custom fields for the webhook",
 } as const;
 
-/** Results that are not older are used again, unless it is unchecked. */
+/** Newer results are reused, unless this is unchecked. */
 export const REUSE_DAYS = 30;
 
 /** The title of a field as the API names it, such as address.city. */
@@ -49,12 +49,12 @@ export function titleOf(field: string | null): string {
   return TITLES[name as keyof typeof TITLES] ?? name;
 }
 
-/** What is wrong, without the API's names of fields. */
+/** What is wrong, without the API's field names. */
 export function messageOf({ field, code, column, message }: Row["problems"][number]): string {
   return code === "missing" && !column ? `${titleOf(field)}: not found in this row` : message;
 }
 
-/** The number of the column whose cells may hold the parts of an address that have no column, as app.field_of_shared_cells knows it. */
+/** The number of the column whose cells may contain the parts of an address that have no column, as in app.field_of_shared_cells. */
 export function sharedColumn({ columns }: Upload): number | undefined {
   const given = new Set(columns.map(({ field }) => field));
   let shared = ["state_or_province_code", "city", "street_1"].find((field) => given.has(field));
@@ -62,22 +62,25 @@ export function sharedColumn({ columns }: Upload): number | undefined {
   return columns.find(({ field }) => field === shared)?.number;
 }
 
-/** A file as it goes up. */
+/** A file being uploaded. */
 export interface Sent {
   content: Blob;
   name: string;
   type: string;
-  /** Of the requests that had no answer, by the sheet that they asked for: sent again with its key, none makes a second draft. */
+  /** Idempotency keys of requests without a response, by the requested sheet: sent again with its key, none creates a second draft. */
   keys: Map<string, string>;
 }
 
-/** The files of drafts that another sheet could be read from, by their ids, until the page is left. */
+/** The files of drafts, by their ids, for reading another sheet, until the page is left. */
 const kept = new Map<string, Sent>();
 
-/** Tells the page that it has made a draft, or dropped one. */
+/** Notifies the page that it has created or deleted a draft. */
 const DRAFTS = "drafts";
 
-/** Runs when there may be other drafts, until the function that it answers is called. Nobody tells what others do: a look at the page asks. */
+/**
+ * Calls back when there may be other drafts, until the returned function is called. Changes by others are only noticed when the page
+ * becomes visible.
+ */
 export function onDrafts(run: () => void): () => void {
   for (const name of [DRAFTS, "focus"]) addEventListener(name, run);
   return () => {
@@ -85,7 +88,7 @@ export function onDrafts(run: () => void): () => void {
   };
 }
 
-/** Makes a draft of a file, and answers its id. */
+/** Creates a draft from a file, and returns its id. */
 export async function upload(file: Sent, sheet = ""): Promise<string> {
   const key = file.keys.get(sheet) ?? newKey();
   file.keys.set(sheet, key);
@@ -101,7 +104,7 @@ export async function upload(file: Sent, sheet = ""): Promise<string> {
   return made.id;
 }
 
-/** The file that a draft was made of, if the page still has it. */
+/** The file that a draft was created from, if the page still has it. */
 export function fileOf(upload: Upload): Sent | undefined {
   return kept.get(upload.id);
 }
@@ -113,40 +116,40 @@ export async function drop(id: string) {
   dispatchEvent(new Event(DRAFTS));
 }
 
-/** The sheet that was read and those there are, of a workbook that has several with rows. */
+/** The sheet that was read and all sheets, for a workbook with several non-empty ones. */
 export function sheetsOf({ notes }: Upload): { sheet: string; sheets: string[] } | undefined {
   const { sheet, sheets } = notes.find(({ code }) => code === "sheet_chosen") ?? {};
   return sheet !== undefined && sheets ? { sheet, sheets } : undefined;
 }
 
-/** How many rows a page may have. */
+/** The largest number of rows of a page. */
 export const MOST_ROWS = 500;
-/** How many cells one change may have. */
+/** The largest number of cells in one change. */
 export const MOST_EDITS = 10_000;
 
-/** What takes a change back. */
+/** The inverse of a change. */
 interface Back {
   title: string;
   changes: Changes;
 }
 
-/** What is sent together, with what takes each change in it back. */
+/** Changes that are sent together, with their inverses. */
 interface Step {
   changes: Changes;
   back: Back[];
 }
 
-/** Those that have been looked at, by their ids, until the page is left: what is not saved yet outlives the screen. */
+/** Drafts that have been opened, by their ids, until the page is left: unsaved changes outlive the screen. */
 const drafts = new Map<string, Draft>();
 
 export class Draft {
   readonly upload: Signal<Upload>;
-  /** Changes whenever the rows have been judged again. */
+  /** Changes whenever the rows have been validated again. */
   readonly version = signal(0);
   readonly error = signal<Error | undefined>(undefined);
   readonly saving = signal(0);
   readonly undoable = signal<Back[]>([]);
-  /** Changes that did not get through, in their order. */
+  /** Changes that could not be sent, in order. */
   readonly unsent = signal<Step[]>([]);
   private last: Promise<boolean> = Promise.resolve(true);
   /** The last step that is still to be sent. */
@@ -156,7 +159,7 @@ export class Draft {
     this.upload = signal(upload);
   }
 
-  /** The draft of an upload that has just been read. */
+  /** The draft of a new upload. */
   static of(upload: Upload): Draft {
     const known = drafts.get(upload.id);
     if (known?.hasUnsaved()) return known;
@@ -175,13 +178,13 @@ export class Draft {
     return { upload_id: this.upload.peek().id };
   }
 
-  /** Sends changes after those before them; `back` takes them back. Answers whether they were taken. */
+  /** Sends changes after the previous ones; `back` reverts them. Returns whether they were accepted. */
   change(changes: Changes, back?: Back): Promise<boolean> {
     this.resend();
     return this.enqueue({ changes, back: back ? [back] : [] });
   }
 
-  /** All rows are judged again at each step: cells that are edited while one is under way go together in the next. */
+  /** Each step validates all rows again: cells that are edited during one are sent together in the next. */
   private enqueue(step: Step): Promise<boolean> {
     const [waiting, added] = [editsAlone(this.next), editsAlone(step)];
     if (this.next && waiting && added && waiting.length + added.length <= MOST_EDITS) {
@@ -197,7 +200,7 @@ export class Draft {
   private async save(step: Step): Promise<boolean> {
     if (this.next === step) this.next = undefined;
     try {
-      // A later change never overtakes one that did not get through, which would undo it when it is sent again.
+      // A later change never overtakes one that failed to arrive, which would overwrite it when resent.
       if (this.unsent.peek().length > 0) throw this.error.peek();
       this.upload.value = await call("patch", "/uploads/{upload_id}", { path: this.path, body: step.changes });
       this.error.value = undefined;
@@ -205,7 +208,7 @@ export class Draft {
       return true;
     } catch (failure) {
       this.error.value = failure as Error;
-      // Whoever is asked to sign in again, as their key has ended, goes on from here.
+      // After signing in again, because their key has ended, users continue from here.
       const mayPass = failure instanceof Failure && (failure.isPassing || failure.status === 401);
       if (mayPass) this.unsent.value = [...this.unsent.peek(), step];
       return false;
@@ -217,7 +220,7 @@ export class Draft {
     }
   }
 
-  /** Shows what others have made of it, in other tabs too; while changes are under way, their answers do. */
+  /** Shows changes by others, including other tabs; while own changes are in progress, their responses do that. */
   async refresh() {
     if (this.hasUnsaved()) return;
     const before = this.upload.peek();
@@ -227,14 +230,14 @@ export class Draft {
     this.version.value++;
   }
 
-  /** Sends what did not get through. */
+  /** Resends what failed to arrive. */
   resend() {
     const unsent = this.unsent.peek();
     this.unsent.value = [];
     for (const step of unsent) this.enqueue(step);
   }
 
-  /** Waits for the changes that are under way, and sends again what did not get through. Answers whether all of them were taken. */
+  /** Waits for the changes in progress, and resends failed ones. Returns whether all of them were accepted. */
   async settle(): Promise<boolean> {
     const before = this.error.peek();
     this.resend();
@@ -243,7 +246,7 @@ export class Draft {
     return this.unsent.peek().length === 0 && (error === undefined || error === before);
   }
 
-  /** Takes the last change back, whether or not it has been saved yet, and answers its title. */
+  /** Undoes the last change, whether or not it has been saved yet, and returns its title. */
   async undo(): Promise<string | undefined> {
     if (!await this.settle()) return;
     const before = this.undoable.peek();
@@ -275,7 +278,7 @@ export class Draft {
   map(field: string, number: number | null): Promise<boolean> {
     const { columns } = this.upload.peek();
     const before = columns.find((column) => column.field === field)?.number ?? null;
-    // The field that the column had, which the other one takes the place of.
+    // The former field of the column, which the new one replaces.
     const replaced = columns.find((column) => column.number === number)?.field;
     return this.change({ columns: { [field]: number } }, {
       title: "the column",
@@ -317,14 +320,14 @@ function editsAlone(step: Step | undefined): Changes["edits"] {
   return step && Object.keys(step.changes).every((name) => name === "edits") ? step.changes.edits : undefined;
 }
 
-/** What a cell says now, with its edit. */
+/** The current text of a cell, with its edit. */
 export function textOf(row: Row, column: number): string {
   const value = row.edits[column] ?? row.cells[column - 1];
   if (value === null || value === undefined) return "";
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-/** The cells of a text that a spreadsheet copied: a line for each row, tabs between its cells; those with tabs, quotes or line breaks are quoted. */
+/** The cells of a text copied from a spreadsheet: a line per row, tabs between cells; cells with tabs, quotes or line breaks are quoted. */
 export function cellsOf(text: string): string[][] {
   const rows: string[][] = [[]];
   const lines = text.replaceAll("\r\n", "\n").replace(/\n$/, "");
@@ -336,7 +339,7 @@ export function cellsOf(text: string): string[][] {
   return rows;
 }
 
-/** The text that a spreadsheet reads cells from. */
+/** The text from which a spreadsheet pastes cells. */
 export function textOfCells(rows: string[][]): string {
   const quoted = (text: string) => /[\t\n\r"]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   return rows.map((texts) => texts.map(quoted).join("\t")).join("\n");

@@ -1,4 +1,4 @@
-// Numbers, amounts and times in the form of the browser's language; amounts are in US dollars everywhere.
+// Numbers, amounts and times in the format of the browser's language; amounts are always in US dollars.
 const languages = navigator.languages.length ? [...navigator.languages] : undefined;
 
 const whole = new Intl.NumberFormat(languages);
@@ -16,12 +16,12 @@ const monthAlone = new Intl.DateTimeFormat(languages, { month: "long", year: "nu
 const full = new Intl.DateTimeFormat(languages, { dateStyle: "medium", timeStyle: "medium" });
 
 export const number = (value: number) => whole.format(value);
-/** All its digits. */
+/** With all digits. */
 export const exactNumber = (value: number) => exact.format(value);
 export const decimal = (value: number) => oneDecimal.format(value);
 export const dollars = (value: number) => amount.format(value);
 export const shortDollars = (value: number) => shortAmount.format(value);
-/** 0 to 1 as a percentage, to the nearest; 100 only for all, 0 only for none. */
+/** 0 to 1 as a percentage, rounded; 100 only for all, 0 only for none. */
 export const percent = (value: number) =>
   share.format(value > 0 && value < 1 ? Math.min(Math.max(Math.round(value * 100), 1), 99) / 100 : value);
 export const exactTime = (time: string) => full.format(new Date(time));
@@ -65,10 +65,10 @@ export const listed = (names: string[]) => words.format(names);
 const parts = exact.formatToParts(12345.5);
 const [group, point] = ["group", "decimal"].map((type) => parts.find((part) => part.type === type)?.value ?? "");
 
-/** The number that a text in the form of the browser's language is, such as 1.000,5 in German; null: it is none. */
+/** The number in a text in the browser's language, such as 1.000,5 in German; null: not a number. */
 export function readNumber(text: string): number | null {
   const trimmed = text.trim().replace("\u2212", "-");
-  // Any space or apostrophe is as good as the one that the language has.
+  // Accept any space or apostrophe in place of the language's own.
   const [digits, separator] = [trimmed.replace(/[\s\u00a0\u202f'\u2019]/g, "_"), group!.replace(/[\s\u00a0\u202f'\u2019]/, "_")];
   const form = new RegExp(`^-?\\d{1,3}([${separator}]\\d{2,3})*[${separator}]\\d{3}([${point}]\\d+)?$|^-?\\d+([${point}]\\d+)?$`);
   if (form.test(digits)) return Number(digits.replaceAll(separator, "").replace(point!, "."));

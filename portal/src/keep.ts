@@ -1,4 +1,4 @@
-// What the browser keeps for the portal: nothing where it is told so, or is full. Then the page alone knows it, until it is left.
+// The portal's data in the browser's storage. If storage is disabled or full, only the page keeps it, until it is left.
 type Place = "sessionStorage" | "localStorage";
 
 export function recall(place: Place, name: string): string | null {
@@ -9,12 +9,12 @@ export function recall(place: Place, name: string): string | null {
   }
 }
 
-/** null: it is forgotten. */
+/** null: removes it. */
 export function keep(place: Place, name: string, value: string | null) {
   try {
     if (value === null) globalThis[place].removeItem(name);
     else globalThis[place].setItem(name, value);
   } catch {
-    // It is not kept.
+    // It is not stored.
   }
 }

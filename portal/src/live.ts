@@ -1,16 +1,16 @@
-// Changes as they happen, through Supabase's own client against our endpoint; polls where no WebSocket gets through.
+// Live changes, through Supabase's own client against our endpoint; polls if no WebSocket gets through.
 import { effect, signal } from "@preact/signals";
 import { RealtimeClient } from "@supabase/realtime-js";
 import { API, credential, Failure } from "./api.ts";
 
-/** How changes come at the moment; `off`: nothing is watched; `away`: nobody answers, and what is shown may be outdated. */
+/** How changes arrive now; `off`: nothing is watched; `away`: the service does not respond, and what is shown may be outdated. */
 export const connection = signal<"off" | "connecting" | "live" | "polling" | "away">("off");
 
-/** Whether the browser has lost its network, and the service with it. A WebSocket takes a while to notice. */
+/** Whether the browser is offline, and cut off from the service. A WebSocket takes a while to notice. */
 export const offline = signal(false);
 addEventListener("online", () => (offline.value = false));
 addEventListener("offline", () => {
-  // Without a network, a service on the same machine is there all the same.
+  // A service on the same machine is reachable without a network.
   fetch(new URL("portal/config.json", API), { cache: "no-store" }).catch(() => (offline.value = !navigator.onLine));
 });
 
@@ -34,7 +34,7 @@ export interface ReportRow {
 
 interface Watch {
   table: "batch_lookup_jobs" | "incentive_reports";
-  /** Such as `id=eq.5a8b...`. Row-level security keeps to the organization anyway. */
+  /** Such as `id=eq.5a8b...`. Row-level security limits it to the organization anyway. */
   filter?: string;
   /** The new row; null: it was deleted, or changes may have been missed, so read again. */
   onChange: (row: JobRow & ReportRow | null) => void;
@@ -43,7 +43,7 @@ interface Watch {
 let client: RealtimeClient | undefined;
 let channels = 0;
 
-// A client belongs to a credential.
+// A client is bound to a credential.
 effect(() => {
   const used = credential.value;
   client?.disconnect();
@@ -60,8 +60,8 @@ effect(() => {
 });
 
 /**
- * Watches rows until the function that it answers is called. While there is no connection, `poll` is called again and again: it
- * waits for a change itself (a long poll), or answers how many seconds to wait for the next call.
+ * Watches rows until the returned function is called. While there is no connection, `poll` is called repeatedly: it either waits for a
+ * change itself (a long poll), or returns how many seconds to wait before the next call.
  */
 export function watch(watches: Watch[], poll: (abort: AbortSignal) => Promise<number | void>): () => void {
   const ended = new AbortController();
@@ -77,7 +77,7 @@ export function watch(watches: Watch[], poll: (abort: AbortSignal) => Promise<nu
         seconds = await poll(mine.signal);
         if (!mine.signal.aborted) connection.value = "polling";
       } catch (error) {
-        // Other errors are those of the screen; the next one may go well.
+        // Other errors are shown by the screen; the next call may succeed.
         if (!mine.signal.aborted && error instanceof Failure && error.isPassing) connection.value = "away";
       }
       await new Promise((resolve) => setTimeout(resolve, (seconds ?? 0.2) * 1000));
@@ -100,7 +100,7 @@ export function watch(watches: Watch[], poll: (abort: AbortSignal) => Promise<nu
     if (status === "SUBSCRIBED") {
       stopPolling();
       connection.value = "live";
-      // Nothing is replayed: what changed since the screen was loaded, or while the connection was away, has to be read.
+      // Nothing is replayed: changes since the screen was loaded, or while the connection was away, have to be read.
       for (const { onChange } of watches) onChange(null);
     } else startPolling();
   });

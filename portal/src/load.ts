@@ -1,30 +1,30 @@
-// What a screen shows, loaded and loaded again.
+// What a screen shows, loaded and reloaded.
 import { type ReadonlySignal, signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { Failure, serviceTime } from "./api.ts";
 
 export interface Loaded<T> {
-  /** undefined: nothing has come yet. It stays while it is loaded again. */
+  /** undefined: not loaded yet. It stays during a reload. */
   data: ReadonlySignal<T | undefined>;
   error: ReadonlySignal<Error | undefined>;
   busy: ReadonlySignal<boolean>;
-  /** Whether `data` is of the inputs before, as the answer for those of now has not come. */
+  /** Whether `data` belongs to the previous inputs, because the new data has not arrived. */
   outdated: ReadonlySignal<boolean>;
-  /** Loads again once what is under way has come: where answers take longer than changes, none would come otherwise. */
+  /** Reloads after the current request: if responses take longer than changes, none would ever arrive otherwise. */
   reload: () => void;
-  /** Loads again at once. */
+  /** Reloads immediately. */
   retry: () => void;
-  /** Shows something newer than what was loaded, and than what is under way. */
+  /** Shows data that is newer than what was loaded or is being loaded. */
   set: (change: (data: T) => T) => void;
-  /** Changes some of what was loaded. */
+  /** Changes part of what was loaded. */
   patch: (change: (data: T) => T) => void;
 }
 
 export const RETRY_SECONDS = 10;
 
 /**
- * Loads with `load` at first, on `reload`, and when one of `inputs` changes; an answer that has been overtaken is dropped. A failure that
- * may be gone in a moment is tried again until it is.
+ * Loads with `load` initially, on `reload`, and when one of `inputs` changes; an outdated response is dropped. A failure that may be
+ * temporary is retried until it succeeds.
  */
 export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unknown[]): Loaded<T> {
   const data = useSignal<T | undefined>(undefined);
@@ -66,7 +66,7 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
     if (data.peek() !== undefined) data.value = change(data.peek()!);
   }
   useEffect(() => {
-    // What was under way may never come.
+    // The current request may never finish.
     const comeBack = () => (error.peek() || busy.peek()) && start();
     outdated.value = data.peek() !== undefined;
     start();
@@ -93,11 +93,11 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
   };
 }
 
-/** The service's time, by the second: whoever reads it is rendered again when it changes. */
+/** The service's time, in seconds: components that read it are rendered again when it changes. */
 export const now = signal(serviceTime());
 setInterval(() => (now.value = serviceTime()), 1000);
 
-/** Runs at most once in so many milliseconds; what is asked for meanwhile comes at their end. */
+/** Runs at most once in so many milliseconds; requests meanwhile run once at their end. */
 export function throttled(run: () => void, milliseconds: number): { (): void; cancel(): void } {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let wanted = false;
@@ -118,7 +118,7 @@ export function throttled(run: () => void, milliseconds: number): { (): void; ca
   return Object.assign(ask, { cancel: () => clearTimeout(timer) });
 }
 
-/** Runs when there has been no other call for a moment, such as when somebody has stopped to type. */
+/** Runs after a pause in calls, such as when typing has stopped. */
 export function debounced<T>(run: (value: T) => void, milliseconds = 250): (value: T) => void {
   let timer: ReturnType<typeof setTimeout> | undefined;
   return (value) => {

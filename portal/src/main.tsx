@@ -30,7 +30,7 @@ const ready = signal(false);
 
 function Portal() {
   useKeys();
-  // What index.html shows until the script has come.
+  // Remove what index.html shows until the script has loaded.
   if (!ready.value) return <Brand />;
   if (!session.value) return <SignIn />;
   return (
@@ -74,7 +74,7 @@ effect(() => {
   document.title = [session.value ? title : entry, "Batch Lookups"].filter(Boolean).join(" · ");
 });
 
-// Another screen begins at its top, for the eye and for the keyboard; filters and dialogs are of the same screen.
+// Another screen begins at its top, both visually and for the keyboard; filters and dialogs belong to the same screen.
 let shown = path.peek().join("/");
 effect(() => {
   const next = path.value.join("/");
@@ -84,22 +84,22 @@ effect(() => {
   document.getElementById("main")?.focus();
 });
 
-// Without a key in the tab, the form is there at once; a session with Clerk takes its place.
+// Without a key in the tab, show the form immediately; a session with Clerk replaces it.
 ready.value = !isStored();
 resume().finally(() => (ready.value = true));
-// What index.html says until then goes with it.
+// Replaces the placeholder in index.html.
 document.body.replaceChildren();
 keepFocus();
 render(<Portal />, document.body);
 
-// What nobody else tells: a command that failed where no form shows it, such as a download.
+// Errors not shown elsewhere: a command that failed without a form, such as a download.
 addEventListener("unhandledrejection", (event) => {
   if (!(event.reason instanceof Failure)) return;
   event.preventDefault();
   notify(`${event.reason.message} ${event.reason.hint}`);
 });
 
-// The browser would open a file in place of the page that is dropped where nothing takes it.
+// The browser would navigate to a file that is dropped outside a drop zone.
 for (const name of ["dragover", "drop"] as const) {
   addEventListener(name, (event) => {
     if (event.defaultPrevented || !event.dataTransfer?.types.includes("Files")) return;
@@ -109,7 +109,7 @@ for (const name of ["dragover", "drop"] as const) {
 }
 
 if (DEVELOPMENT) {
-  // The page names its files by their hashes: another page is another build.
+  // The page names its files by their hashes: a different page is a different build.
   const page = () => fetch(location.pathname).then((response) => response.text());
   page().then((first) => setInterval(async () => (await page()) !== first && location.reload(), 150));
 }

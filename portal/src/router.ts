@@ -1,4 +1,4 @@
-// The state of the screen is in the URL: `#/batches/ID?status=failed` is a path and the filters of the screen there.
+// The state of the screen is in the URL: `#/batches/ID?status=failed` is a path with the filters of the screen.
 import { computed, signal } from "@preact/signals";
 
 const hash = signal(location.hash);
@@ -14,7 +14,7 @@ function split(text: string): [string, string] {
   return [before, after];
 }
 
-/** As it is, where a mail or a chat has broken the address. */
+/** Returns it unchanged if a mail or chat program has broken the URL. */
 function decoded(segment: string): string {
   try {
     return decodeURIComponent(segment);
@@ -25,7 +25,7 @@ function decoded(segment: string): string {
 
 type Parameters = Record<string, string | null | undefined>;
 
-/** The address of a screen; parameters without a value are left out. */
+/** The URL of a screen; parameters without a value are omitted. */
 export function href(segments: string[], parameters: Parameters = {}): string {
   const kept = Object.entries(parameters).filter((entry): entry is [string, string] => Boolean(entry[1]));
   const search = new URLSearchParams(kept).toString();
@@ -37,13 +37,13 @@ export function go(segments: string[], parameters: Parameters = {}) {
   hash.value = location.hash;
 }
 
-/** Tells later whether the screen of now has not been left, also where the next one is not shown yet. */
+/** Returns a function that tells whether the current screen has been left, even if the next one is not shown yet. */
 export function whetherHere(): () => boolean {
   const here = split(location.hash)[0];
   return () => split(location.hash)[0] === here;
 }
 
-/** `go`, as long as the screen that is shown now has not been left: for what takes a while. */
+/** `go`, unless the current screen has been left meanwhile: for slow operations. */
 export function wayFromHere(): typeof go {
   const isHere = whetherHere();
   return (segments, parameters) => {
@@ -51,22 +51,22 @@ export function wayFromHere(): typeof go {
   };
 }
 
-/** As `go`, where the screen before is no more. */
+/** Like `go`, for a screen that no longer exists: "back" does not lead to it. */
 export function replace(segments: string[], parameters: Parameters = {}) {
   const address = href(segments, parameters);
   history.replaceState(null, "", address);
   hash.value = address;
 }
 
-/** Changes parameters of the screen in place: "back" leads to the screen before, not to every letter that was typed. */
+/** Changes parameters of the screen in place: "back" leads to the previous screen, not through every typed letter. */
 export function setQuery(changes: Parameters) {
   replace(path.peek(), { ...Object.fromEntries(query.peek()), ...changes });
 }
 
-/** Closes what a parameter of the screen has opened: where a link just did, by the way back, or "back" would lead to the same again. */
+/** Closes what a parameter of the screen has opened: by going back if a link has just opened it, so that "back" does not reopen it. */
 export function close(name: string) {
   const parameters = { ...Object.fromEntries(query.peek()), [name]: null };
-  // Some browsers have no such list.
+  // Some browsers lack the navigation history.
   const { navigation } = globalThis as Partial<typeof globalThis>;
   const before = navigation?.entries()[navigation.currentEntry!.index - 1];
   if (before?.sameDocument && new URL(before.url!).hash === href(path.peek(), parameters)) navigation!.traverseTo(before.key);

@@ -6,26 +6,26 @@ import { keep, recall } from "./keep.ts";
 import { RETRY_SECONDS } from "./load.ts";
 
 export interface Session {
-  /** null: of an operator, who belongs to none. */
+  /** null: an operator's, who belongs to none. */
   organization: { id: string; name: string } | null;
-  /** The API key that the session is of; null: it is of a user, or of an operator. */
+  /** The API key of the session; null: it is a user's, or an operator's. */
   keyId: string | null;
   scopes: ReadonlySet<string>;
 }
 
 export const session = signal<Session | null>(null);
-/** Why the last session ended; empty: the user wanted it so. */
+/** Why the last session ended; empty: the user signed out. */
 export const refusal = signal("");
 export const isOperator = computed(() => session.value?.organization === null);
 
-// Of this tab alone, and gone with it. localStorage would give the key to every tab, for ever.
+// Only for this tab, and gone with it. localStorage would give the key to every tab, permanently.
 const STORED = "credential";
 
 export function can(scope: Scope): boolean {
   return session.value?.scopes.has(scope) ?? false;
 }
 
-/** What somebody is signed in with, or about to be. */
+/** A credential for signing in. */
 let latest: Credential | null = null;
 
 /** Signs in with a credential, which is kept for the tab if `keeps`. Throws Failure, and is then not signed in. */
@@ -37,13 +37,13 @@ export async function signIn(used: Credential, keeps: boolean) {
       session.value = next;
     });
   try {
-    // The screen that is shown goes on with its own until then: what is done there is of that organization.
+    // Until then, the current screen continues with its own credential: what is done there belongs to that organization.
     const { organization, caller, scopes } = await call("get", "/me", { as: used });
     if (latest !== used) return;
     enter({ organization, keyId: caller.type === "api_key" ? caller.id : null, scopes: new Set(scopes) });
   } catch (error) {
     if (latest !== used) return;
-    // The answer to an operator, whose credential is good but of no organization.
+    // The response for an operator, whose credential is valid but has no organization.
     if (!(error instanceof Failure) || error.code !== "organization_missing") {
       latest = null;
       enter(null);
@@ -55,7 +55,7 @@ export async function signIn(used: Credential, keeps: boolean) {
   if (keeps && used.kind !== "session") keep("sessionStorage", STORED, JSON.stringify(used));
 }
 
-/** Goes on with the key that has taken the place of the session's own, which soon works no more. */
+/** Continues with the key that replaces the session's own, which soon stops working. */
 export function goOnWith({ id, key }: Schemas["CreatedApiKey"]) {
   const used: Credential = { kind: "api_key", key };
   credential.value = used;
@@ -63,7 +63,7 @@ export function goOnWith({ id, key }: Schemas["CreatedApiKey"]) {
   if (isStored()) keep("sessionStorage", STORED, JSON.stringify(used));
 }
 
-/** Says what a key looks like: what does not begin so is sent as the operator's, and the service's answer is about tokens. */
+/** Describes what a key looks like: anything else is sent as the operator's credential, and the service's error would be about tokens. */
 function unknownKey({ status, code }: Failure): Failure {
   return new Failure(status, "This key is not known.", code, "API keys begin with leap_live_ or leap_test_.");
 }
@@ -71,7 +71,7 @@ function unknownKey({ status, code }: Failure): Failure {
 /** Whether the tab keeps a key. */
 export const isStored = () => recall("sessionStorage", STORED) !== null;
 
-/** Takes up the session of the tab after a reload, or else the one that the browser has with Clerk. */
+/** Resumes the session of the tab after a reload, or else the browser's session with Clerk. */
 export async function resume() {
   const stored = recall("sessionStorage", STORED);
   try {
@@ -79,32 +79,32 @@ export async function resume() {
     else await resumeClerk();
   } catch (error) {
     if (stored && (!(error instanceof Failure) || error.status === 401)) return signOut(error instanceof Error ? error.message : "");
-    // A service that is away for a moment is no reason to forget the key.
+    // A service that is briefly down is no reason to forget the key.
     const why = refusal.value = stored ? `${(error as Error).message} Your key is kept in this tab.` : (error as Error).message;
     const again = () => !session.peek() && !latest && refusal.peek() === why && resume();
     if (error instanceof Failure && error.isPassing) setTimeout(again, RETRY_SECONDS * 1000);
   }
 }
 
-/** Takes up the session that the browser has with Clerk, if there is one; an organization is chosen if none is. */
+/** Resumes the browser's session with Clerk, if there is one; chooses an organization if none is active. */
 async function resumeClerk() {
   const client = await clerk();
   refusal.value = "";
   if (!client?.session) return;
   const [first] = organizations(client);
   if (!client.organization && first) await client.setActive({ organization: first.id });
-  // Clerk's own may become another one in another tab.
+  // Clerk's active organization may change in another tab.
   const organizationId = client.organization?.id;
   await signIn({ kind: "session", token: () => client.session?.getToken({ organizationId }) ?? Promise.resolve(null) }, false);
 }
 
-/** Acts for another organization of the user. */
+/** Switches to another organization of the user. */
 export async function switchOrganization(id: string) {
   await (await clerk())?.setActive({ organization: id });
   await resume();
 }
 
-/** Ends the session that the browser has with Clerk, whose client then loads the page anew. */
+/** Ends the browser's session with Clerk, whose client then reloads the page. */
 export async function signOutOfClerk() {
   await (await clerk())?.signOut({ redirectUrl: new URL("portal", API).href });
 }
@@ -122,7 +122,7 @@ whenRefused.run = (message) => {
   if (session.peek()) signOut(`${message}. Please sign in again.`);
 };
 
-/** A key of ours, or else the operator's credential. */
+/** An API key, or else the operator's credential. */
 export function credentialOf(text: string): Credential {
   return text.startsWith("leap_") ? { kind: "api_key", key: text } : { kind: "internal", key: text };
 }

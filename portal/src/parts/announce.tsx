@@ -1,4 +1,4 @@
-// What a screen reader is told, and short notes that everybody sees.
+// Announcements for screen readers, and short notices that everybody sees.
 import { signal } from "@preact/signals";
 import { pause } from "../api.ts";
 
@@ -10,7 +10,7 @@ const note = signal("");
 let next = "";
 let speaking = false;
 
-/** Says a sentence, at most one in ten seconds: of several, the last. */
+/** Announces a sentence, at most one in ten seconds: of several, the last. */
 export async function announce(sentence: string) {
   next = sentence;
   if (speaking) return;
@@ -22,7 +22,7 @@ export async function announce(sentence: string) {
   speaking = false;
 }
 
-/** Shows and says at once that something has been done, or is being done until `during` ends. */
+/** Shows and immediately announces that something has been done, or is being done until `during` ends. */
 export async function notify(sentence: string, during?: Promise<unknown>) {
   note.value = sentence;
   await (during ?? pause(Math.max(4, sentence.length / LETTERS_A_SECOND))).catch(() => {});
@@ -38,7 +38,7 @@ export function Announcements() {
   );
 }
 
-/** In the page, and in each dialog: while one is open, nobody sees or hears what is outside of it. */
+/** Rendered in the page and in each dialog: while one is open, what is outside it is neither visible nor announced. */
 export function Note() {
   return <p class={note.value ? "note-toast shown" : "note-toast"} role="status">{note}</p>;
 }

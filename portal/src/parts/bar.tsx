@@ -10,7 +10,7 @@ export interface Progress {
 
 export const isOpen = ({ status }: { status: Schemas["JobStatus"] }) => status === "pending" || status === "processing";
 
-/** The share that is done; 100 % is for batches that have ended, report and all. */
+/** The share that is done; 100% only once the batch has ended, including its report. */
 export function doneShare(job: Progress): number {
   return isOpen(job) ? Math.min(job.processed_items / job.total_items, 0.99) : job.processed_items / job.total_items;
 }

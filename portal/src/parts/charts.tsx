@@ -1,9 +1,9 @@
-// Charts as SVG, each with the table that it is drawn from: for screen readers, and for whoever wants the figures.
+// Charts as SVG, each with its data as a table, for screen readers and for those who want the figures.
 import type { ComponentChildren } from "preact";
 import { counted, dollars, number, percent } from "../format.ts";
 
 export interface Total {
-  /** What the sites are filtered by when it is chosen; null: they cannot be. */
+  /** The filter for the sites when it is chosen; null: none. */
   key: string | null;
   name: string;
   sites?: number;
@@ -19,7 +19,7 @@ interface Choosable {
 
 interface ChartProperties {
   title: string;
-  /** Titles of the table's columns: words in the first, numbers in the others. */
+  /** Titles of the table's columns: text in the first, numbers in the others. */
   columns: string[];
   rows: string[][];
   children: ComponentChildren;
@@ -92,7 +92,7 @@ export function Donut({ eligible, total }: { eligible: number; total: number }) 
 
 const MOST_BARS = 8;
 
-/** Bars by value, the largest first; one that is chosen filters the sites. */
+/** Bars by value, largest first; choosing one filters the sites. */
 export function Bars({ title, totals, chosen, onChoose }: Choosable & { title: string }) {
   const paying = totals.filter(({ total_incentive_value }) => total_incentive_value > 0);
   const largest = paying[0]?.total_incentive_value ?? 1;
@@ -139,8 +139,8 @@ HI .. .. .. TX .. .. .. .. FL .. PR`.trim().split("\n").flatMap((line, row) =>
 );
 
 /**
- * Each state as a tile near its place on the map: the more incentives, the darker; the square root of the value shows small ones, too.
- * A tile with sites that is chosen filters them.
+ * Each state as a tile near its place on the map: darker with more incentives, by the square root, so that small values show. Choosing a
+ * tile with sites filters them.
  */
 export function StateTiles({ totals, chosen, onChoose }: Choosable) {
   const byCode = new Map(totals.map((total) => [total.key, total]));
@@ -166,7 +166,7 @@ export function StateTiles({ totals, chosen, onChoose }: Choosable) {
               {...(total
                 ? {
                   role: "button",
-                  // SVG knows it in this form only.
+                  // SVG requires this form.
                   tabindex: 0,
                   "aria-pressed": code === chosen,
                   "aria-label": `${total.name}, ${dollars(value)}`,

@@ -7,17 +7,17 @@ interface Properties {
   title: string;
   onClose: () => void;
   children: ComponentChildren;
-  /** Buttons; a form's submit button belongs into the form. */
+  /** Buttons; a form's submit button belongs in the form. */
   actions?: ComponentChildren;
   wide?: boolean;
 }
 
-/** Where the focus was before each dialog: one that takes the place of another leads back there, too. */
+/** Where the focus was before each dialog: one that replaces another returns it there, too. */
 const ways = new WeakMap<Element, Way>();
 
 /**
- * A modal dialog, there for as long as it is rendered. Escape and its own button close it, and a click beside it where nothing can be lost
- * by that: no field, and no secret that is shown this one time.
+ * A modal dialog, open as long as it is rendered. Escape and its own button close it, and so does a click outside if nothing can be lost:
+ * no field, and no secret that is shown only once.
  */
 export function Dialog({ title, onClose, children, actions, wide }: Properties) {
   const element = useRef<HTMLDialogElement>(null);
@@ -30,7 +30,7 @@ export function Dialog({ title, onClose, children, actions, wide }: Properties) 
     ways.set(dialog, before);
     dialog.showModal();
     return () => {
-      // While it is open, nothing else takes the focus.
+      // While it is open, nothing else gets the focus.
       dialog.close();
       focusAt(below && !below.isConnected ? ways.get(below)! : before);
     };

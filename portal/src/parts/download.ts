@@ -1,10 +1,10 @@
 import { address, type Options, type PathsOf, save, send, whole } from "../api.ts";
 import { notify } from "./announce.tsx";
 
-/** Those that are under way, by their addresses. */
+/** Downloads in progress, by URL. */
 const underWay = new Set<string>();
 
-/** Gives the user a file that needs the credential, which a plain link cannot send. */
+/** Downloads a file that requires the credential, which a plain link cannot send. */
 export async function download<P extends PathsOf<"get">>(path: P, options: Options<P, "get">, name: string) {
   const { href } = address(path, options.path, options.query);
   if (underWay.has(href)) return;

@@ -1,6 +1,6 @@
-// The focus is never lost: where what had it goes away, its neighbour takes it.
+// Keeps the keyboard focus: if the focused element disappears, a neighbour gets it.
 
-/** An element and those around it in its part of the page, each with its place among its neighbours. */
+/** The path to an element in its part of the page, with its position among its siblings. */
 export type Way = { element: Element; around: Element; place: number }[];
 
 const FOCUSABLE = "a[href], button:enabled, input:enabled, select:enabled, textarea:enabled, summary, [tabindex='0']";
@@ -14,7 +14,7 @@ export function wayTo(element: Element | null): Way {
   return way;
 }
 
-/** Gives the focus to what a way leads to, or to the nearest that is still there. */
+/** Focuses the element that a path leads to, or the nearest that still exists. */
 export function focusAt(way: Way) {
   for (const { element, around, place } of way) {
     const beside = [...around.children].slice(0, place + 1).reverse();
@@ -29,11 +29,11 @@ export function focusAt(way: Way) {
   document.getElementById("main")?.focus();
 }
 
-/** Looks after the focus, for as long as the page is open. */
+/** Keeps the focus as long as the page is open. */
 export function keepFocus() {
   let way: Way | undefined;
   document.addEventListener("focusin", (event) => (way = wayTo(event.target as Element)));
-  // Somebody with a mouse takes it away on purpose.
+  // A mouse user removes it on purpose.
   document.addEventListener("pointerdown", () => (way = undefined));
   new MutationObserver(() => {
     if (way && document.activeElement === document.body) focusAt(way);

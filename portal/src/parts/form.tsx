@@ -8,21 +8,21 @@ import { copy } from "./copy.tsx";
 import { Problem } from "./misc.tsx";
 
 interface Properties {
-  /** Title of the button that sends the form. */
+  /** Label of the submit button. */
   submit: string;
   onSubmit: (data: FormData, form: HTMLFormElement) => Promise<unknown>;
   onCancel?: () => void;
   danger?: boolean;
   disabled?: boolean;
-  /** Buttons of other commands. */
+  /** Buttons for other commands. */
   others?: ComponentChildren;
-  /** What is wrong with a field, by the API's name of it, in place of the API's words. */
+  /** Messages by the API's name of a field, in place of the API's own. */
   words?: Record<string, string>;
   children?: ComponentChildren;
 }
 
 /**
- * A form whose failure is shown above its buttons, and which cannot be sent twice. The API's messages begin with the name of what is wrong:
+ * A form that shows its failure above its buttons, and cannot be submitted twice. The API's messages begin with the name of what is wrong:
  * the field of that name gets the focus, and is described by the failure.
  */
 export function Form({ submit, onSubmit, onCancel, danger, disabled, others, words, children }: Properties) {
@@ -75,7 +75,7 @@ interface CommandProperties {
   children: ComponentChildren;
 }
 
-/** A button outside of a form; what it does is not done again while it is under way. */
+/** A button outside a form; cannot be activated again while its action is in progress. */
 export function Command({ run, ...rest }: CommandProperties) {
   const busy = useSignal(false);
   async function click() {
@@ -95,7 +95,7 @@ interface NumberProperties {
   placeholder?: string;
 }
 
-/** A field for a whole number in the form of the browser's language, which `readNumber` reads. */
+/** A field for a whole number in the browser's format, which `readNumber` reads. */
 export function NumberField({ min, max, value, ...rest }: NumberProperties) {
   function complaint(text: string): string {
     const given = readNumber(text);
@@ -114,7 +114,7 @@ export function NumberField({ min, max, value, ...rest }: NumberProperties) {
   );
 }
 
-/** For a field that begins with a text: shows it again when it has changed elsewhere, such as by a link, but not while somebody types. */
+/** For a field with an initial text: updates it when it changes elsewhere, such as by a link, but not during typing. */
 export function useShown(text: string) {
   const input = useRef<HTMLInputElement>(null);
   useEffect(() => {
@@ -123,12 +123,12 @@ export function useShown(text: string) {
   return input;
 }
 
-/** A field whose text is looked for once somebody has stopped to type. */
+/** A field whose text is searched for once typing has paused. */
 export function Search({ label, hint = label, value, onSearch }: SearchProperties) {
   const latest = useRef(onSearch);
   latest.current = onSearch;
   const input = useShown(value);
-  // One for all renderings, or a letter would not put off the search for the letter before. What was typed at last is not for the next screen.
+  // Shared by all renderings, or a letter would not postpone the search for the previous one. The last text must not reach the next screen.
   const [ask] = useState(() => debounced(([text, isHere]: [string, () => boolean]) => isHere() && latest.current(text)));
   return (
     <input
@@ -144,13 +144,13 @@ export function Search({ label, hint = label, value, onSearch }: SearchPropertie
 
 interface SearchProperties {
   label: string;
-  /** Stands in the empty field; the label where none is given. */
+  /** The placeholder; the label if there is none. */
   hint?: string;
   value: string;
   onSearch: (text: string) => void;
 }
 
-/** A secret that the API shows this one time. */
+/** A secret that the API shows only once. */
 export function Secret({ value, children }: { value: string; children: ComponentChildren }) {
   return (
     <div class="secret">

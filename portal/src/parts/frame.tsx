@@ -1,4 +1,4 @@
-// What every screen has around it: navigation, who is signed in, how changes come.
+// The frame of every screen: navigation, who is signed in, how changes arrive.
 import type { ComponentChildren } from "preact";
 import { computed, signal, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
@@ -17,9 +17,9 @@ import { SecretDialog } from "./secret.tsx";
 export interface Place {
   name: string;
   title: string;
-  /** null: of operators. */
+  /** null: for operators. */
   scope: Scope | null;
-  /** Typed after `g`. */
+  /** The key after `g`. */
   key: string;
 }
 
@@ -47,7 +47,7 @@ const CONNECTIONS = {
   away: "No answer",
 };
 
-/** The head of a page without navigation. */
+/** The header of a page without navigation. */
 export function Brand() {
   return (
     <header class="frame">
@@ -85,7 +85,7 @@ export function Frame({ children }: { children: ComponentChildren }) {
   );
 }
 
-/** The places in a row, and where there is no room for it, in a list that a button opens: style.css has either. */
+/** The places in a row or, without enough room, in a list that a button opens: style.css decides. */
 function Navigation() {
   const list = useRef<HTMLDivElement>(null);
   const here = path.value[0] ?? places.value[0]?.name;
@@ -113,7 +113,7 @@ function Navigation() {
   );
 }
 
-/** The organization of the session; users of Clerk who belong to several switch here. */
+/** The organization of the session; users of Clerk with several can switch here. */
 function Organization() {
   const others = useSignal<{ id: string; name: string }[]>([]);
   const current = useSignal("");
@@ -149,7 +149,7 @@ function focusMain(event: Event) {
 
 const helpShown = signal(false);
 const OFF = "keys off";
-/** Whether single keys do something; kept for all tabs. */
+/** Whether single-key shortcuts are enabled; stored for all tabs. */
 const keysOn = signal(recall("localStorage", OFF) === null);
 const GRID_KEYS: Key[] = [
   ["↑ ↓ ← →", "Move; with Shift, choose several rows"],
@@ -163,7 +163,7 @@ const GRID_KEYS: Key[] = [
   ["Ctrl Z", "Undo"],
 ];
 
-/** Keys with spaces between them, and what they do. */
+/** Keys, separated by spaces, and what they do. */
 type Key = [keys: string, title: string];
 
 function KeyList({ keys }: { keys: Key[] }) {
@@ -213,7 +213,7 @@ function Help() {
   );
 }
 
-/** The keys that work everywhere but in fields. */
+/** Shortcuts that work everywhere except in fields. */
 export function useKeys() {
   useLayoutEffect(() => {
     let afterG = false;

@@ -1,4 +1,4 @@
-// Lists of the API: page by page as they are scrolled, with only the pages near the window in the document.
+// Lists of the API: loaded page by page while scrolling, with only the pages near the viewport in the document.
 import { cloneElement, type ComponentChildren, type VNode } from "preact";
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
@@ -8,7 +8,7 @@ import { notify } from "./announce.tsx";
 import { Loading, Problem } from "./misc.tsx";
 
 export const PAGE = 50;
-/** How far from the window rows are in the document already. */
+/** How far outside the viewport rows are already in the document. */
 const NEAR = "600px";
 
 interface Page<T> {
@@ -20,17 +20,17 @@ interface Page<T> {
 
 export interface Pages<T> extends Loaded<Page<T>[]> {
   more: () => Promise<void>;
-  /** The rows may have changed: loads the pages in sight again, the others once they are. */
+  /** The rows may have changed: reloads the visible pages, and the others once they become visible. */
   refresh: () => void;
-  /** Loads the pages in sight that are out of date. */
+  /** Reloads the visible pages that are outdated. */
   renew: () => void;
-  /** Shows a row otherwise. */
+  /** Changes how a row is shown. */
   replace: (change: (row: T) => T) => void;
-  /** The pages near the window, by their place. */
+  /** The pages near the viewport, by index. */
   inSight: Set<number>;
 }
 
-/** A list as `load` brings it: the first page at first and when `inputs` change, the others on demand. */
+/** A list from `load`: the first page initially and when `inputs` change, the others on demand. */
 export function usePages<T>(
   load: (query: { limit: number; cursor?: string }, signal?: AbortSignal) => Promise<Page<T>>,
   inputs: unknown[],
@@ -44,7 +44,7 @@ export function usePages<T>(
     return page;
   }
   useEffect(() => {
-    // What is under way goes on with the list that is shown now.
+    // Pending requests continue with the current list.
     state.load = load;
     state.list++;
     return () => state.list++;
@@ -58,7 +58,7 @@ export function usePages<T>(
     state.loading = list;
     try {
       const page = await bring(cursor);
-      // Another list may have taken the place of this one meanwhile.
+      // Another list may have replaced this one meanwhile.
       if (list === state.list && loaded.data.peek()?.at(-1)?.next_cursor === cursor) loaded.patch((pages) => [...pages, page]);
     } catch (failure) {
       if (list === state.list) notify((failure as Error).message);
@@ -70,7 +70,7 @@ export function usePages<T>(
     const [before, page] = [place - 1, place].map((at) => loaded.data.peek()?.[at]);
     if (!page || loaded.outdated.peek() || state.ages.get(page) === state.age) return;
     if (before && !before.next_cursor) return loaded.patch((pages) => pages.slice(0, place));
-    // The next change or the next look at the page tries again.
+    // The next change or scroll tries again.
     const fresh = await bring(before?.next_cursor ?? undefined).catch(() => null);
     if (fresh && list === state.list) loaded.patch((pages) => pages.map((old, at) => at === place ? fresh : old));
   }
@@ -101,17 +101,17 @@ export function usePages<T>(
 
 interface ListProperties<T> {
   pages: Pages<T>;
-  /** Titles; one that begins with `#` stands at the right, as numbers and buttons do. */
+  /** Titles; one that begins with `#` is aligned to the right, as for numbers and buttons. */
   columns: string[];
   row: (row: T) => VNode;
   empty: ComponentChildren;
   class?: string;
 }
 
-/** The table of a list: every row is a `<tr>`. On a phone a row becomes a card. */
+/** The table of a list: every row is a `<tr>`. On a phone, a row becomes a card. */
 export function List<T>({ pages, columns, row, empty, class: more = "" }: ListProperties<T>) {
   const { error: { value: error }, outdated: { value: isOutdated } } = pages;
-  // Rows of the filter before are shown until those of the filter now come, or do not.
+  // Keep showing the rows of the previous filter until those of the new one arrive, or fail to.
   const data = isOutdated && error ? undefined : pages.data.value;
   const shown = data?.reduce((sum, { rows }) => sum + rows.length, 0);
   const last = data?.at(-1);
@@ -149,10 +149,10 @@ interface PartProperties<T> {
   row: (row: T) => VNode;
 }
 
-/** A page of a list; away from the window, an empty row of the same height, but for the first page. */
+/** A page of a list; outside the viewport, an empty row of the same height, except for the first page. */
 function Part<T>({ pages: { inSight, renew }, page, place, columns, row }: PartProperties<T>) {
   const body = useRef<HTMLTableSectionElement>(null);
-  /** null: it is in sight. */
+  /** null: visible. */
   const height = useSignal<number | null>(null);
   useEffect(() => {
     const show = () => (height.value = null);
@@ -164,7 +164,7 @@ function Part<T>({ pages: { inSight, renew }, page, place, columns, row }: PartP
         inSight.add(place);
         renew();
       }
-      // What has the focus stays, and the first rows do, for pictures of the whole page.
+      // Keep the focused row and the first rows, which full-page screenshots show.
       const away = place > 0 && !isIntersecting && !body.current!.contains(document.activeElement);
       height.value = away ? boundingClientRect.height : null;
     }, { rootMargin: NEAR });
@@ -189,7 +189,7 @@ function Part<T>({ pages: { inSight, renew }, page, place, columns, row }: PartP
   );
 }
 
-/** Loads more when it comes near the window. */
+/** Loads more when it approaches the viewport. */
 function More({ more }: { more: () => Promise<void> }) {
   const button = useRef<HTMLButtonElement>(null);
   useEffect(() => {

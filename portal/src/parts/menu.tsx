@@ -6,7 +6,7 @@ export interface Choice {
   run: () => void;
 }
 
-/** Opens a list at an arrow, and walks along what is in it. */
+/** Opens a list with an arrow key, and moves through its items. */
 export function walk(event: KeyboardEvent, list: HTMLElement) {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step) return;
@@ -17,14 +17,14 @@ export function walk(event: KeyboardEvent, list: HTMLElement) {
   choices.at(at < 0 && step < 0 ? -1 : (at + step) % choices.length)!.focus();
 }
 
-/** Lets the arrows open the list of a field whose choice does something at once, as they do on a Mac, instead of choosing. */
+/** Makes the arrow keys open the list of a field whose selection takes effect immediately, as on a Mac, instead of selecting. */
 export function openAtArrow(event: KeyboardEvent) {
   if (!/^Arrow(Down|Up)$/.test(event.key) || event.altKey) return;
   event.preventDefault();
   (event.currentTarget as HTMLSelectElement).showPicker?.();
 }
 
-/** A button that opens a list of commands; the arrows walk along it. */
+/** A button that opens a list of commands; the arrow keys move through it. */
 export function Menu({ title, choices, quiet }: { title: ComponentChildren; choices: Choice[]; quiet?: boolean }) {
   const id = useId();
   const anchor = `--${id.replace(/\W/g, "")}`;

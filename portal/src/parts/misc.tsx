@@ -4,10 +4,10 @@ import { exactTime, shortTime } from "../format.ts";
 import { Failure } from "../api.ts";
 import type { Loaded } from "../load.ts";
 
-/** The name of what is shown, for the title of the page. */
+/** The name of what is shown, for the page title. */
 export const shownName = signal<string | undefined>(undefined);
 
-/** The heading of a screen that shows one thing, which tabs, bookmarks and printed pages are named after. */
+/** The heading of a screen for a single object, which names tabs, bookmarks and printed pages. */
 export function NamedHeading({ name }: { name: string }) {
   useLayoutEffect(() => {
     shownName.value = name;
@@ -23,7 +23,7 @@ export function Time({ at }: { at: string }) {
 /** What went wrong and what to do about it. */
 export function Problem({ error, onRetry }: { error: Error | undefined; onRetry?: () => void }) {
   if (!error) return null;
-  // What is not there, or not for this key, does not come by trying.
+  // Retrying does not help if something does not exist, or the key may not access it.
   const mayCome = !(error instanceof Failure && [403, 404].includes(error.status));
   return (
     <div class="problem" role="alert">
@@ -35,7 +35,7 @@ export function Problem({ error, onRetry }: { error: Error | undefined; onRetry?
   );
 }
 
-/** A screen whose content has not come: it is on its way, or there is none. */
+/** A screen whose content is loading, or does not exist. */
 export function NotYet({ title, loaded }: { title: string; loaded: Pick<Loaded<unknown>, "error" | "retry"> }) {
   return (
     <>

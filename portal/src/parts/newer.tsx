@@ -1,4 +1,4 @@
-// Whether the service has a newer page than this one, as after a release: an old page may ask for what the API no longer has.
+// Whether the service has a newer page than this one, as after a release: an old page may request what the API no longer has.
 import { effect, signal } from "@preact/signals";
 import { API } from "../api.ts";
 import { connection } from "../live.ts";

@@ -1,4 +1,4 @@
-// A secret that the API shows this one time: it is shown wherever one has gone until it comes.
+// A secret that the API shows only once: also shown after leaving the screen that requested it.
 import type { ComponentChildren } from "preact";
 import { signal } from "@preact/signals";
 import { session } from "../session.ts";
@@ -8,7 +8,7 @@ import { Secret } from "./form.tsx";
 interface Shown {
   title: string;
   value: string;
-  /** What it is for. */
+  /** Its purpose. */
   children: ComponentChildren;
   /** What can be done with it. */
   more?: ComponentChildren;
@@ -16,7 +16,7 @@ interface Shown {
 
 const shown = signal<(Shown & { organization: string | undefined }) | null>(null);
 
-/** The secret belongs to the organization that is signed in, and is shown to nobody else. */
+/** The secret belongs to the signed-in organization, and is shown to nobody else. */
 export function showSecret(secret: Shown) {
   shown.value = { ...secret, organization: session.peek()?.organization?.id };
 }

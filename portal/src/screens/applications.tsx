@@ -123,7 +123,7 @@ export function Applications() {
   );
 }
 
-/** Leads to where the company is set, without which customers have no link to go on with. */
+/** Links to where the company is set, without which customers have no link to continue with. */
 function NoCompany() {
   const organization = useLoad((signal) => call("get", "/organization", { signal }), []);
   if (organization.data.value?.company !== null) return null;
@@ -135,7 +135,7 @@ function NoCompany() {
   );
 }
 
-/** One application, and where it can go from here. */
+/** One application, and its possible next statuses. */
 function Details({ id, onChange }: { id: number; onChange: (moved: Application) => void }) {
   const path = { application_id: id };
   const loaded = useLoad((signal) => call("get", "/applications/{application_id}", { path, signal }), [id]);
@@ -149,7 +149,7 @@ function Details({ id, onChange }: { id: number; onChange: (moved: Application) 
       onChange(moved);
     } catch (error) {
       failure.value = error as Error;
-      // Somebody else may have moved it.
+      // Somebody else may have changed it.
       loaded.reload();
     }
   }

@@ -1,4 +1,4 @@
-// Who made, changed, revoked or linked what.
+// Who created, changed, revoked or linked what.
 import { call, type Schemas } from "../api.ts";
 import { CopyAs, literal } from "../parts/copy.tsx";
 import { List, PAGE, usePages } from "../parts/list.tsx";

@@ -48,7 +48,7 @@ export function Batches() {
   const counts = useLoad((signal) => count(search, signal), [search, label]);
   const reports = useSignal(new Map<string, Report>());
 
-  // A report is created with its batch. A cell stays empty until its report is there, or for good if many lie between two batches.
+  // A report is created with its batch. A cell stays empty until its report is loaded, or permanently if many lie between two batches.
   async function bringReports(jobs: Job[], signal?: AbortSignal) {
     const times = jobs.map((job) => Date.parse(job.created_at));
     if (times.length === 0) return;
@@ -70,7 +70,7 @@ export function Batches() {
       pages.refresh();
       counts.reload();
     }, 2000);
-    // A second later, because a batch comes to its limit of lookups when the next ones would begin.
+    // A second later, because a batch reaches its limit of lookups when the next ones would begin.
     let later: ReturnType<typeof setTimeout>;
     const refresh = throttled(() => (later = setTimeout(pages.refresh, 1000)), POLL_SECONDS * 1000);
     const known = (row: JobRow) =>
@@ -237,7 +237,7 @@ export function nameOf({ name, created_at, total_items }: Pick<Job, "name" | "cr
   return name ?? `Batch Lookup - ${created_at.slice(0, 10)} (${total_items} sites)`;
 }
 
-/** null: it has been deleted. */
+/** null: deleted. */
 export function findBatch(id: string, signal?: AbortSignal): Promise<Schemas["JobDetails"] | null> {
   return call("get", "/batch-lookups/{job_id}", { path: { job_id: id }, signal }).catch((error) => {
     if (error instanceof Failure && error.status === 404) return null;
@@ -262,7 +262,7 @@ async function count(search: string, signal: AbortSignal): Promise<Record<string
   return { ...Object.fromEntries(counts), drafts: drafts.total };
 }
 
-/** The columns of a row that a job of the list has, too. */
+/** The columns of a row that a job in the list has, too. */
 function changed({ status, processed_items, failed_items, started_at, completed_at }: Partial<Job>): Partial<Job> {
   return { status, processed_items, failed_items, started_at, completed_at } as Partial<Job>;
 }

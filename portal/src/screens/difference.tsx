@@ -11,7 +11,7 @@ type Change = Schemas["ReportChange"];
 
 const TITLES: Record<Change, string> = { added: "Added", removed: "Removed", changed: "Changed" };
 
-/** Leads to the comparison of the report with another one. */
+/** Links to the comparison of the report with another one. */
 export function CompareWith({ report }: { report: Schemas["Report"] }) {
   const reports = useLoad((signal) => call("get", "/incentive-reports", { query: { limit: 100 }, signal }), [report.id]);
   const others = reports.data.value?.reports.filter(({ id }) => id !== report.id) ?? [];
@@ -115,7 +115,7 @@ export function Difference() {
   );
 }
 
-/** With its sign, as a difference is. */
+/** With its sign, as a difference. */
 function signed(amount: number): string {
   return amount > 0 ? `+${dollars(amount)}` : dollars(amount);
 }

@@ -1,4 +1,4 @@
-// The rows of a draft where there is no room for a grid: a card each, with the cells that have problems.
+// The rows of a draft without room for a grid: a card each, with the cells that have problems.
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { type Draft, type Filter, messageOf, MOST_ROWS, type Row, sharedColumn, textOf } from "../draft.ts";
@@ -34,7 +34,7 @@ export function Cards({ draft, filter }: { draft: Draft; filter: Filter }) {
 function Card({ draft, row }: { draft: Draft; row: Row }) {
   const columns = draft.upload.value.columns;
   const title = columns.slice(0, 3).map((column) => textOf(row, column.number)).filter(Boolean).join(", ");
-  // What has no column of its own is in the cell with the rest of the address, or belongs there.
+  // A field without a column of its own is in the cell with the rest of the address, or belongs there.
   const shared = row.problems.some(({ column, field }) => !column && field?.startsWith("address.")) && sharedColumn(draft.upload.value);
   return (
     <section class="card" aria-label={`Row ${number(row.line)}`}>

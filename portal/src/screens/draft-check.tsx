@@ -131,7 +131,7 @@ function GroupLink({ group, kind, filter }: { group: Group; kind: "problem" | "w
   );
 }
 
-/** Repairs of all rows with one kind of problem at once. */
+/** Repairs all rows with one kind of problem at once. */
 function FixGroup({ draft, group, filter }: { draft: Draft; group: Group; filter: Filter }) {
   const asking = useSignal(false);
   const busy = useSignal(false);
@@ -210,7 +210,7 @@ function problemOf(row: Row, group: Group) {
   return row.problems.find(({ code, field }) => code === group.code && field === group.field);
 }
 
-/** The rows with problems as CSV: their cells as they are now, and what is wrong. */
+/** The rows with problems as CSV: their current cells, and what is wrong. */
 async function downloadProblems(draft: Draft) {
   const { columns, name } = draft.upload.peek();
   const lines = [[...columns.map(({ header }) => header), "Problems"]];

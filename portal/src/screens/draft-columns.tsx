@@ -1,4 +1,4 @@
-// Which column has which field, what stands in for cells that are empty, and what words stand for.
+// Which column has which field, what replaces empty cells, and what words mean.
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
@@ -13,7 +13,7 @@ const HOW: Record<Schemas["ColumnMatch"], string> = {
   name: "by its name",
   ambiguous: "several columns fit",
 };
-/** Fields whose texts can stand for a value, and the code of those that stand for none. */
+/** Fields whose texts can mean a value, and the code of those that do not. */
 const WORDS: Record<string, string> = {
   building_type: "unknown_building_type",
   device_ids: "invalid_device_ids",
@@ -27,7 +27,7 @@ const BUILDING_TYPES = {
   COMMERCIAL: "Commercial",
 };
 const COUNTRIES = { US: "United States", CA: "Canada" };
-/** The reference of a site that has none. */
+/** The reference of a site without one. */
 const BY_ROW = "row-{line}";
 const MOST_WORDS = 50;
 
@@ -161,7 +161,7 @@ interface DevicesProperties {
   onChoose: (ids: number[] | null) => void;
 }
 
-/** Several devices: a button that removes it for each, and a list to add another from. */
+/** Several devices: a button for each to remove it, and a list to add another. */
 function Devices({ value, devices, onChoose }: DevicesProperties) {
   const chosen = asIds(value, devices);
   return (
@@ -187,7 +187,7 @@ function Devices({ value, devices, onChoose }: DevicesProperties) {
   );
 }
 
-/** Ids as the portal gives them; other clients may have given a text with ids or names. */
+/** Ids as the portal stores them; other clients may have stored a text with ids or names. */
 function asIds(value: unknown, devices: Map<number, string>): number[] {
   const text = String(value ?? "");
   const parts = text.split(/^[\d,; ]*$/.test(text) ? /[,; ]+/ : /\s*[;|]\s*/).filter(Boolean);
@@ -195,7 +195,7 @@ function asIds(value: unknown, devices: Map<number, string>): number[] {
   return parts.map((part) => named(part) ?? Number(part)).filter((id) => !isNaN(id));
 }
 
-/** What the organization's words stand for, such as Single family for Residential. */
+/** What the organization's words mean, such as Single family for Residential. */
 function Words({ draft, devices }: PartProperties) {
   const upload = draft.upload.value;
   // Those without a value first; then each stays in its place, whatever value it gets.
@@ -294,7 +294,7 @@ function Choose({ label, value, none, options, onChoose }: ChooseProperties) {
   );
 }
 
-/** The words that stand for something. */
+/** The words with a meaning. */
 function mappedWords({ value_maps }: Upload): Map<string, WordOf> {
   return new Map(
     Object.entries(value_maps).flatMap(([field, map]) =>
@@ -303,7 +303,7 @@ function mappedWords({ value_maps }: Upload): Map<string, WordOf> {
   );
 }
 
-/** The words that stand for no value yet: of each field, some. */
+/** The words without a value yet: some of each field. */
 async function unknownWords(draft: Draft): Promise<Map<string, WordOf>> {
   const { columns, problem_groups } = draft.upload.peek();
   const found = new Map<string, WordOf>();

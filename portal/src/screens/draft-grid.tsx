@@ -1,4 +1,4 @@
-// The rows of a draft as a grid (https://www.w3.org/WAI/ARIA/apg/patterns/grid/): only the rows in sight are in the page, and loaded.
+// The rows of a draft as a grid (https://www.w3.org/WAI/ARIA/apg/patterns/grid/): only visible rows are in the page, and loaded.
 import { Component } from "preact";
 import { batch, useComputed, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
@@ -15,24 +15,24 @@ const PAGE = 100;
 const LINE_WIDTH = 64;
 const CELL_WIDTH = 168;
 
-/** The cell in focus, as the rows see it. */
+/** The focused cell, as the rows see it. */
 interface Cursor {
   place(): number;
   isEditing(): boolean;
-  /** Stays with the rows that it is at, of which `placeOf` knows some by the places that they had. */
+  /** Moves with its rows, some of which `placeOf` knows by their former places. */
   follow(placeOf: (before: number) => number | undefined): void;
 }
 
-/** Rows by their place in the filter, as far as they have been loaded. */
+/** Rows by their place in the filter, if they have been loaded. */
 class Rows {
   readonly changed;
   readonly total;
   readonly error;
   cursor?: Cursor;
-  /** What shows pages that have come. */
+  /** Renders pages that have arrived. */
   private waiting: (() => void)[] = [];
   private rows = new Map<number, Row>();
-  /** From before the rows were judged again: shown until the new ones have come. */
+  /** From before the rows were validated again: shown until the new ones have arrived. */
   private old = new Map<number, Row>();
   private asked = new Set<number>();
   private abort = new AbortController();
@@ -51,7 +51,7 @@ class Rows {
     return this.rows.get(index) ?? this.old.get(index);
   }
 
-  /** The rows from one place to another, both included; what has not been in sight is loaded. */
+  /** The rows from one place to another, inclusive; missing ones are loaded. */
   async between(first: number, last: number): Promise<Row[]> {
     const found: Row[] = [];
     while (first + found.length <= last) {
@@ -67,7 +67,7 @@ class Rows {
     return found;
   }
 
-  /** Loads again, with another filter perhaps. */
+  /** Reloads, perhaps with another filter. */
   restart(filter: Filter, keep: boolean) {
     this.abort.abort();
     this.abort = new AbortController();
@@ -106,12 +106,12 @@ class Rows {
     }
   }
 
-  /** Shows what has come while a cell was edited. */
+  /** Shows what arrived while a cell was edited. */
   resume() {
     for (const show of this.waiting.splice(0)) show();
   }
 
-  /** Whether another row comes to the place of the one in focus: what is typed there would be of that one. */
+  /** Whether another row moves to the place of the focused one: what is typed there would go to the wrong row. */
   private moves({ rows, total }: Page, offset: number): boolean {
     const place = this.cursor!.place();
     const before = this.at(place);
@@ -145,14 +145,14 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
   const top = useSignal(0);
   const height = useSignal(400);
   const wanted = useSignal({ row: 0, column: 1 });
-  /** The cell in focus: the one that was chosen, or the last row where there are fewer now. */
+  /** The focused cell: the chosen one, or the last row if there are fewer now. */
   const focus = useComputed(() => ({ ...wanted.value, row: clamp(wanted.value.row, 0, Math.max(1, total.value ?? Infinity) - 1) }));
-  /** Where a range of one column began; the focus is its other end. */
+  /** Where a range in one column began; the focus is its other end. */
   const anchor = useSignal<number | null>(null);
   const editing = useSignal<string | null>(null);
   const scroller = useRef<HTMLDivElement>(null);
   const wantsFocus = useRef(false);
-  // Where the last row with a problem is repaired, all rows are shown, but not while somebody still types in it.
+  // Once the last row with a problem is repaired, show all rows, but not while typing in it continues.
   const latest = useRef(wantedFilter);
   if (editing.value === null) latest.current = wantedFilter;
   const filter = latest.current;
@@ -172,7 +172,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     editing.value = null;
     scroller.current!.scrollTop = 0;
     rows.need(0, PAGE).then(() => {
-      // What is wrong is in sight, however many columns the file has.
+      // Scroll to what is wrong, however many columns the file has.
       const wrong = rows.at(0)?.problems.find(({ code, field, column }) => column && fits(filter, code, field))?.column;
       if (wrong && scroller.current && focus.peek().row === 0) {
         wanted.value = { row: 0, column: wrong };
@@ -228,7 +228,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
   function show(row: number, column: number) {
     const box = scroller.current!;
     const y = row * ROW;
-    // The header row sticks to the top.
+    // The header row is sticky.
     if (y < box.scrollTop) box.scrollTop = y;
     else if (y + 2 * ROW > box.scrollTop + box.clientHeight) box.scrollTop = y + 2 * ROW - box.clientHeight;
     const x = (column - 1) * CELL_WIDTH;
@@ -249,7 +249,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     if (step) move(index + step[0], column + step[1]);
   }
 
-  /** Gives the cells of the range the first one's text; one cell that of the cell above. */
+  /** Fills the range with the first cell's text; a single cell with that of the cell above. */
   async function fillDown() {
     const { column } = focus.peek();
     const [from, to] = range.peek();
@@ -262,7 +262,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     if (several[0]) draft.skip(several, !several[0].skipped);
   }
 
-  /** The cells of the range, with their texts. The focus may move on meanwhile. */
+  /** The cells of the range, with their texts. The focus may move meanwhile. */
   async function chosenCells(): Promise<Cells> {
     const { column } = focus.peek();
     return (await rows.between(...range.peek())).map((row) => ({ row, column, value: textOf(row, column) }));
@@ -272,7 +272,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     draft.edit(cells.map((cell) => ({ ...cell, value: "" })), title);
   }
 
-  /** Answers whether the browser let it. */
+  /** Returns whether the browser allowed it. */
   function copyCells(cells: Cells): Promise<boolean> {
     return copy(textOfCells(cells.map(({ value }) => [value])), counted(cells.length, "cell"));
   }
@@ -282,7 +282,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     if (await copyCells(cells)) clear(cells, "cutting cells");
   }
 
-  /** Puts a block of cells where the focus is; a single row of them in each row of the range. */
+  /** Pastes a block of cells at the focus; a single row of cells into each row of the range. */
   async function paste(event: ClipboardEvent) {
     const text = event.clipboardData!.getData("text/plain");
     if (editing.peek() !== null || text === "") return;
@@ -339,7 +339,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
   function onMouseDown(event: MouseEvent) {
     const at = cellOf(event);
     if (!at || (editing.peek() !== null && at.row === focus.peek().row && at.column === focus.peek().column)) return;
-    // What has been typed is of the cell that is left.
+    // Typed text belongs to the cell that is left.
     if (editing.peek() !== null) (document.activeElement as HTMLElement).blur();
     move(at.row, at.column, event.shiftKey);
   }
@@ -355,7 +355,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
   const inSight = focus.value.row >= first && focus.value.row < last;
   const shown = [];
   for (let index = first; index < last; index++) shown.push(index);
-  // What has the focus stays in the page when it is scrolled out of sight.
+  // The focused row stays in the page when it is scrolled out of view.
   if (!inSight && focus.value.row < (total.value ?? 0)) shown.push(focus.value.row);
   return (
     <>
@@ -420,16 +420,16 @@ interface RowProperties {
   index: number;
   row: Row | undefined;
   columns: Schemas["FileColumn"][];
-  /** The column of the cell in focus; 0: it is in another row. */
+  /** The column of the focused cell; 0: it is in another row. */
   focus: number;
-  /** The column of the cell that is chosen with others. */
+  /** The column of a cell that is selected with others. */
   picked: number;
-  /** What is edited in the cell in focus. */
+  /** The text being edited in the focused cell. */
   text: string | null;
   onDone: EditorProperties["onDone"] | null;
 }
 
-/** Most rows stay as they are when the others are scrolled. */
+/** Rendered again only if its properties change: most rows stay the same while scrolling. */
 class GridRow extends Component<RowProperties> {
   override shouldComponentUpdate(next: RowProperties) {
     return (Object.keys(next) as (keyof RowProperties)[]).some((name) => next[name] !== this.props[name]);
@@ -481,7 +481,7 @@ function cellOf(event: Event): { row: number; column: number } | null {
   return { row: place(cell.parentElement!, "aria-rowindex") - 2, column: place(cell, "aria-colindex") - 1 };
 }
 
-/** What is wrong with the row in focus, and what would correct it. */
+/** What is wrong with the focused row, and what would correct it. */
 function Detail({ draft, row, column }: { draft: Draft; row: Row; column: number }) {
   const problems = [...row.problems].sort((one, other) => Number(other.column === column) - Number(one.column === column));
   return (
@@ -512,7 +512,7 @@ function Detail({ draft, row, column }: { draft: Draft; row: Row; column: number
 interface EditorProperties {
   text: string;
   label: string;
-  /** null: the cell stays as it is. Without a step, the focus has gone elsewhere already. */
+  /** null: the cell stays unchanged. Without a step, the focus has already moved. */
   onDone: (value: string | null, step?: [down: number, right: number]) => void;
 }
 
@@ -521,7 +521,7 @@ function Editor({ text, label, onDone }: EditorProperties) {
   const done = useRef(false);
   useLayoutEffect(() => {
     input.current!.focus();
-    // Browsers put the caret before the text, and the first letter that was typed would become the last.
+    // Browsers put the caret before the text, so the first typed letter would become the last.
     input.current!.setSelectionRange(text.length, text.length);
   }, []);
   function finish(...given: Parameters<typeof onDone>) {

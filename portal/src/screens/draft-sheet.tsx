@@ -1,4 +1,5 @@
-// Which sheet of a workbook was read, and another one instead: the file goes up again, for the service keeps only the rows that it read.
+// Which sheet of a workbook was read, and a choice of another: the file is uploaded again, because the service keeps only the rows that it
+// read.
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { Failure } from "../api.ts";
@@ -11,7 +12,7 @@ import { can } from "../session.ts";
 
 interface Properties {
   draft: Draft;
-  /** Whether this is where to choose one; elsewhere it is only said. */
+  /** Whether a sheet can be chosen here; elsewhere it is only shown. */
   choose: boolean;
 }
 
@@ -33,7 +34,7 @@ export function Sheet({ draft, choose }: Properties) {
   );
 }
 
-/** The draft that took the place of one with another sheet: there the keyboard goes on where it was. */
+/** The draft that replaced one with another sheet: the keyboard focus continues there. */
 let fresh = "";
 
 interface ChoiceProperties {
@@ -47,7 +48,7 @@ function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
   const { id, created_at, updated_at } = draft.upload.value;
   const select = useRef<HTMLSelectElement>(null);
   const error = useSignal<Error | undefined>(undefined);
-  /** Empty: nothing is asked or under way. */
+  /** Empty: nothing is requested or in progress. */
   const asked = useSignal("");
   const wanted = useSignal("");
   useLayoutEffect(() => {
@@ -59,7 +60,7 @@ function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
     const isReading = wanted.peek() !== "";
     asked.value = "";
     wanted.value = name;
-    // With the arrow keys, one passes by others.
+    // The arrow keys step through other sheets.
     if (isReading) return;
     error.value = undefined;
     let latest = id;
@@ -70,7 +71,7 @@ function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
         notify(`Reading the sheet ${made}…`);
         await check(file.content);
         const next = await send(file, made);
-        // It may be gone already.
+        // It may already be gone.
         await drop(latest).catch(() => {});
         latest = next;
       } while (made !== wanted.peek());
@@ -121,7 +122,7 @@ function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
   );
 }
 
-/** A browser reads no file that was changed since it was chosen. */
+/** Browsers do not read a file that was changed after it was chosen. */
 async function check(content: Blob) {
   try {
     await content.slice(0, 1).arrayBuffer();

@@ -1,4 +1,4 @@
-// A draft between its upload and its start: what its columns are, what is wrong with its rows, what a start would take.
+// A draft between its upload and its start: its columns, what is wrong with its rows, what a start would cost.
 import type { ComponentChildren } from "preact";
 import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect } from "preact/hooks";
@@ -46,7 +46,7 @@ function Shown({ draft }: { draft: Draft }) {
   useEffect(() => {
     const resend = () => draft.resend();
     const refresh = () => draft.refresh().catch(() => {});
-    // The browser asks before the tab is closed or loaded anew with changes that are not saved.
+    // The browser asks before the tab is closed or reloaded with unsaved changes.
     const ask = (event: Event) => draft.hasUnsaved() && event.preventDefault();
     resend();
     addEventListener("online", resend);
@@ -135,7 +135,7 @@ function Step({ name, current, children }: { name: string; current: string; chil
   );
 }
 
-/** What a start takes, and the start. */
+/** What a start costs, and the button to start. */
 function Start({ draft }: { draft: Draft }) {
   const upload = draft.upload.value;
   const ready = upload.valid_rows;

@@ -7,7 +7,7 @@ import { List, usePages } from "../parts/list.tsx";
 import { Time } from "../parts/misc.tsx";
 import { href } from "../router.ts";
 
-/** The drafts of the organization, newest first; `empty` where there is none. */
+/** The drafts of the organization, newest first; `empty` if there are none. */
 export function Drafts({ empty }: { empty?: string }) {
   const pages = usePages(async (page, signal) => {
     const { uploads: rows, total, next_cursor } = await call("get", "/uploads", { query: { status: "draft", ...page }, signal });

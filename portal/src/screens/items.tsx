@@ -212,7 +212,7 @@ function Details({ item, device }: { item: Item; device: (id: number) => string 
   );
 }
 
-/** A program with its offers for the site and how they add up, or why there are none. The answer may be a provider's own. */
+/** A program with its offers for the site and how they add up, or why there are none. The result may have a provider's own form. */
 function Program({ program }: { program: Partial<Schemas["ProgramResult"]> }) {
   const tiers = listOf(program.device_tier_results);
   const offers = tiers.filter(({ eligible, conditional }) => eligible || conditional);
@@ -258,7 +258,7 @@ const OUTCOMES: Record<Schemas["AttemptOutcome"], string> = {
   fail: "given up",
 };
 
-/** What happened to the site, from the upload on, and what it waits for. */
+/** What happened to the site since the upload, and what it waits for. */
 function Story({ item }: { item: Item }) {
   const { attempts, waiting_for } = item;
   if (attempts.length === 0 && !waiting_for) return null;
@@ -303,7 +303,7 @@ export function oneLine(address: Schemas["Address"]): string {
   return [street_1, street_2, city, `${state_or_province_code} ${postal_code}`].filter(Boolean).join(", ");
 }
 
-/** Such as Manufactured home, of MANUFACTURED_HOME. */
+/** Such as Manufactured home for MANUFACTURED_HOME. */
 export function words(constant: string): string {
   return constant[0] + constant.slice(1).toLowerCase().replaceAll("_", " ");
 }

@@ -22,7 +22,7 @@ type Job = Schemas["JobDetails"];
 
 export function JobScreen({ id }: { id: string }) {
   const job = useLoad((signal) => call("get", "/batch-lookups/{job_id}", { path: { job_id: id }, signal }), [id]);
-  // Changes with the counts of the job, for the items to follow.
+  // Changes with the counts of the job, so that the items follow.
   const version = useSignal(0);
 
   useEffect(() => {
@@ -38,7 +38,7 @@ export function JobScreen({ id }: { id: string }) {
         headers: etag ? { "if-none-match": etag } : {},
         signal,
       }).catch((error) => {
-        // Once somebody answers again, they do so at once.
+        // The next request is to return as soon as the service is back.
         etag = "";
         throw error;
       });
@@ -148,7 +148,7 @@ function Heading({ job, reload }: { job: Job; reload: Loaded<Job>["reload"] }) {
   );
 }
 
-/** What holds everything up, in the words of somebody who waits. */
+/** What holds everything up, worded for somebody who waits. */
 function Banner({ job }: { job: Job }) {
   const { unavailable_since, paused_until } = job.upstream;
   if (unavailable_since) {
@@ -216,7 +216,7 @@ function timing(job: Job): string {
   return parts.join(" · ") || "not started yet";
 }
 
-/** By code, as docs/errors.md has them. An operator may have made others. */
+/** By code, as in docs/errors.md. An operator may have added others. */
 const FAILURES: Record<string, string> = {
   invalid_response: "The answer could not be read",
   job_cancelled: "Cancelled before the lookup",
@@ -234,14 +234,14 @@ const FAILURES: Record<string, string> = {
   upstream_unreachable: "The incentives API could not be reached",
 };
 
-/** So many sites are retried without a question. */
+/** Up to this many sites are retried without confirmation. */
 const FEW = 10;
 
 function Errors({ job }: { job: Job }) {
   const failure = useSignal<Error | undefined>(undefined);
   const asking = useSignal<{ code?: string; count: number } | null>(null);
   const busy = useSignal(false);
-  /** Of the retries that had no answer, by what they retry: sent again with its key, none makes a second batch. */
+  /** Idempotency keys of retries without a response, by what they retry: sent again with its key, none creates a second batch. */
   const keys = useRef(new Map<string, string>());
   const codes = Object.entries(job.errors_by_code).sort(([, one], [, other]) => other - one);
   if (codes.length === 0) return null;

@@ -197,7 +197,7 @@ function Scopes({ scopes }: { scopes: Scope[] }) {
   return <small>{scopes.join(", ")}</small>;
 }
 
-/** Why the key no longer works; null: it does. */
+/** Why the key no longer works; null: it works. */
 function ended(key: Key): string | null {
   if (key.revoked_at) return `revoked, ${shortTime(key.revoked_at)}`;
   if (key.expires_at && Date.parse(key.expires_at) <= serviceTime()) return `expired, ${shortTime(key.expires_at)}`;

@@ -132,7 +132,7 @@ function Figures({ queue }: { queue: Queue }) {
 
 const STATES = { problem: "Problem", warning: "Warning", ok: "Well" };
 
-/** What is wrong and what to do about it; what is well is a click away. */
+/** What is wrong and what to do about it; what is fine is a click away. */
 function Checks({ checks }: { checks: Schemas["Check"][] }) {
   const wrong = checks.filter(({ state }) => state !== "ok");
   const well = checks.filter(({ state }) => state === "ok");
@@ -213,12 +213,12 @@ type Value = Schemas["Setting"]["value"];
 
 interface SettingsProperties {
   settings: Schemas["Setting"][];
-  /** Answers whether it was taken. */
+  /** Returns whether it was accepted. */
   onChange: (name: string, value: Value) => Promise<boolean>;
 }
 
 function Settings({ settings, onChange }: SettingsProperties) {
-  /** What was not taken stays in its field, which is marked. */
+  /** Rejected values stay in their fields, which are marked. */
   async function change(field: HTMLInputElement, name: string, value: Value) {
     field.setAttribute("aria-invalid", String(!await onChange(name, value)));
   }
@@ -280,7 +280,7 @@ function Field({ name, value, onChange }: FieldProperties) {
   );
 }
 
-/** What somebody typed as the value of a setting. */
+/** The value of a setting as typed. */
 function read(text: string): Value {
   const trimmed = text.trim();
   if (trimmed === "" || trimmed === "none") return null;

@@ -1,4 +1,4 @@
-// What belongs to the organization: its company, and its own names of devices.
+// Settings of the organization: its company, and its own names of devices.
 import { signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
@@ -21,9 +21,9 @@ const WRONG = {
   name: "This name already stands for a device. Change it in the list.",
 };
 
-/** What has been typed as a company and not saved, until the page is left, and the company that it was typed over. */
+/** The company as typed but not saved, until the page is left, and the company that it would replace. */
 const typed = signal<{ id: string; company: string; over: string | null } | null>(null);
-// The browser asks before the tab is closed or loaded anew with it.
+// The browser asks before the tab is closed or reloaded with it.
 addEventListener("beforeunload", (event) => {
   const mine = typed.peek();
   if (mine && mine.id === session.peek()?.organization?.id) event.preventDefault();
@@ -129,7 +129,7 @@ function Company({ organization, loaded }: Properties) {
   );
 }
 
-/** What is asked of a name: a new one has none yet. */
+/** The editor for a name: a new device has none yet. */
 type Question = { what: "new" } | { what: "change" | "remove"; name: string };
 
 function Names({ organization, loaded, devices }: Properties & { devices: Device[] }) {

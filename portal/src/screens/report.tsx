@@ -96,14 +96,14 @@ export function ReportScreen({ id }: { id: string }) {
   );
 }
 
-/** The summary with its job; null: the job has been deleted, or must not be seen. */
+/** The summary with its job; null: the job has been deleted, or is not accessible. */
 async function load(id: string, signal: AbortSignal): Promise<Schemas["ReportSummary"] & { job: Job | null }> {
   const summary = await call("get", "/incentive-reports/{report_id}/summary", { path: { report_id: id }, signal });
   const { job_id } = summary.report;
   return { ...summary, job: job_id && can("jobs:read") ? await findBatch(job_id, signal) : null };
 }
 
-/** What became of a batch that has ended; it is only complete if most of its sites were looked up. */
+/** The outcome of an ended batch; it is only complete if most of its sites were looked up. */
 function ending(report: Report, job: Job | null): string {
   if (job?.status === "cancelled") return "Cancelled";
   if (report.status === "error") return "No site could be looked up";
@@ -129,7 +129,7 @@ function Heading({ report, job, onRename }: { report: Report; job: Job | null; o
     { title: "Sites as CSV", run: () => download("/incentive-reports/{report_id}/csv", { path }, `${report.name}.csv`) },
     { title: "A page to forward", run: () => download("/incentive-reports/{report_id}/html", { path }, `${report.name}.html`) },
   ];
-  // The report of a batch that runs is the batch's.
+  // The report of a running batch cannot be deleted.
   const changes = [
     { title: "Rename…", run: ask("rename") },
     ...(report.status === "processing" ? [] : [{ title: "Delete…", run: ask("delete") }]),
@@ -202,7 +202,7 @@ function Heading({ report, job, onRename }: { report: Report; job: Job | null; o
   );
 }
 
-/** What the sites of the report are filtered by, as the API takes it. */
+/** The filters for the sites of the report, as the API takes them. */
 function siteFilters() {
   const [state, program, utility, eligible, q] = ["state", "program", "utility", "eligible", "q"].map((name) => query.value.get(name));
   return {
@@ -217,7 +217,7 @@ function siteFilters() {
 const DAYS = [7, 30, 90, 365];
 const LINK = "Whoever has this link can read the report and its files. It is shown only this once.";
 
-/** Links by which anybody reads the report, without a key, for a while. */
+/** Links with which anybody can read the report, without a key, for a while. */
 function Sharing({ report, onClose }: { report: Report; onClose: () => void }) {
   const path = { report_id: report.id };
   const links = useLoad((signal) => call("get", "/incentive-reports/{report_id}/share", { path, signal }), [report.id]);

@@ -10,7 +10,7 @@ import { go, href, query, setQuery } from "../router.ts";
 
 const POLL_SECONDS = 5;
 
-/** A report is complete for the API once its batch has ended, even if that was cancelled. */
+/** To the API, a report is complete once its batch has ended, even if that was cancelled. */
 const TITLES: Record<Schemas["ReportStatus"], string> = { processing: "In progress", complete: "Ended", error: "No site looked up" };
 
 export function Reports() {

@@ -11,7 +11,7 @@ export function SignIn() {
   useEffect(() => {
     clerk().then((loaded) => (client.value = loaded), () => {});
   }, [refusal.value]);
-  // Also after a session has ended, when browsers no longer heed `autofocus`.
+  // Needed after a session has ended, too, when browsers no longer obey `autofocus`.
   const field = useRef<HTMLInputElement>(null);
   useLayoutEffect(() => field.current!.focus(), []);
   const key = useSignal("");

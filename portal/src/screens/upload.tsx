@@ -1,4 +1,4 @@
-// Where a file comes in. It goes up as it is and becomes a draft: the browser reads none of it.
+// Uploads a file, which becomes a draft: the browser does not parse it.
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { Failure } from "../api.ts";
@@ -9,7 +9,7 @@ import { Problem } from "../parts/misc.tsx";
 import { go, whetherHere } from "../router.ts";
 import { Drafts } from "./drafts.tsx";
 
-// Browsers know the type of some files only, and disagree about others.
+// Browsers know the types of only some files, and disagree about others.
 const TYPES: Record<string, string> = {
   csv: "text/csv",
   tsv: "text/tab-separated-values",
@@ -35,7 +35,7 @@ export function Upload() {
   const error = useSignal<Error | undefined>(undefined);
   const busy = useSignal("");
   const over = useSignal(false);
-  /** Sends the file again, where that may help. */
+  /** Sends the file again, if that may help. */
   const again = useRef<(() => void) | undefined>(undefined);
 
   async function upload(file: Sent) {
@@ -44,7 +44,7 @@ export function Upload() {
     busy.value = name;
     announce(`Uploading ${name}`);
     error.value = undefined;
-    // The browser asks before the tab is closed or loaded anew.
+    // The browser asks before the tab is closed or reloaded.
     addEventListener("beforeunload", prevent);
     const isHere = whetherHere();
     try {
@@ -63,12 +63,12 @@ export function Upload() {
     const [file] = files ?? [];
     if (!file) return;
     const parts = file.name.toLowerCase().split(".");
-    // The API tells by its content what a file is that has another name.
+    // The API recognizes a file with another name by its content.
     const type = TYPES[parts.at(-1)!] ?? TYPES[parts.at(-2)!] ?? "text/csv";
     if (files!.length > 1 && !busy.peek()) notify(`One file at a time: ${file.name} goes up, and no other one.`);
     upload({ content: file, name: file.name, type, keys: new Map() });
   }
-  // Before the page is painted: what is seen is ready.
+  // Before the page is painted: what is visible is ready.
   useLayoutEffect(() => {
     function paste(event: ClipboardEvent) {
       if ((event.target as HTMLElement).closest("input, textarea")) return;

@@ -6,7 +6,7 @@ import { List, usePages } from "../parts/list.tsx";
 import { href, query, setQuery } from "../router.ts";
 import { nameOf } from "./batches.tsx";
 
-/** The name that the batch has elsewhere. */
+/** The name that other screens show for the batch. */
 function batchOf({ job_id, name, created_at, total_items }: Schemas["UsageRow"]): string {
   return created_at && total_items ? nameOf({ name, created_at, total_items }) : `Deleted batch ${job_id.slice(-6)}`;
 }

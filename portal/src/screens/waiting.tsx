@@ -1,4 +1,4 @@
-// A batch that waits: for its user, after its sample or at its limit of lookups, or for the lookups of the next month.
+// A batch that waits: for its user, after its sample or at its limit of lookups, or for the next month's lookups.
 import { call, type Schemas } from "../api.ts";
 import { counted, number, readNumber, shortTime } from "../format.ts";
 import { notify } from "../parts/announce.tsx";
@@ -6,7 +6,7 @@ import { isOpen } from "../parts/bar.tsx";
 import { Form, NumberField } from "../parts/form.tsx";
 import { can } from "../session.ts";
 
-/** Such as "waits for you"; empty where a batch does not wait, or has ended since it was read. */
+/** Such as "waits for you"; empty if a batch does not wait, or has ended since it was read. */
 export function waitOf(job: Schemas["Job"]): string {
   if (!isOpen(job)) return "";
   if (job.waiting_until) return `waits until ${shortTime(job.waiting_until)}`;

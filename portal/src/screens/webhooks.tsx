@@ -38,7 +38,7 @@ const NOT_DELIVERED: Record<string, string> = {
   tls: "the certificate or its name is not trusted, or it does not speak TLS",
 };
 
-// What came of an attempt: a status, or what kept the endpoint from answering.
+// The result of an attempt: a status, or why there was no response.
 function outcome(status: number | null, error: string | null) {
   return status ? `HTTP ${status}` : NOT_DELIVERED[error ?? ""] ?? error ?? "";
 }
@@ -189,21 +189,21 @@ function Settings({ config, set, onTest }: SettingsProperties) {
   );
 }
 
-/** The members of `wanted` that differ from the config as it was shown: what others have changed meanwhile stays. */
+/** The members of `wanted` that differ from the config as it was shown: changes by others stay. */
 function changed(config: Config, wanted: Schemas["WebhookConfigChanges"]): Schemas["WebhookConfigChanges"] {
   const text = (value: unknown) => JSON.stringify(Array.isArray(value) ? [...value].sort() : value);
   return Object.fromEntries(Object.entries(wanted).filter(([name, value]) => text(value) !== text(config[name as keyof Config])));
 }
 
-/** The fields of a form as one text, to be compared. */
+/** The fields of a form as one text, for comparison. */
 function textOf(data: FormData): string {
   return JSON.stringify([...data]);
 }
 
 interface Test {
-  /** The endpoint as it was saved, whatever the field has now. */
+  /** The endpoint as saved, whatever the field contains now. */
   url: string;
-  /** null: nothing has come yet. */
+  /** null: not loaded yet. */
   outcome: Schemas["WebhookTest"] | null;
 }
 
@@ -222,7 +222,7 @@ function Outcome({ url, outcome: came }: Test) {
   );
 }
 
-/** What verifies a delivery, to be copied. */
+/** A command that verifies a delivery, to be copied. */
 function Receiver({ secret }: { secret: string }) {
   const code = `# pip install standardwebhooks
 from standardwebhooks import Webhook
@@ -245,7 +245,7 @@ const FILTERS: [Status | "", string][] = [["", "All"], ["pending", "Due"], ["sen
 ]];
 const TITLES: Record<Status, string> = { pending: "Due", sending: "Sending", delivered: "Delivered", failed: "Failed" };
 
-/** `version` changes when there is another one. */
+/** `version` changes when there is a new one. */
 function Deliveries({ version }: { version: number }) {
   const status = (query.value.get("status") ?? "") as Status | "";
   const shown = query.value.get("delivery");
@@ -322,7 +322,7 @@ function Deliveries({ version }: { version: number }) {
   );
 }
 
-/** An attempt that comes so soon is waited for, with a look each few seconds. */
+/** If the next attempt is this soon, wait for it, checking every few seconds. */
 const SOON_SECONDS = 10;
 const LOOK_SECONDS = 2;
 
