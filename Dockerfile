@@ -2,9 +2,9 @@
 FROM python:3.12-slim-bookworm AS libraries
 WORKDIR /build
 COPY requirements.lock pyproject.toml ./
-# "server otel": with what sends traces.
+# "server otel": also the libraries that send traces.
 ARG EXTRAS=server
-# All wheels by their hashes; of them, only what running needs.
+# Verify all wheels by hash, and install only what is needed to run.
 RUN python -m pip wheel --quiet --no-deps --require-hashes --requirement requirements.lock --wheel-dir wheels \
  && python -c "import sys, tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print('\n'.join(sum(map(extras.get, sys.argv[1:]), [])))" $EXTRAS > needed.txt \
  && python -m venv /opt/libraries \

@@ -1,7 +1,7 @@
-# Every command does its own set-up: scripts/setup installs what is missing, once.
+# Every target does its own set-up: scripts/setup installs what is missing, once.
 python := .venv/bin/python
 MAKEFLAGS += --no-print-directory
-# What is compiled once need not be compiled by each process of the tests again, though a container may ask for it.
+# Keep compiled bytecode for the processes of the tests, even if a container disables that.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
@@ -25,7 +25,7 @@ test-majors: ## Run the tests of the database, the queue and plans on PostgreSQL
 	@$(python) -m tests.majors $(MAJORS)
 
 .PHONY: tour
-tour: ## Take the tour of docs/tour.md and its pictures anew
+tour: ## Retake the tour of docs/tour.md and its pictures
 	@scripts/setup test
 	@TOUR_PICTURES=docs/tour $(python) -m pytest -q tests/portal/test_tour.py
 
@@ -40,11 +40,11 @@ down: ## Stop what `make up` runs, wherever it was started
 	@$(python) -m pyshell down
 
 .PHONY: portal
-portal: ## Build the portal, which every command does when its sources have changed
+portal: ## Build the portal, as every command does when its sources have changed
 	@scripts/setup portal
 
 .PHONY: portal-dev
-portal-dev: ## Run everything, and show changes of the portal's sources in the browser at once
+portal-dev: ## Run everything, and show changes of the portal's sources in the browser immediately
 	@scripts/setup
 	@cd portal && { ../.venv/bin/deno task dev & } && cd .. && trap "kill $$!" EXIT && $(python) -m pyshell up
 
@@ -54,17 +54,17 @@ migrate: ## Bring the database up to date
 	@$(python) -m pyshell migrate
 
 .PHONY: drift
-drift: ## Compare what sql/schema makes with what migrations make
+drift: ## Compare what sql/schema creates with what migrations create
 	@scripts/setup
 	@$(python) -m pyshell drift
 
 .PHONY: docs
-docs: ## Write the references anew: docs/sql.md, docs/errors.md, the codes in openapi.json
+docs: ## Regenerate the references: docs/sql.md, docs/errors.md, the codes in openapi.json
 	@scripts/setup
 	@$(python) -m pyshell docs
 
 .PHONY: supabase-sql
-supabase-sql: ## Write dist/supabase.sql, which installs everything by SQL alone
+supabase-sql: ## Write dist/supabase.sql, which installs everything with SQL only
 	@scripts/setup
 	@$(python) -m pyshell supabase-sql
 
@@ -79,7 +79,7 @@ lint: ## Check format, style, types and migrations
 	@$(python) -m pyshell drift
 
 .PHONY: fmt
-fmt: ## Format the files in Python and TypeScript, and mend what can be mended
+fmt: ## Format the files in Python and TypeScript, and fix what can be fixed automatically
 	@scripts/setup test
 	@$(python) -m ruff check --fix --quiet --exit-zero .
 	@$(python) -m ruff format .
@@ -96,7 +96,7 @@ bench: ## Measure the throughput, and the database's own floor
 	@$(python) -m bench
 
 .PHONY: scale
-scale: ## Measure what everything costs beside five million finished items, and without them
+scale: ## Measure what everything costs with five million finished items, and without them
 	@scripts/setup bench
 	@$(python) -m bench.scale
 
@@ -116,17 +116,17 @@ disconnects: ## Break the connections of Realtime's subscribers 10,000 times, an
 	@REALTIME_DISCONNECTS=$(or $(REALTIME_DISCONNECTS),10000) $(python) -m pytest -q tests/test_realtime_gaps.py -k last_state
 
 .PHONY: chaos
-chaos: ## Let everything go wrong for ten minutes, twice; CHAOS_SECONDS=600 CHAOS_SEED=...
+chaos: ## Inject faults of all kinds for ten minutes, twice; CHAOS_SECONDS=600 CHAOS_SEED=...
 	@scripts/setup test
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(python) -m pytest -s tests/test_chaos.py $(ARGS)
 
 .PHONY: fuzz
-fuzz: ## Try whatever schemathesis and Hypothesis think of; EXAMPLES=200 for each route and property
+fuzz: ## Run schemathesis and Hypothesis; EXAMPLES=200 for each route and property
 	@scripts/setup test
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(python) -m pytest -q tests/test_fuzz.py $$(grep -l '^from hypothesis import' tests/test_*.py)
 
 .PHONY: lock
-lock: ## Choose the newest versions of the libraries anew
+lock: ## Update the libraries to their newest versions
 	@scripts/setup
 	@$(python) -m pip install --quiet pip-tools==7.6.2
 	@$(python) -m piptools compile --quiet --upgrade --extra server --extra otel --extra portal --extra dev --strip-extras --generate-hashes --no-header --no-annotate \

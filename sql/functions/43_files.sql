@@ -148,10 +148,10 @@ begin
             concat_ws('. ', format('Columns are missing: %s', array_to_string(v_names, ', ')),
                       (select n ->> 'message' from jsonb_array_elements(p_notes) n where n ->> 'code' = 'sheet_chosen')),
             app.headers_hint(p_headers) || app.hint_for_caller(
-                case when v_names && array['building_type', 'device_ids'] then ' For all rows alike: ?default_building_type=RESIDENTIAL&default_device_ids=1' else '' end
-                || case when 'reference_id' = any (v_names) then ' Rows without an id of their own: ?default_reference_id=row-{line}' else '' end || ' Name a column with ?columns={"field": "Column"}.',
-                ' A temporary view of the table gives a column another name, or all rows a value: create temp view v as select *, ''RESIDENTIAL'' as building_type from ...;'
-                ' In p_file, and in api.update_upload for a draft, columns and defaults say the same.'));
+                case when v_names && array['building_type', 'device_ids'] then ' For all rows: ?default_building_type=RESIDENTIAL&default_device_ids=1' else '' end
+                || case when 'reference_id' = any (v_names) then ' For rows without an id: ?default_reference_id=row-{line}' else '' end || ' Name a column with ?columns={"field": "Column"}.',
+                ' Use a temporary view of the table to rename a column, or to give all rows a value: create temp view v as select *, ''RESIDENTIAL'' as building_type from ...;'
+                ' In p_file, and in api.update_upload for a draft, columns and defaults do the same.'));
     end if;
     return query select * from unnest(p_headers, v_fields, v_how);
 end;
