@@ -25,7 +25,6 @@ caller: ContextVar[Mapping[str, str]] = ContextVar("caller", default={})  # noqa
 of_process: dict[str, int] = {}
 
 # Patterns of credentials: API keys, tokens of links, webhook secrets, JSON Web Tokens; and the places of credentials in a URL or a header.
-# or a header.
 _CREDENTIALS = re.compile(
     r"\b(leap_(?:live|test|share)_)[0-9A-Za-z]+"
     r"|\b(whsec_)[0-9A-Za-z+/=]+"

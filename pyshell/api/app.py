@@ -81,8 +81,8 @@ MAX_WEBSOCKET_MESSAGE_BYTES = 128 * 1024
 def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: False, serving: Serving | None = None) -> Starlette:
     """The application; while it runs, `app.state` holds what the routes use (`clerk` is None where not configured).
 
-    `is_stopping` tells it that the server wants to end, so that requests that wait for something end first. `serving` counts what limits
-    hold for; default: in this process alone.
+    `is_stopping` says whether the server is shutting down, so that waiting requests end first. `serving` counts for limits; default: in
+    this process alone.
     """
     serving = serving or Serving()
     pool_size = connections_of_each(serving.processes)

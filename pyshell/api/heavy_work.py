@@ -39,8 +39,8 @@ class HeavyWork:
     async def turn(self, organization_id: UUID) -> AsyncIterator[None]:
         """Waits until it is the organization's turn, which lasts as long as the context.
 
-        For its own calls it waits `seconds` at most, and raises ApiError 503 then; for those of others only `patience` seconds, after
-        which it goes on all the same.
+        It waits at most `seconds` for the organization's own calls, then raises ApiError 503; and only `patience` seconds for the calls
+        of others, then continues without a turn.
         """
         async with AsyncExitStack() as stack:
             try:

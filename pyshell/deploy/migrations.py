@@ -23,7 +23,6 @@ from pyshell.settings import ROOT
 WAIT_FOR_OTHERS = "10min"
 # While a statement waits for its lock, all later ones wait, too. So wait briefly and often; and less than deadlock_timeout, so that the
 # deploy gives way in a deadlock.
-# deploy gives way in a deadlock.
 LOCK_TIMEOUT = "500ms"
 MAX_ATTEMPTS = 60
 # The errors of a first deploy if another one creates the same schema and tables concurrently.
@@ -126,7 +125,7 @@ class MigrationError(RuntimeError):
 
 @dataclass(frozen=True)
 class Sources:
-    """The folders that a database is made from."""
+    """The folders that a database is created from."""
 
     migrations: Path = ROOT / "migrations"
     functions: Path = ROOT / "sql" / "functions"

@@ -224,7 +224,7 @@ async def _backend_pid(connection: Connection) -> int:
 
 
 async def require_sessions(database_url: str) -> None:
-    """Raises SessionNeededError when a pooler in transaction mode is in between, DatabaseError when nothing answers."""
+    """Raises SessionNeededError behind a pooler in transaction mode, DatabaseError if nothing responds."""
     async with await _connect_plainly(database_url) as connection:
         if await is_transaction_pooled(database_url, connection):
             raise SessionNeededError

@@ -11,7 +11,6 @@ from pyshell.worker.calls import Lease
 
 # How much later than its slot a lookup may start: in seconds, and in slots. Slots are spaced 1.5% wider than the rate limit, so that this
 # delay never causes more lookups in a second than the limit plus one.
-# delay never makes more lookups than the limit and one in any second.
 SLOT_TOLERANCE: Final = 0.01
 SLOTS_TOLERANCE: Final = 0.8
 # How many lookups of one organization follow each other, and for how long: their outcomes are then recorded in one transaction. If few

@@ -16,7 +16,7 @@ from pyshell.postgres.sqlstates import DatabaseError
 
 MAX_SUBSCRIPTIONS = 20
 
-# No row is older, and the feed looks back somewhat further than told, which must not underflow.
+# No row is older, and the feed looks back somewhat further than asked, which must not underflow.
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 SCOPES = {"batch_lookup_jobs": "jobs:read", "incentive_reports": "reports:read"}
