@@ -1,6 +1,6 @@
 -- Chapter 26, replicas: whether a standby may serve an organization. Positions come from the primary, and are compared at the standby.
 
--- A standby knows its timeline only up to the last page that it has written out: for a while after a promotion, it differs from the primary's.
+-- A standby knows its timeline only up to the last page that it has written: for a while after a promotion, it differs from the primary's.
 create or replace function app.wal_history() returns text
 language sql volatile
 return (select system_identifier from pg_control_system()) || '/'

@@ -52,7 +52,7 @@ class Parent:
         """Returns when all have ended after a signal, with the status to exit with."""
         # Signals are handled only when asked for, never between two lines.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        # Whoever started this process may have ignored this signal. Then it could not learn how a process has ended, nor that it has.
+        # SIGCHLD may be inherited as ignored: then this process could learn neither that a child has ended nor how.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             while self._running or self._stops_at is None:
