@@ -101,7 +101,7 @@ end;
 $$;
 create temp view too_few as select reference_id, street_1, city, state_or_province_code, postal_code from sites;
 select matches(pg_temp.hint('none', format($$ select api.create_batch_lookup_from('too_few', %L) $$, :'org')),
-    '^The header has reference_id, .*postal_code\. A temporary view of the table gives', 'who lacks columns of a table is told of a view, not of a query string');
+    '^The header has reference_id, .*postal_code\. Use a temporary view of the table to rename', 'who lacks columns of a table is told of a view, not of a query string');
 select is(pg_temp.hint('none', format('select api.get_batch_lookup(%L, %L)', :'org', :'org')), 'select organization_id, id, name from api.jobs lists them.',
     'who has the wrong id is told in SQL where the right one is');
 select is(pg_temp.hint('none', format('select api.rotate_webhook_secret(%L)', :'org')),
