@@ -177,7 +177,7 @@ class Reader:
             connection.is_spent = True
             self._replica.note_away("it is no standby of the primary")
             raise NotAtReplicaError("unavailable")
-        # The primary may have continued since then.
+        # The primary may have moved on since it was asked.
         seconds = None if lag is None else float(lag) + time.monotonic() - self._asked_at
         self._replica.note_lag(seconds)
         if has_written != b"t":

@@ -42,11 +42,11 @@ JUDGED_AT_ONCE = 2
 MAX_CACHED_VERSIONS = 20_000
 # A crash loses the last half second of asynchronous commits, and reuses their transaction numbers.
 MAX_LOST_TRANSACTIONS = 10_000
-# Replaces the version of a row whose deletion the listeners have been sent.
+# In place of the version of a row: its deletion has been sent to the listeners.
 DELETED = "deleted"
 # Polls of many rows are less frequent: they take up to a twentieth of one connection.
 POLL_SHARE = 20
-# Rows updated this long before may not have been sent: they are stamped before they are locked and committed, and polls take time.
+# Rows updated up to this long before may not have been sent: they are stamped before they are locked and committed, and polls take time.
 REPLAY_MARGIN = timedelta(seconds=60)
 
 
