@@ -191,9 +191,9 @@ begin
 end;
 $$;
 
--- The items of a request as a table: a column for each field that is required or that any item has, and one for each further member, such as
--- those of metadata. An address, metadata or household that is no object is a column, too. The columns are as app.file_layout has them; the rows
--- an array of arrays, because one of JSON takes ten times as much memory while it is built.
+-- The items of a request as a table: a column for each field that is required or that any item has, and one for each further member, such
+-- as those of metadata. An address, metadata or household that is not an object gets a column, too. The columns are as app.file_layout
+-- returns them. The rows are an array of arrays: one JSON value takes ten times as much memory while it is built.
 create or replace function app.items_as_file(p_request jsonb, out columns jsonb, out rows jsonb[])
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp

@@ -264,7 +264,7 @@ begin
 end;
 $$;
 
--- A lease for each job, by job. It expires some time after the last of its lookups may start. Its token tells when it was claimed.
+-- A lease for each job, ordered by job. It expires some time after the last of its lookups may start. Its token contains the time of the claim.
 create or replace function app.new_leases(
     p_organization_id uuid, p_worker text, p_items public.lookup_queue_items[], p_expires_at timestamptz, p_now timestamptz
 ) returns public.lookup_leases[]

@@ -20,7 +20,7 @@ as $$
         || coalesce('|' || (p_item).household::text, ''))::uuid end
 $$;
 
--- How long a duplicate waits for the answer to another item.
+-- When a duplicate stops waiting for the response to another item.
 create or replace function app.wait_for_duplicates_until(p_now timestamptz) returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -30,7 +30,7 @@ begin
 end;
 $$;
 
--- The questions that are being looked up; none while answers are not shared.
+-- The deduplication keys of items in flight; none while deduplication is off.
 create or replace function app.keys_in_flight(p_organization_id uuid) returns uuid[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -48,8 +48,9 @@ begin
 end;
 $$;
 
--- For the items of a job that is new or continued, but not in flight: recent answers are used at once; duplicates of pending items are deferred
--- for at most twice a lease and a time-out, then looked up. The first one is not deferred, unless another one, as of a later job, is in flight.
+-- For the items of a new or continued job that are not in flight: recent responses are used immediately; duplicates of pending items are
+-- deferred for at most two leases and time-outs, then looked up. The first of them is deferred only if another one, such as one of a later
+-- job, is in flight.
 create or replace function app.defer_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan

@@ -94,9 +94,9 @@ begin
 end;
 $$;
 
--- Stops jobs that have reached a limit, their own or the month's, and answers whether those were all: an organization may have as many open
--- jobs as items, and a claim goes on with a hundred of them, or 10,000 items. A job that was held at its limit goes on if lookups were given back
--- since. The caller holds the queue, so that nothing is claimed meanwhile.
+-- Stops jobs that have reached a limit, their own or the month's, and returns whether that was all of them: an organization may have as
+-- many open jobs as items, and a claim stops at most a hundred of them, or 10,000 items. A job held at its limit is resumed if lookups have
+-- been returned since. The caller has locked the queue, so that nothing is claimed meanwhile.
 create or replace function app.stop_at_limits(p_organization_id uuid, p_is_month_spent boolean, p_now timestamptz) returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -126,7 +126,7 @@ begin
         elsif v_job.when_limit_reached = 'fail' then
             v_keys := coalesce(v_keys, app.keys_in_flight(p_organization_id));
             v_count := app.fail_at_limit(p_organization_id, v_job.id, v_keys, p_now);
-            -- What is left of a job in flight waits for its lookups, and counts for nothing here.
+            -- A job with nothing left to fail waits for its lookups in flight, and does not count here.
             v_items := v_items + v_count;
             v_jobs  := v_jobs + least(v_count, 1);
         elsif v_job.is_spent then
@@ -137,8 +137,8 @@ begin
 end;
 $$;
 
--- Fails the items of a job that are not in flight, and answers how many. Later retries of those that are fail at the next claim. p_keys: the
--- questions in flight. What asks one of them waits for its answer, which takes no lookup.
+-- Fails the items of a job that are not in flight, and returns how many. If those in flight have to be retried, they fail at the next
+-- claim. p_keys: the deduplication keys in flight. Items with one of them wait for its response, which takes no lookup of theirs.
 create or replace function app.fail_at_limit(p_organization_id uuid, p_job_id uuid, p_keys uuid[], p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -208,7 +208,7 @@ begin
 end;
 $$;
 
--- When what its job does not wait for a limit with has waited long enough for the answer to another item; null: nothing does.
+-- When the next item of a job that fails at a limit stops waiting, such as for the response to its duplicate; null: there is none.
 create or replace function app.next_failure_at(p_organization_id uuid) returns timestamptz
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -222,8 +222,8 @@ begin
 end;
 $$;
 
--- Stops the jobs of an organization that have reached a limit, and returns how many of p_limit items a claim may take. The caller holds the
--- queue. Once the month is spent, the organization is not ready before the next one.
+-- Stops the jobs of an organization that have reached a limit, and returns how many of p_limit items a claim may take. The caller has
+-- locked the queue. Once the month's limit is reached, the organization is not ready before the next month.
 create or replace function app.keep_limits(p_organization_id uuid, p_limit integer, p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -314,7 +314,7 @@ begin
 end;
 $$;
 
--- Puts a job that is held back into the queue, without a sample from now on.
+-- Puts a held job back into the queue. From now on, it has no sample.
 create or replace function app.resume_job(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -81,7 +81,7 @@ begin
 end;
 $$;
 
--- The day (UTC) of a claim, by the token of its lease; of one that tells no time, from before it did, today.
+-- The day (UTC) of a claim, from the token of its lease. Tokens of earlier releases contain no time and count as today's.
 create or replace function app.claimed_on(p_lease_token uuid) returns date
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -93,7 +93,7 @@ begin
 end;
 $$;
 
--- Takes back the count of items that a worker has released unsent. p_days: when each of them was claimed, as lookups count in that month alone.
+-- Reverts the count of items that a worker has released unsent. p_days: the day on which each was claimed, because lookups count in that month.
 create or replace function app.uncount_lookups(p_organization_id uuid, p_items public.lookup_queue_items[], p_days date[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
