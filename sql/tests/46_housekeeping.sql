@@ -48,7 +48,7 @@ declare
     v_counts jsonb := '{}';
 begin
     for v_table in select attrelid::regclass from pg_attribute join pg_class c on c.oid = attrelid
-                    where attname = 'job_id' and c.relkind in ('r', 'p') and not c.relispartition loop
+                    where attname = 'job_id' and c.relkind in ('r', 'p') and not c.relispartition and c.relnamespace in ('public'::regnamespace, 'app'::regnamespace) loop
         execute format('select count(*) from %s where job_id = $1', v_table) into v_count using p_job;
         v_counts := v_counts || case when v_count > 0 then jsonb_build_object(v_table, v_count) else '{}' end;
     end loop;

@@ -157,7 +157,13 @@ select is(pg_temp.job(:'job', 'status', 'lookups'), 'completed 1', 'a job that i
 
 -- Given back at a limit, and answered by a later batch
 create function pg_temp.keep_leases() returns void
-language sql as $$ update public.lookup_leases set expires_at = app.clock() + interval '1 hour' $$;
+language plpgsql as $$
+declare
+    v_until timestamptz := app.clock() + interval '1 hour';
+begin
+    update public.lookup_leases set expires_at = v_until;
+end;
+$$;
 select jsonb_agg(item || pg_temp.at(n || ' Elm St') order by n) as items from jsonb_array_elements(pg_temp.items(4) -> 'items') with ordinality i (item, n) \gset
 select api.create_batch_lookup(:'twins', jsonb_build_object('items', :'items'::jsonb), p_options => '{"max_lookups": 2, "when_limit_reached": "wait"}') ->> 'job_id' as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'twins', 'w', 9) \gset

@@ -5,7 +5,7 @@ select plan(26);
 -- Filed by batch items
 select api.create_batch_lookup(:'org', pg_temp.items(2, '{"create_application": true}')) as batch \gset
 select pg_temp.look_up(:'org', 2, 500);
-select is_empty('select from public.applications union all select from app.customers', 'a lookup that failed files none, and makes no customer');
+select is_empty('select 1 from public.applications union all select 1 from app.customers', 'a lookup that failed files none, and makes no customer');
 update public.lookup_queue_items set retry_at = now() - interval '1 second';
 select job_id, position, lease_token from api.claim_lookups(:'org', 'slow worker', 1) limit 1 \gset
 select pg_temp.record(:'org', array[:'job_id'::uuid], array[:position], array[:'lease_token'::uuid], 200, :'answer')

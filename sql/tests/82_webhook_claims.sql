@@ -103,7 +103,15 @@ select throws_like(format($$ select api.recover_webhook_deliveries(%L, '{"since"
 delete from app.webhook_deliveries;
 select pg_temp.tell(:'org', 4) \gset ignored_
 select count(*) from api.claim_webhooks(:'org', 'a', 4) \gset ignored_
-update app.webhook_deliveries d set lost_leases = (array[30, 2, 1, 0])[u.n] from (select id, row_number() over (order by id) as n from app.webhook_deliveries) u where u.id = d.id;
+do $$
+declare
+    v_delivery record;
+begin
+    for v_delivery in select id, (array[30, 2, 1, 0])[row_number() over (order by id)] as lost_leases from app.webhook_deliveries loop
+        update app.webhook_deliveries set lost_leases = v_delivery.lost_leases where id = v_delivery.id;
+    end loop;
+end;
+$$;
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select app.expire_webhook_leases(:'org', app.clock()) \gset ignored_
 select is_empty(
