@@ -113,9 +113,13 @@ def server(http_settings: Settings) -> Iterator[str]:
 
 @pytest.fixture
 def database(http_settings: Settings) -> Iterator[Connection]:
-    """A connection of the owner, to see what is stored and to play the worker."""
+    """A connection of the owner, to see what is stored and to play the worker. The settings that a test changes are restored after it."""
+    settings = "select api.get_settings()::jsonb - 'updated_at'"
     with psycopg.connect(http_settings.database_url, autocommit=True) as connection:
+        before = connection.execute(settings).fetchone()
         yield connection
+        if connection.execute(settings).fetchone() != before:
+            connection.execute("select api.update_settings(%s)", [json.dumps((before or [None])[0])])
 
 
 NewClient = Callable[[], "OrganizationClient"]

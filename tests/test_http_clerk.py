@@ -172,10 +172,7 @@ def test_unknown_organizations_are_refused_when_the_setting_says_so(
     instance: ClerkInstance, portal: httpx.Client, organization: str, database: Connection
 ) -> None:
     database.execute("""select api.update_settings('{"create_clerk_organizations": false}')""")
-    try:
-        refused = portal.get("/batch-lookups", headers=session(instance, organization))
-    finally:
-        database.execute("""select api.update_settings('{"create_clerk_organizations": true}')""")
+    refused = portal.get("/batch-lookups", headers=session(instance, organization))
     assert (refused.status_code, refused.json()["code"]) == (403, "unknown_organization")
     assert database.execute("select from app.organizations where clerk_organization_id = %s", [organization]).fetchone() is None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -23,12 +23,11 @@ from tests.timed import set_monotonic, wait_until
 
 
 @pytest.fixture
-def change_settings(database: Connection) -> Iterator[Callable[..., None]]:
+def change_settings(database: Connection) -> Callable[..., None]:
     def change(**changes: object) -> None:
         database.execute("select api.update_settings(%s)", [json.dumps(changes)])
 
-    yield change
-    change(requests_per_minute=120_000, organization_requests_per_minute=None, max_open_items=200_000)
+    return change
 
 
 def test_an_answer_says_how_many_requests_are_left(client: OrganizationClient) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -78,10 +77,9 @@ def test_a_limit_is_typed_in_the_form_of_the_language(
 
 
 @pytest.fixture
-def service_role_key(database: Connection) -> Iterator[str]:
+def service_role_key(database: Connection) -> str:
     [key] = database.execute("select api.internal_key()").fetchone() or [None]
-    yield str(key)
-    database.execute("""select api.update_settings('{"retry_backoff_seconds": 2, "max_in_flight": 50}')""")
+    return str(key)
 
 
 @pytest.mark.parametrize("page", [GERMAN], indirect=True)

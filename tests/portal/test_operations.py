@@ -16,7 +16,7 @@ from tests.portal.conftest import Person
 def service_role_key(database: Connection) -> Iterator[str]:
     [key] = database.execute("select api.internal_key()").fetchone() or [None]
     yield str(key)
-    database.execute("select api.resume_lookups(), api.update_settings('{\"max_retries\": 3}')")
+    database.execute("select api.resume_lookups()")
 
 
 def test_operators_see_the_queue_change_settings_and_pause(person: Person, service_role_key: str, database: Connection) -> None:
