@@ -349,7 +349,7 @@ def test_a_workbook_tells_what_a_person_sees_otherwise(client: OrganizationClien
         (2, "Missing required fields: address.street_1"),
         (4, "Missing required fields: address.city"),
     ]
-    assert body["hint"].startswith("1 cell has a formula without its result (B2), read as #N/A: open the workbook")
+    assert body["hint"].startswith("1 formula has no result (B2), read as #N/A: open the workbook")
     draft = client.post("/uploads", content=saved(), headers={"content-type": "application/octet-stream"}).json()
     assert [note["code"] for note in draft["notes"]] == ["formulas_without_results", "hidden_rows_read"]
     [row, *_] = client.get(f"/uploads/{draft['id']}/rows").json()["rows"]

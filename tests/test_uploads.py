@@ -225,8 +225,7 @@ class TestWorkbooks:
         table = read_file(data)
         assert cells_of(table)[2:] == [["#N/A", "#N/A", "#N/A"], ["d-3", "2135", "#N/A"], ["#N/A"]]
         message = (
-            "5 cells have a formula without its result (A3 is the first), read as #N/A: "
-            "open the workbook in a spreadsheet, save it, and send it again"
+            "5 formulas have no result (A3 is the first), read as #N/A: open the workbook in a spreadsheet, save it, and upload it again"
         )
         expected = [Note("formulas_without_results", message)]
         assert table.notes == expected
@@ -245,7 +244,7 @@ class TestWorkbooks:
             sheet.write_number(2, 1, 0)
         table = read_file(rewritten(file.getvalue(), lambda _, part: part.replace(b"EMPTY", b"")))
         assert cells_of(table)[1:] == [["d-1", "", "2"], ["#N/A", "0"]]
-        assert [note.message[:45] for note in table.notes] == ["1 cell has a formula without its result (A3),"]
+        assert [note.message[:28] for note in table.notes] == ["1 formula has no result (A3)"]
         table = read_file(rewritten(file.getvalue(), lambda _, part: part.replace(b'fullCalcOnLoad="1"', b"")))
         assert (cells_of(table)[2], table.notes) == (["0", "0"], [])
 
@@ -293,7 +292,7 @@ class TestWorkbooks:
         book.save(file)
         table = read_file(file.getvalue())
         assert len(table.rows) == 4
-        assert table.notes == [Note("hidden_rows_read", "2 rows that are hidden were read, too")]
+        assert table.notes == [Note("hidden_rows_read", "2 hidden rows were read, too")]
 
     def test_sheets_are_understood_however_their_parts_are_written(self) -> None:
         """With prefixes, single quotes, absolute targets, and cells that do not say where they are."""
@@ -650,8 +649,8 @@ def test_an_ods_workbook_is_read_as_it_is_seen() -> None:
         ["d-3", "0.5"],
     ]
     assert [note.message.partition(",")[0] for note in table.notes] == [
-        "2 cells have a formula without its result (in row 2 is the first)",
-        "1 row that is hidden was read",
+        "2 formulas have no result (in row 2 is the first)",
+        "1 hidden row was read",
     ]
 
 

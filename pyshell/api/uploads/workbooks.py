@@ -158,14 +158,14 @@ def notes_of_cells(more: Untold, hidden: int) -> list[dict[str, Any]]:
     """Notes about what the table itself does not show."""
     notes = []
     if more.without_result:
-        cells = "1 cell has a formula" if more.without_result == 1 else f"{more.without_result:,} cells have a formula"
+        formulas = "1 formula has" if more.without_result == 1 else f"{more.without_result:,} formulas have"
         message = (
-            f"{cells} without its result ({more.first_without_result}{' is the first' if more.without_result > 1 else ''}), read as #N/A: "
-            "open the workbook in a spreadsheet, save it, and send it again"
+            f"{formulas} no result ({more.first_without_result}{' is the first' if more.without_result > 1 else ''}), read as #N/A: "
+            "open the workbook in a spreadsheet, save it, and upload it again"
         )
         notes.append({"code": "formulas_without_results", "message": message})
     if hidden:
-        message = "1 row that is hidden was read, too" if hidden == 1 else f"{hidden:,} rows that are hidden were read, too"
+        message = "1 hidden row was read, too" if hidden == 1 else f"{hidden:,} hidden rows were read, too"
         notes.append({"code": "hidden_rows_read", "message": message})
     return notes
 
