@@ -62,6 +62,9 @@ declare
                        from public.batch_lookup_jobs
                       where organization_id = p_organization_id and retry_of_job_id = p_job.id and status in ('pending', 'processing')
                       limit 1);
+    v_wait    jsonb := (select jsonb_build_object('when_limit_reached', 'wait')
+                          from app.job_budgets
+                         where organization_id = p_organization_id and job_id = p_job.id and when_limit_reached = 'wait');
     v_created json;
 begin
     if v_retry is not null then
@@ -70,7 +73,7 @@ begin
             p_members => json_build_object('job_id', v_retry));
     end if;
     v_created := app.store_batch(
-        p_organization_id, p_items, app.retry_name(p_job.name), p_job.id, p_labels => app.labels_json(p_organization_id, p_job.id)::jsonb);
+        p_organization_id, p_items, app.retry_name(p_job.name), p_job.id, p_spending => coalesce(v_wait, '{}'), p_labels => app.labels_json(p_organization_id, p_job.id)::jsonb);
     perform app.copy_sources(p_organization_id, (v_created ->> 'job_id')::uuid, p_job.id, p_positions);
     return app.join_objects(v_created, json_build_object(
         'total_invalid', 0, 'invalid_items', '[]'::json, 'warnings', app.item_warnings(p_items),
@@ -117,7 +120,7 @@ begin
 end;
 $$;
 
-comment on function api.retry_batch_lookup(uuid, uuid, text, text) is 'Creates a new job from the failed items of a job that has ended, all or those with p_error_code, and returns it as api.create_batch_lookup does, with retry_of_job_id. The new job has the labels of the old one. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
+comment on function api.retry_batch_lookup(uuid, uuid, text, text) is 'Creates a new job from the failed items of a job that has ended, all or those with p_error_code, and returns it as api.create_batch_lookup does, with retry_of_job_id. The new job has the labels of the old one, and waits at the monthly limit if the old one did (when_limit_reached); max_lookups is not copied. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
 grant execute on function api.retry_batch_lookup(uuid, uuid, text, text) to authenticated;
 
 create or replace function api.submit_retry(

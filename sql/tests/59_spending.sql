@@ -1,5 +1,5 @@
 begin;
-select plan(71);
+select plan(72);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -238,6 +238,11 @@ select is((select array_agg(position order by position) from public.lookup_queue
 select api.create_organization('Initech') as initech \gset
 select api.set_monthly_lookups(:'initech', 2), pg_temp.submit(:'initech', 3) as job \gset
 select is(pg_temp.drain(:'initech'), 2::bigint, 'monthly_lookups holds for an organization whose batches have no limits of their own');
+
+select pg_temp.submit_with(:'initech', 1, '{"max_lookups": 1, "when_limit_reached": "wait"}') as waiting, api.set_monthly_lookups(:'initech', 3) \gset
+select pg_temp.drain(:'initech', 404) as failed, api.retry_batch_lookup(:'initech', :'waiting') ->> 'job_id' as retry \gset
+select pg_temp.drain(:'initech') as drained \gset
+select is(pg_temp.job(:'retry', 'status', 'waiting_for', 'max_lookups'), 'pending lookup_limit null', 'a retry waits at monthly_lookups where its batch did, without a limit of its own');
 
 -- Many batches at once
 select count(pg_temp.submit(:'other_org', 1)), api.set_monthly_lookups(:'other_org', 0) is null as limited from generate_series(1, 102) \gset many_
