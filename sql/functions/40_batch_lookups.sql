@@ -19,7 +19,7 @@ begin
     returning * into v_job;
     v_report := app.create_report(p_organization_id, v_job);
     perform app.keep_name(p_organization_id, v_job.id, p_name);
-    -- What ends at once, because its answers are known, has them in its webhook.
+    -- First, because a batch whose results are all known ends below, and its webhook includes them.
     perform app.store_labels(p_organization_id, v_job.id, p_labels);
     perform app.enqueue_items(p_organization_id, v_job.id, p_items, v_now);
     perform app.notify_change('INSERT', 'batch_lookup_jobs', p_organization_id, v_job.id);
@@ -27,10 +27,8 @@ begin
     if p_spending ? 'reuse_days' then
         v_reused := app.reuse_results(p_organization_id, v_job.id, p_items, (p_spending ->> 'reuse_days')::integer, v_now);
     end if;
-    -- After it, so that what it answers says so, as a dry run has told.
-    if (select deduplicate_seconds is not null from app.settings) then
-        perform app.defer_duplicates(p_organization_id, v_job.id, v_now);
-    end if;
+    -- After the reuse, whose results are marked as such and counted by a dry run.
+    perform app.defer_duplicates(p_organization_id, v_job.id, v_now);
     if v_reused is not null then
         v_job    := app.find_job(p_organization_id, v_job.id);
         v_report := app.find_report(p_organization_id, v_report.id);

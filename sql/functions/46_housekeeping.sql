@@ -73,7 +73,8 @@ begin
             p_members => json_build_object('job_id', v_retry));
     end if;
     v_created := app.store_batch(
-        p_organization_id, p_items, app.retry_name(p_job.name), p_job.id, p_spending => coalesce(v_wait, '{}'), p_labels => app.labels_json(p_organization_id, p_job.id)::jsonb);
+        p_organization_id, p_items, app.retry_name(p_job.name), p_job.id, p_spending => coalesce(v_wait, '{}'),
+        p_labels => app.labels_json(p_organization_id, p_job.id)::jsonb);
     perform app.copy_sources(p_organization_id, (v_created ->> 'job_id')::uuid, p_job.id, p_positions);
     return app.join_objects(v_created, json_build_object(
         'total_invalid', 0, 'invalid_items', '[]'::json, 'warnings', app.item_warnings(p_items),

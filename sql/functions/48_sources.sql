@@ -37,9 +37,8 @@ $$;
 -- Whether a file has more than our result columns under our names; if not, only the order of its columns is kept.
 create or replace function app.has_own_columns(p_columns jsonb) returns boolean
 language sql immutable
-return jsonb_path_exists(p_columns, '$[*] ? (@.header != "" && (@.field == null || @.header != @.field
-                                                                   || @.field == "create_application" || @.field == "webhook_custom_fields"
-                                                                   || @.field like_regex "^(household_|owner_status|tax_filing|street_[a-z])"))');
+return exists (select from jsonb_array_elements(p_columns) c
+                where c ->> 'header' <> '' and (c ->> 'field' is distinct from c ->> 'header' or c ->> 'field' <> all (app.result_columns())));
 
 -- The members of the metadata of all items, in order of first occurrence.
 create or replace function app.metadata_names(p_sources jsonb[]) returns text[]

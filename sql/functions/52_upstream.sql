@@ -294,8 +294,7 @@ begin
     perform app.count_pauses(p_organization_id, v_before, v_upstream, p_now);
     if app.is_news(v_before, v_upstream) then
         perform app.tell_nodes(nullif(v_upstream.paused_until, '-infinity'),
-                               case when v_before.unavailable_since is not null then coalesce(v_upstream.unavailable_since, '-infinity')
-                                    else v_upstream.unavailable_since end,
+                               coalesce(v_upstream.unavailable_since, case when v_before.unavailable_since is not null then '-infinity'::timestamptz end),
                                v_upstream.probe_at);
     end if;
     -- Opening or closing wakes all workers.

@@ -212,7 +212,7 @@ begin
         perform app.uncount_lookups(p_organization_id, v_released, v_days);
     end if;
     perform app.publish_item_changes(p_organization_id, v_released, v_now);
-    -- Another item may have got the answer meanwhile.
+    -- Another item may have received the response in the meantime.
     if (select deduplicate_seconds is not null from app.settings) then
         perform app.answer_duplicates(p_organization_id, v_released, v_now);
     end if;

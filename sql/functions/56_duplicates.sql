@@ -50,19 +50,25 @@ $$;
 
 -- For the items of a new or continued job that are not in flight: recent responses are used immediately; duplicates of pending items are
 -- deferred for at most two leases and time-outs, then looked up. The first of them is deferred only if another one, such as one of a later
--- job, is in flight.
+-- job, is in flight. Does nothing while deduplication is off.
 create or replace function app.defer_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
 as $$
 declare
-    v_until     timestamptz    := app.wait_for_duplicates_until(p_now);
+    v_until     timestamptz;
     v_items     public.lookup_queue_items[];
     v_keys      uuid[];
-    v_in_flight uuid[]         := app.keys_in_flight(p_organization_id);
-    v_leased    int4multirange := app.positions_in_flight(p_organization_id, p_job_id);
+    v_in_flight uuid[];
+    v_leased    int4multirange;
     v_positions integer[];
 begin
+    if (select deduplicate_seconds is null from app.settings) then
+        return;
+    end if;
+    v_until     := app.wait_for_duplicates_until(p_now);
+    v_in_flight := app.keys_in_flight(p_organization_id);
+    v_leased    := app.positions_in_flight(p_organization_id, p_job_id);
     select array_agg(row(i.*)::public.lookup_queue_items) into v_items
       from public.lookup_queue_items i
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.deduplication_key is not null;

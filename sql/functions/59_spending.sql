@@ -146,6 +146,7 @@ as $$
 declare
     v_next_position integer;
     v_until         timestamptz                 := app.wait_for_duplicates_until(p_now);
+    v_in_flight     int4multirange;
     v_item          public.lookup_queue_items;
     v_items         public.lookup_queue_items[] := '{}';
 begin
@@ -172,14 +173,11 @@ begin
     loop
         v_items := v_items || v_item;
     end loop;
+    v_in_flight := app.positions_in_flight(p_organization_id, p_job_id);
     update public.lookup_queue_items i
        set retry_at = v_until
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending' and i.deduplication_key = any (p_keys)
-       and i.retry_at is null and i.position >= v_next_position
-       and not i.position <@ (select coalesce(range_agg(r), '{}')
-                                from public.lookup_leases l
-                               cross join unnest(l.positions) r
-                               where l.organization_id = p_organization_id and l.job_id = p_job_id);
+       and i.retry_at is null and i.position >= v_next_position and not i.position <@ v_in_flight;
     if cardinality(v_items) > 0 then
         perform app.publish_item_changes(p_organization_id, v_items, p_now);
     end if;
@@ -335,9 +333,7 @@ begin
     if v_position is not null then
         perform app.queue_job(p_organization_id, p_job_id, v_position, v_total_items);
     end if;
-    if (select deduplicate_seconds is not null from app.settings) then
-        perform app.defer_duplicates(p_organization_id, p_job_id, p_now);
-    end if;
+    perform app.defer_duplicates(p_organization_id, p_job_id, p_now);
     perform app.mark_ready(p_organization_id, p_now);
     perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
 end;
