@@ -187,6 +187,10 @@ def test_nodes_hear_of_a_pause_and_of_an_outage(installation: Installation) -> N
     update_settings(installation.owner, outage_failures=1)
     record(None, "unreachable", None)
     assert stopped() == {True}
+    with psycopg.connect(url, autocommit=True) as node:
+        node.execute("update app.upstream_state set probe_at = '-infinity'")
+    record(200, None, None)
+    assert stopped() == {False}
     installation.owner.execute("select api.resume_lookups()")
 
 
