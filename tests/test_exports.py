@@ -19,6 +19,7 @@ import pytest
 
 from pyshell.api.uploads.files import read_file
 from tests.conftest import Connection
+from tests.workbooks import saved
 
 FIELDS = (
     "reference_id",
@@ -164,9 +165,7 @@ def as_workbook(rows: list[list[str]], chance: random.Random) -> bytes:
         sheet.append(
             [int(cell) if cell.isdecimal() and len(cell) > 1 and chance.random() < 0.5 else re.sub(r'="(.*)"', r"\1", cell) for cell in row]
         )
-    file = io.BytesIO()
-    book.save(file)
-    return file.getvalue()
+    return saved(book)
 
 
 WRITERS: list[Callable[[list[list[str]], random.Random], bytes]] = [

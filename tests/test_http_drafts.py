@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, site
+from tests.workbooks import saved
 
 HEADER = "Deal ID,Street Address,City,State,ZIP,Bldg,Device IDs,Owner\n"
 ROWS = (
@@ -125,10 +125,8 @@ def test_any_file_that_makes_a_batch_makes_a_draft(client: OrganizationClient) -
     table = book.create_sheet()
     for line in (HEADER + ROWS).splitlines():
         table.append(line.split(","))
-    sheet = io.BytesIO()
-    book.save(sheet)
     item = json.dumps(site(building_type="Hut", metadata={"owner": "Kim"}))
-    assert draft(client, sheet.getvalue(), "application/octet-stream")["valid_rows"] == 1
+    assert draft(client, saved(book), "application/octet-stream")["valid_rows"] == 1
     by_json = draft(client, f'{{"items": [{item}]}}', "application/json")
     assert [column["header"] for column in by_json["columns"]][-3:] == ["building_type", "device_ids", "owner"]
     [row] = rows(client, draft(client, f"\n{item}\n", "application/x-ndjson"))
@@ -146,11 +144,10 @@ def test_a_draft_tells_which_sheet_was_read_and_which_there_are(client: Organiza
         table = book.create_sheet(title)
         for line in (HEADER + ROWS.replace("deal", word)).splitlines():
             table.append(line.split(","))
-    file = io.BytesIO()
-    book.save(file)
+    file = saved(book)
     kept = []
     for sheet, params, others in (("Sites A", {}, "Cover, Sites B"), ("Sites B", {"sheet": "Sites B"}, "Cover, Sites A")):
-        made = draft(client, file.getvalue(), "application/octet-stream", **params)
+        made = draft(client, file, "application/octet-stream", **params)
         message = f"The sheet {sheet} was read; `sheet` chooses another: {others}"
         note = {"code": "sheet_chosen", "message": message, "sheet": sheet, "sheets": ["Cover", "Sites A", "Sites B"]}
         assert made["notes"] == answer(client.get(f"/uploads/{made['id']}"))["notes"] == [note]

@@ -20,6 +20,7 @@ import pytest
 from bench.attacks import Memory
 from pyshell.settings import Settings
 from tests.http_fixtures import Json, OrganizationClient, address, site
+from tests.workbooks import saved, workbook
 
 HEADER = "Deal ID,Street Address,City,State,ZIP,Building Type,Device IDs\n"
 ROW = "deal-001,200 N Spring St,Los Angeles,CA,90012,Residential,1;2\n"
@@ -274,18 +275,6 @@ def test_another_format_is_refused_by_its_name(client: OrganizationClient, conte
     assert refused(upload(client, HEADER + ROW, content_type), 415)["error"] == f"A body of type {content_type} cannot be read"
 
 
-def workbook(*sheets: Any) -> bytes:
-    book = openpyxl.Workbook()
-    book.remove(book.worksheets[0])
-    for number, rows in enumerate(sheets, 1):
-        sheet = book.create_sheet(f"Sheet {number}")
-        for row in rows:
-            sheet.append(row)
-    file = io.BytesIO()
-    book.save(file)
-    return file.getvalue()
-
-
 def test_an_excel_workbook_is_a_batch(client: OrganizationClient) -> None:
     header = HEADER.strip().split(",")
     book = workbook(
@@ -333,24 +322,19 @@ def test_a_workbook_tells_what_a_person_sees_otherwise(client: OrganizationClien
         sheet[f"A{row}"].number_format, sheet[f"E{row}"].number_format = "000000", "00000"
     sheet.row_dimensions[3].hidden = True
 
-    def saved() -> bytes:
-        file = io.BytesIO()
-        book.save(file)
-        return file.getvalue()
-
-    batch = created(upload(client, saved(), "application/octet-stream"))
+    batch = created(upload(client, saved(book), "application/octet-stream"))
     items = client.get(f"/batch-lookups/{batch['job_id']}/items").json()["items"]
     assert [item["reference_id"] for item in items] == ["000041", "000042", "000043"]
     assert {item["address"]["postal_code"] for item in items} == {"02134"}
     assert [note["code"] for note in batch["notes"]] == ["hidden_rows_read"]
     sheet["B2"], sheet["C4"] = '=CONCATENATE(12," Elm St")', "#REF!"
-    body = refused(upload(client, saved(), "application/octet-stream"))
+    body = refused(upload(client, saved(book), "application/octet-stream"))
     assert [(item["line"], item["error"]) for item in body["invalid_items"]] == [
         (2, "Missing required fields: address.street_1"),
         (4, "Missing required fields: address.city"),
     ]
     assert body["hint"].startswith("1 formula has no result (B2), read as #N/A: open the workbook")
-    draft = client.post("/uploads", content=saved(), headers={"content-type": "application/octet-stream"}).json()
+    draft = client.post("/uploads", content=saved(book), headers={"content-type": "application/octet-stream"}).json()
     assert [note["code"] for note in draft["notes"]] == ["formulas_without_results", "hidden_rows_read"]
     [row, *_] = client.get(f"/uploads/{draft['id']}/rows").json()["rows"]
     assert row["cells"][1] == "#N/A"

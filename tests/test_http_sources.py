@@ -14,6 +14,7 @@ import pytest
 from batch_lookups.records import Reader, whole_records
 from tests.conftest import Connection
 from tests.http_fixtures import OrganizationClient, look_up, site
+from tests.workbooks import saved
 
 HEADER = ["Owner", "Deal ID", "Street", "City", "State", "ZIP", "Building", "Device", "Volume", "Note", "status", "Since", "Owner"]
 OURS = [
@@ -56,9 +57,7 @@ def as_workbook(rows: list[list[Any]]) -> bytes:
     # A text that looks like a formula is one to the library.
     for cell in (cell for row in book.worksheets[0] for cell in row if isinstance(cell.value, str)):
         cell.data_type = "s"
-    file = io.BytesIO()
-    book.save(file)
-    return file.getvalue()
+    return saved(book)
 
 
 def created(client: OrganizationClient, data: bytes, **params: Any) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from pyshell.api.uploads.tables import MAX_ROWS, Note, Table
 from pyshell.api.uploads.texts import decode
 from pyshell.api.uploads.workbooks import read_workbook
 from pyshell.settings import ROOT
+from tests.workbooks import saved, workbook
 
 HEADER = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids\n"
 ROW = "deal-001,200 N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1;2\n"
@@ -50,20 +51,6 @@ cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\
 
 def cells_of(table: Table) -> list[list[str]]:
     return [json.loads(row) for row in table.rows]
-
-
-def workbook(*sheets: list[list[Any]], hidden: int = 0) -> bytes:
-    """An Excel workbook of such sheets, the first ones hidden."""
-    book = openpyxl.Workbook()
-    book.remove(book.worksheets[0])
-    for number, rows in enumerate(sheets):
-        sheet = book.create_sheet(f"Sheet {number + 1}")
-        sheet.sheet_state = "hidden" if number < hidden else "visible"
-        for row in rows:
-            sheet.append(row)
-    file = io.BytesIO()
-    book.save(file)
-    return file.getvalue()
 
 
 def rewritten(data: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
@@ -253,9 +240,7 @@ class TestWorkbooks:
         sheet: Any = book.active
         for number, error in enumerate(("#N/A", "#REF!", "#DIV/0!", "#NUM!"), 1):
             sheet.cell(1, number, error).data_type = "e"
-        file = io.BytesIO()
-        book.save(file)
-        assert cells_of(read_file(file.getvalue())) == [["#N/A", "#REF!", "#DIV/0!", "#NUM!"]]
+        assert cells_of(read_file(saved(book))) == [["#N/A", "#REF!", "#DIV/0!", "#NUM!"]]
 
     @pytest.mark.parametrize(
         ("style", "number", "text"),
@@ -280,17 +265,13 @@ class TestWorkbooks:
     def test_numbers_have_the_zeros_that_their_format_gives_them(self, style: str, number: float | str, text: str) -> None:
         book = openpyxl.load_workbook(io.BytesIO(workbook([["Deal ID", "City"], [number, "Boston"], [number, "Salem"]])))
         book.worksheets[0]["A2"].number_format = style
-        file = io.BytesIO()
-        book.save(file)
-        assert [row[0] for row in cells_of(read_file(file.getvalue()))[1:]] == [text, str(number)]
+        assert [row[0] for row in cells_of(read_file(saved(book)))[1:]] == [text, str(number)]
 
     def test_rows_that_are_hidden_are_read_and_told_of(self) -> None:
         book = openpyxl.load_workbook(io.BytesIO(workbook([["Deal ID"], ["d-1"], ["d-2"], ["d-3"]])))
         for row in (3, 4, 5):
             book.worksheets[0].row_dimensions[row].hidden = True
-        file = io.BytesIO()
-        book.save(file)
-        table = read_file(file.getvalue())
+        table = read_file(saved(book))
         assert len(table.rows) == 4
         assert table.notes == [Note("hidden_rows_read", "2 hidden rows were read, too")]
 
@@ -354,11 +335,10 @@ class TestWorkbooks:
     def test_a_sheet_is_read_though_another_one_is_too_large(self) -> None:
         book = openpyxl.load_workbook(io.BytesIO(workbook([["one"]], [["two"]])))
         book["Sheet 2"]["XFD1048576"] = 3
-        file = io.BytesIO()
-        book.save(file)
-        assert cells_of(read_workbook(file.getvalue(), "Sheet 1")) == [["one"]]
+        file = saved(book)
+        assert cells_of(read_workbook(file, "Sheet 1")) == [["one"]]
         with pytest.raises(ApiError, match="its sheet is too large"):
-            read_workbook(file.getvalue())
+            read_workbook(file)
 
     def test_a_workbook_that_expands_too_far_is_refused_whatever_it_says(self) -> None:
         file = io.BytesIO()
@@ -534,9 +514,7 @@ def sheet_of(cells: dict[str, int]) -> bytes:
     book = openpyxl.Workbook()
     for cell, number in cells.items():
         book.active[cell] = number  # type: ignore[index]
-    data = io.BytesIO()
-    book.save(data)
-    return data.getvalue()
+    return saved(book)
 
 
 @pytest.mark.parametrize("corner", ["XFD1048576", "XFD20000"])
@@ -691,13 +669,12 @@ def test_a_workbook_whose_sites_are_hidden_is_not_said_to_be_empty() -> None:
     book = openpyxl.Workbook()
     hidden = book.create_sheet("Sites")
     hidden["A1"], hidden.sheet_state = "reference_id", "hidden"
-    data = io.BytesIO()
-    book.save(data)
+    data = saved(book)
     with pytest.raises(ApiError) as refused:
-        read_workbook(data.getvalue())
+        read_workbook(data)
     assert (refused.value.code, refused.value.message) == ("empty_file", "No visible sheet has anything in it")
     assert refused.value.hint == "`sheet` chooses one that is hidden: Sites"
-    assert cells_of(read_workbook(data.getvalue(), "Sites")) == [["reference_id"]]
+    assert cells_of(read_workbook(data, "Sites")) == [["reference_id"]]
 
 
 def test_an_error_in_a_workbook_arrives_whole() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from typing import Any
@@ -13,6 +12,7 @@ from playwright.sync_api import Dialog, Locator, Page, Request, Route, expect
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up
 from tests.portal.conftest import DESKTOP, PAINTED, PHONE, Person, SignedIn
+from tests.workbooks import saved
 from tests.worker_fixtures import fetch_value
 
 # The browser copies when the test says so, once.
@@ -38,9 +38,7 @@ def workbook(rows: list[list[Any]]) -> bytes:
     above: list[list[Any]] = [["Sites of March"], [], HEADER]
     for row in above + rows:
         sheet.append(row)
-    content = io.BytesIO()
-    book.save(content)
-    return content.getvalue()
+    return saved(book)
 
 
 def dirty() -> list[list[Any]]:
@@ -152,9 +150,7 @@ def three_sheets() -> bytes:
         sheet.append(HEADER)
         for n in range(1, rows + 1):
             sheet.append([f"{title[-1]}-{n}", f"{n} {street}", "Los Angeles", "CA", "90012", "Residential", "1", "Kim"])
-    content = io.BytesIO()
-    book.save(content)
-    return content.getvalue()
+    return saved(book)
 
 
 def test_another_sheet_of_a_workbook_is_chosen(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
