@@ -426,6 +426,24 @@ class TestEncodings:
         for charset in ("windows-1252", "ISO-8859-1", "latin1"):
             assert decode(data, charset) == ("12 O\u2019Brien St, Montréal", [])
 
+    def test_lines_of_another_encoding_in_a_file_of_utf_8_are_read_alone(self) -> None:
+        lines = ["City", "Montréal", "12 O\u2019Brien St", "Oakland", "Cañon City", "San José"]
+        note = "The file is UTF-8, except for line 5, which was read as Windows-1252"
+        mixed = [line.encode("cp1252" if line == "Cañon City" else "utf-8") for line in lines]
+        assert decode(b"\r\n".join(mixed)) == ("\r\n".join(lines), [Note("encoding_assumed", note)])
+        assert decode(b"\xef\xbb\xbf" + b"\n".join(mixed)) == ("\n".join(lines), [Note("encoding_assumed", note)])
+        with pytest.raises(ApiError, match="The file is not valid UTF-8 at byte 41"):
+            decode(b"\n".join(mixed), "utf-8")
+
+        cut = b"\n".join([*mixed, *mixed, "Montré".encode()[:-1]])
+        note = "The file is UTF-8, except for 3 lines (the first is line 5), which were read as Windows-1252"
+        assert decode(cut) == ("\n".join([*lines, *lines, "MontrÃ"]), [Note("encoding_assumed", note)])
+
+    def test_a_file_of_windows_1252_may_have_a_line_that_would_be_utf_8(self) -> None:
+        for line in ("JOS\u00c9\u2019S", "Plain"):
+            text = f"{line}\nMontréal\n"
+            assert decode(text.encode("cp1252")) == (text, [Note("encoding_assumed", "The file is not UTF-8 and was read as Windows-1252")])
+
     def test_a_csv_file_of_an_old_mac_is_recognized_by_its_line_ends(self) -> None:
         text = 'Deal ID,City\rd-1,Montréal\rd-2,"O\u2019Brien\nUnit 4"\r'
         assert decode(text.encode("mac-roman")) == (text, [Note("encoding_assumed", "The file is not UTF-8 and was read as Mac Roman")])

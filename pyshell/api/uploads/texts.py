@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import io
 
 from pyshell.api.errors import ApiError
-from pyshell.api.uploads.tables import Note
+from pyshell.api.uploads.tables import MAX_ROWS, Note
 
 UTF_8 = "utf-8"
 # As in browsers (https://encoding.spec.whatwg.org): text beyond ASCII that is declared as Latin-1 or ASCII is Windows-1252.
@@ -34,8 +35,9 @@ def decode(data: bytes, charset: str | None = None) -> tuple[str, list[Note]]:
     """The text of a file, and a note if its encoding was guessed.
 
     A byte order mark takes precedence over the declared charset; without either it is UTF-8, UTF-16 if every other byte is zero, or else
-    Windows-1252, or Mac Roman if lines end as on old Macs. Raises ApiError: 415 unknown charset; 400 not valid in its
-    encoding, naming the byte.
+    Windows-1252, or Mac Roman if lines end as on old Macs. Of a file put together from several, in which most lines with text beyond
+    ASCII are UTF-8, the other lines are read as Windows-1252. Raises ApiError: 415 unknown charset; 400 not valid in its encoding,
+    naming the byte.
     """
     encoding = declared_encoding(charset)
     mark, marked = next(((mark, name) for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), (b"", None))
@@ -45,6 +47,7 @@ def decode(data: bytes, charset: str | None = None) -> tuple[str, list[Note]]:
     for guess in guesses:
         try:
             text = data[len(mark) :].decode(guess)
+            notes = [] if guess == guesses[0] else [Note("encoding_assumed", f"The file is not UTF-8 and was read as {name_of(guess)}")]
         except UnicodeDecodeError as error:
             failure = ApiError(
                 400,
@@ -52,16 +55,40 @@ def decode(data: bytes, charset: str | None = None) -> tuple[str, list[Note]]:
                 f"The file is not valid {name_of(guess)} at byte {len(mark) + error.start}",
                 hint="Save the file as CSV UTF-8, or name its encoding: Content-Type: text/csv; charset=windows-1252.",
             )
-            continue
+            mixed = decode_mixed(data[len(mark) :]) if guess == UTF_8 and (marked or not encoding) else None
+            if mixed is None:
+                continue
+            text, notes = mixed
         text = text.rstrip(CONTROL_Z)
         if "\0" in text:
             raise ApiError(
                 400, "invalid_encoding", f"The file contains a NUL character (character {text.index(chr(0))}); text files have none"
             )
-        if guess != guesses[0]:
-            return text, [Note("encoding_assumed", f"The file is not UTF-8 and was read as {name_of(guess)}")]
-        return text, []
+        return text, notes
     raise failure
+
+
+def decode_mixed(data: bytes) -> tuple[str, list[Note]] | None:
+    """The text of a file of which most lines beyond ASCII are UTF-8, and the others Windows-1252; None: it is none."""
+    text = bytearray()
+    valid = 0
+    others: list[int] = []
+    for number, line in enumerate(io.BytesIO(data), start=1):
+        try:
+            valid += not line.isascii() and bool(line.decode())
+            text += line
+        except UnicodeDecodeError:
+            others.append(number)
+            if len(others) > MAX_ROWS:
+                return None
+            try:
+                text += line.decode("cp1252").encode()
+            except UnicodeDecodeError:
+                return None
+    if len(others) >= valid:
+        return None
+    which = f"line {others[0]}, which was" if len(others) == 1 else f"{len(others):,} lines (the first is line {others[0]}), which were"
+    return text.decode(), [Note("encoding_assumed", f"The file is UTF-8, except for {which} read as Windows-1252")]
 
 
 def declared_encoding(charset: str | None) -> str | None:
