@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from contextlib import suppress
 from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple, Self
@@ -51,10 +52,21 @@ def read_csv(text: str) -> Table:
         text = text[separator.end() :]
         first_line += sum(1 for _ in RecordLines(separator[0], first_line))
     delimiter = separator[1] if separator else detect_delimiter(text)
+    try:
+        return read_rows(text, delimiter, first_line, skip_spaces=True)
+    except ApiError as error:
+        # In `12 Main St, "The Oaks" Unit 5`, what follows the space is not a quoted cell.
+        if "expected after" in str(error.__cause__):
+            with suppress(ApiError):
+                return read_rows(text, delimiter, first_line, skip_spaces=False)
+        raise
+
+
+def read_rows(text: str, delimiter: str, first_line: int, *, skip_spaces: bool) -> Table:
+    """skip_spaces: a cell may be quoted after spaces, too, as people write who type CSV themselves."""
     table = Table()
     lines = RecordLines(text, first_line)
-    # People who write CSV by hand put a space after a comma.
-    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=skip_spaces)
     line = first_line
     try:
         for cells in reader:
