@@ -73,7 +73,7 @@ const ATTEMPTS = 4;
 /** This many take half a minute, after which the service has ended the request in progress. */
 const ATTEMPTS_IN_PROGRESS = 7;
 
-/** How long to wait for the start of a response, in milliseconds: twice the service's own limit. A file may take longer to upload. */
+/** How long to wait for a response, or for more of it, in milliseconds: twice the service's own limit. A file may take longer to upload. */
 const PATIENCE = 60_000;
 
 /** How far the service's clock is ahead of this one; a few seconds may be the response's travel time. */
@@ -94,19 +94,42 @@ export async function call<M extends Methods, P extends PathsOf<M>>(
   path: P,
   options: Options<P, M> = {},
 ): Promise<Answer<P, M>> {
-  const response = await send(method, path, options);
-  return await whole(response.json(), options.signal);
+  return await json(await send(method, path, options), options.signal);
 }
 
-/** The body of a response that has begun. Throws Failure if the connection ends prematurely. */
-export async function whole<T>(body: Promise<T>, signal?: AbortSignal): Promise<T> {
+/** The body of a response that has begun. Throws Failure if it ends prematurely or stalls. */
+export async function whole(response: Response, signal?: AbortSignal): Promise<Blob> {
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  const reader = response.body?.getReader();
+  let timer: ReturnType<typeof setTimeout> | undefined;
   try {
-    return await body;
+    while (reader) {
+      const stalled = new Promise<never>((_, reject) => timer = setTimeout(() => reject(new Error("stalled")), PATIENCE));
+      const { done, value } = await Promise.race([reader.read(), stalled]);
+      clearTimeout(timer);
+      if (done) break;
+      parts.push(value);
+    }
   } catch (error) {
-    if (signal?.aborted) throw error;
-    throw new Failure(0, "The response was cut off.", "cut_off", "Check the connection, and try again.");
+    reader?.cancel().catch(() => {});
+    throw signal?.aborted ? error : cutOff();
+  } finally {
+    clearTimeout(timer);
+  }
+  return new Blob(parts, { type: response.headers.get("content-type") ?? "" });
+}
+
+/** The same, read as JSON. */
+export async function json<T>(response: Response, signal?: AbortSignal): Promise<T> {
+  const text = await (await whole(response, signal)).text();
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw cutOff();
   }
 }
+
+const cutOff = () => new Failure(0, "The response was cut off.", "cut_off", "Check the connection, and try again.");
 
 /** Like `call`, but returns the whole response: for files, and for the headers. 304 is returned, too. */
 export async function send<M extends Methods, P extends PathsOf<M>>(method: M, path: P, options: Options<P, M> = {}): Promise<Response> {
@@ -157,7 +180,7 @@ async function once(
   const difference = Date.parse(response.headers.get("date") ?? "") - Date.now();
   ahead = Math.abs(difference) > MOST_ON_THE_WAY ? difference : 0;
   if (response.ok || response.status === 304) return response;
-  const told = await response.json().catch(() => ({}));
+  const told = await json<Partial<Schemas["InvalidBatch"]>>(response, signal).catch((): Partial<Schemas["InvalidBatch"]> => ({}));
   if (told.code === "request_in_progress") {
     return new Failure(response.status, "The service is still working on this.", told.code, "Try again in a moment.");
   }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from socketserver import StreamRequestHandler, ThreadingTCPServer
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from playwright.sync_api import Dialog, Route, expect
@@ -42,32 +42,43 @@ def test_a_download_says_that_it_comes_and_why_it_does_not(signed_in: SignedIn, 
 
 
 @contextmanager
-def cut_off() -> Iterator[int]:
-    """The port of a service that begins an answer and hangs up."""
+def cut_off(*, stalls: bool) -> Iterator[int]:
+    """The port of a service that begins an answer and hangs up, or stalls."""
+    end = Event()
 
     class Answer(StreamRequestHandler):
         def handle(self) -> None:
             while self.rfile.readline().strip():
                 pass
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+            if stalls:
+                end.wait()
 
     with ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
         Thread(target=server.serve_forever).start()
-        yield server.server_address[1]
-        server.shutdown()
+        try:
+            yield server.server_address[1]
+        finally:
+            end.set()
+            server.shutdown()
 
 
-def test_an_answer_that_breaks_off_is_told_and_asked_for_again(person: Person, client: OrganizationClient) -> None:
+@pytest.mark.parametrize("stalls", [False, True])
+def test_an_answer_that_breaks_off_is_told_and_asked_for_again(person: Person, client: OrganizationClient, stalls: bool) -> None:
     job = client.submit(site())
     page = person.page
     page.clock.install()
-    with cut_off() as port:
+    with cut_off(stalls=stalls) as port:
         page.route(re.compile("/results|/api-keys"), lambda route: route.continue_(url=f"http://127.0.0.1:{port}/"))
         person.sign_in(client.api_key, f"batches/{job['job_id']}")
         page.get_by_role("button", name="Results…").click()
-        page.get_by_role("button", name="CSV", exact=True).click()
+        with page.expect_response(f"http://127.0.0.1:{port}/"):
+            page.get_by_role("button", name="CSV", exact=True).click()
+        page.clock.run_for(61_000 if stalls else 0)
         expect(page.get_by_role("status").last).to_have_text("The response was cut off. Check the connection, and try again.")
-        page.get_by_role("link", name="API keys").click()
+        with page.expect_response(f"http://127.0.0.1:{port}/"):
+            page.get_by_role("link", name="API keys").click()
+        page.clock.run_for(61_000 if stalls else 0)
         expect(page.get_by_role("alert")).to_contain_text("The response was cut off. Check the connection, and try again.")
     page.unroute_all()
     page.clock.run_for(11_000)

@@ -10,7 +10,7 @@ export async function download<P extends PathsOf<"get">>(path: P, options: Optio
   if (underWay.has(href)) return;
   underWay.add(href);
   try {
-    const file = send("get", path, options).then((response) => whole(response.blob()));
+    const file = send("get", path, options).then((response) => whole(response));
     notify(`${name} is on its way…`, file);
     save(await file, name);
     notify(`${name} is there`);
