@@ -3,8 +3,8 @@
 create schema if not exists app;
 create schema if not exists api;
 
-comment on schema app is 'What the system keeps for itself: organizations, settings, catalogue, queue state, and internal functions.';
-comment on schema api is 'The functions that anyone outside may call.';
+comment on schema app is 'Internal tables and functions: organizations, settings, the catalogue, the state of the queue.';
+comment on schema api is 'Functions and views for callers from outside: the HTTP API, workers, operators and users of SQL.';
 
 create table app.settings (
     singleton                 boolean     not null default true,
@@ -63,33 +63,33 @@ create table app.settings (
     constraint settings_max_open_uploads_check check (max_open_uploads between 1 and 1000000)
 );
 
-comment on table app.settings is 'The one row of settings, changed with api.update_settings and effective without a restart.';
+comment on table app.settings is 'The settings, in a single row: changed with api.update_settings, effective without a restart.';
 comment on column app.settings.lookups_per_second is 'Rate limit of all workers together, in lookups per second; null: no limit.';
-comment on column app.settings.max_in_flight is 'Lookups that all workers together may have in flight at once.';
-comment on column app.settings.max_retries is 'Retries after the first attempt of a lookup.';
-comment on column app.settings.retry_backoff_seconds is 'Wait before the first retry, in seconds; it doubles with each further retry and varies by up to half.';
+comment on column app.settings.max_in_flight is 'Lookups that may be in flight at once, all workers together; the concurrency limit adapts below that.';
+comment on column app.settings.max_retries is 'Retries of a lookup after its first attempt.';
+comment on column app.settings.retry_backoff_seconds is 'Wait before the first retry, in seconds. It doubles with each further retry; jitter shortens each wait by up to half.';
 comment on column app.settings.retry_backoff_max_seconds is 'Longest wait before a retry, in seconds.';
 comment on column app.settings.lookup_timeout_seconds is 'Time limit for one lookup over HTTP, in seconds.';
-comment on column app.settings.lease_seconds is 'A claimed item returns to the queue if its worker does not renew the lease for so many seconds.';
-comment on column app.settings.max_response_bytes is 'Largest response of the incentives API that is read, in bytes.';
+comment on column app.settings.lease_seconds is 'Seconds after which a claimed item returns to the queue, unless its worker renews the lease.';
+comment on column app.settings.max_response_bytes is 'Largest response of the incentives API that is accepted, in bytes.';
 comment on column app.settings.items_per_run is 'Largest number of items that one call of POST /batch-lookups-worker looks up.';
-comment on column app.settings.outage_failures is 'Failures in a row after which the circuit breaker opens: then single lookups probe the incentives API.';
-comment on column app.settings.deduplicate_seconds is 'An answer is shared for so many seconds with all items of its organization with the same address, building type and devices; null: every item is looked up.';
-comment on column app.settings.max_outage_wait_seconds is 'Seconds of an outage for which items wait at no cost; after that, they use up their retries and fail.';
-comment on column app.settings.create_clerk_organizations is 'Whether a new organization is created when its first member signs in with a Clerk token; else the member is refused.';
-comment on column app.settings.incentive_call_retention_days is 'Days for which calls of POST /incentives are logged.';
-comment on column app.settings.max_open_items is 'Unfinished items that an organization may have, all its batches together.';
-comment on column app.settings.requests_per_minute is 'Requests per minute of one API key or one signed-in user, at each API server; null: no limit.';
-comment on column app.settings.job_retention_days is 'Days after which an ended job is deleted with its items; its report stays. null: never.';
-comment on column app.settings.report_retention_days is 'Days after which an ended report is deleted with its sites, whether its job still exists or not. null: never.';
-comment on column app.settings.record_all_attempts is 'Whether attempts of items that succeed at once are recorded as well, a row each; else only those of items that fail at first.';
-comment on column app.settings.attempt_retention_days is 'Days after which the attempts of an item are deleted, if it still exists.';
-comment on column app.settings.audit_retention_days is 'Days for which it is known who changed what; null: for ever.';
-comment on column app.settings.organization_requests_per_minute is 'Requests per minute of all API keys and users of an organization together, at each API server; null: four times requests_per_minute.';
-comment on column app.settings.max_api_keys is 'API keys that work which an organization may have; while they are rotated, twice as many.';
-comment on column app.settings.upload_retention_days is 'Days after which an upload is deleted with its rows, whether it was started or not; its batch stays.';
-comment on column app.settings.max_open_uploads is 'Uploads that an organization may have as drafts.';
-comment on column app.settings.internal_key is 'Random secret of internal callers (worker, pg_cron), used if SERVICE_ROLE_KEY is not set.';
+comment on column app.settings.outage_failures is 'Failures in a row that open the circuit breaker; then one lookup at a time probes the incentives API.';
+comment on column app.settings.deduplicate_seconds is 'Seconds for which the answer to an item is shared with the items of its organization that have the same address, building type, devices and household; null: no deduplication.';
+comment on column app.settings.max_outage_wait_seconds is 'Seconds of an outage during which items wait without using up retries; after that, they use them up and fail.';
+comment on column app.settings.create_clerk_organizations is 'Whether a new organization is created when its first member signs in with a Clerk token; if not, the member is refused.';
+comment on column app.settings.incentive_call_retention_days is 'Days after which the logged calls of POST /incentives are deleted.';
+comment on column app.settings.max_open_items is 'Unfinished items that an organization may have, in all its batches together.';
+comment on column app.settings.requests_per_minute is 'Rate limit of each API key and each signed-in user at each API server, in requests per minute; null: no limit.';
+comment on column app.settings.job_retention_days is 'Days from its end until a job is deleted with its items; its report stays. null: never.';
+comment on column app.settings.report_retention_days is 'Days from its end until a report is deleted with its sites, whether or not its job still exists. null: never.';
+comment on column app.settings.record_all_attempts is 'Whether every attempt is recorded, in a row each; if not, only the attempts of items whose first lookup does not succeed.';
+comment on column app.settings.attempt_retention_days is 'Days after which recorded attempts are deleted; they never outlive their item.';
+comment on column app.settings.audit_retention_days is 'Days after which audit events are deleted; null: never.';
+comment on column app.settings.organization_requests_per_minute is 'Rate limit of all API keys and users of an organization together at each API server, in requests per minute; null: four times requests_per_minute.';
+comment on column app.settings.max_api_keys is 'Valid API keys that an organization may have; twice as many while keys are being rotated.';
+comment on column app.settings.upload_retention_days is 'Days after which a draft is deleted with its rows, whether or not it was started; its batch stays.';
+comment on column app.settings.max_open_uploads is 'Drafts that an organization may have at once, not counting those that were started.';
+comment on column app.settings.internal_key is 'Random secret for internal calls (worker, pg_cron), used if SERVICE_ROLE_KEY is not set.';
 
 insert into app.settings default values;
 
@@ -104,9 +104,9 @@ create table app.regions (
     constraint regions_country_code_check check (country_code in ('US', 'CA'))
 );
 
-comment on table app.regions is 'States, territories and military regions of the United States, provinces of Canada. Source: USPS Publication 28, Canada Post; the three-digit ZIP ranges come from a CC0 list of ZIP prefixes by state.';
-comment on column app.regions.zip3 is 'First three digits of the ZIP codes in use there; null: not a US region.';
-comment on column app.regions.postal_letters is 'First letters of its Canadian postal codes.';
+comment on table app.regions is 'States, territories and military regions of the United States; provinces and territories of Canada. Sources: USPS Publication 28 and Canada Post; for the ZIP ranges, a CC0 list of ZIP prefixes by state.';
+comment on column app.regions.zip3 is 'First three digits of the ZIP codes in use there, as ranges of numbers; null: not a US region.';
+comment on column app.regions.postal_letters is 'First letters of its Canadian postal codes; null: not a Canadian region.';
 
 insert into app.regions (country_code, code, name, zip3, postal_letters) values
     ('US', 'AL', 'Alabama', '{[350,353),[354,370)}', null),

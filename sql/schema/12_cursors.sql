@@ -10,4 +10,4 @@ create type app.page_cursor as (
     number       bigint
 );
 
-comment on type app.page_cursor is 'Where a page of a list ended: what a cursor holds.';
+comment on type app.page_cursor is 'The place where a page of a list ended, as a cursor encodes it.';

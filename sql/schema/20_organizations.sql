@@ -18,8 +18,8 @@ create index organizations_limited_idx on app.organizations (id) where monthly_l
 create index organizations_of_clerk_idx on app.organizations (id) where substr(id::text, 15, 1) = '8';
 
 comment on table app.organizations is 'The tenants. A small shared table.';
-comment on column app.organizations.monthly_lookups is 'Lookups that it may make in a calendar month (UTC), set with api.set_monthly_lookups; null: any number.';
-comment on column app.organizations.clerk_organization_id is 'The id by which Clerk knows the organization, such as org_2ab...';
+comment on column app.organizations.monthly_lookups is 'Lookups that the organization may make in a calendar month (UTC), set with api.set_monthly_lookups; null: no limit.';
+comment on column app.organizations.clerk_organization_id is 'The organization''s id at Clerk, such as org_2ab...; null: it has none.';
 
 create table app.api_keys (
     id               uuid        not null,
@@ -46,13 +46,13 @@ create table app.api_keys (
 
 create index api_keys_organization_idx on app.api_keys (organization_id);
 
-comment on table app.api_keys is 'API keys: their attributes and hashes, never the keys.';
-comment on column app.api_keys.key_hash is 'HMAC-SHA256 of the whole key with the deployment''s pepper.';
+comment on table app.api_keys is 'API keys: their attributes and hashes, never the keys themselves.';
+comment on column app.api_keys.key_hash is 'HMAC-SHA256 of the whole key, keyed with the deployment''s pepper.';
 comment on column app.api_keys.prefix is 'leap_live_ or leap_test_.';
 comment on column app.api_keys.scopes is 'What the key may do, such as jobs:read.';
-comment on column app.api_keys.allowed_networks is 'Networks that the key may be used from; null: any.';
-comment on column app.api_keys.replaced_by is 'The key that this one was rotated into; it expires soon.';
-comment on column app.api_keys.created_by is 'The id of the API key, or the Clerk id of the user, that made it; null: an operator did.';
+comment on column app.api_keys.allowed_networks is 'Networks from which the key may be used; null: any.';
+comment on column app.api_keys.replaced_by is 'The key that replaces this one after a rotation; this one still works until it expires.';
+comment on column app.api_keys.created_by is 'Who created it: the id of an API key, or the Clerk id of a user; null: an operator.';
 
 create table app.api_key_uses (
     organization_id uuid        not null,
@@ -63,5 +63,5 @@ create table app.api_key_uses (
     constraint api_key_uses_organization_id_fkey foreign key (organization_id) references app.organizations (id) on delete cascade
 ) with (fillfactor = 50);
 
-comment on table app.api_key_uses is 'When each API key was used last. Apart from the keys, so that a request writes only what is its organization''s.';
-comment on column app.api_key_uses.used_at is 'Exact to a minute.';
+comment on table app.api_key_uses is 'When each API key was last used. Apart from app.api_keys, which all organizations share, so that a request writes only rows of its own organization.';
+comment on column app.api_key_uses.used_at is 'Accurate to a minute.';

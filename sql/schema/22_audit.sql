@@ -17,11 +17,11 @@ create table app.audit_events (
 
 create index audit_events_created_at_idx on app.audit_events (created_at);
 
-comment on table app.audit_events is 'Who made, changed, revoked or linked what, written in the transaction that did it. Rows are only added, until audit_retention_days have passed; those of a deleted organization stay. No foreign key for that reason.';
-comment on column app.audit_events.organization_id is 'Whose it is; all zeros: the installation''s own, such as its settings.';
-comment on column app.audit_events.id is 'A UUID of version 7: later events have greater ids.';
+comment on table app.audit_events is 'Who created, changed, revoked or linked what, written in the transaction that did it. Rows are never changed, and are deleted after audit_retention_days. Those of a deleted organization stay, so there is no foreign key.';
+comment on column app.audit_events.organization_id is 'The organization concerned; all zeros: the installation itself, such as its settings.';
+comment on column app.audit_events.id is 'A version 7 UUID: later events have greater ids.';
 comment on column app.audit_events.action is 'What happened, such as api_key.created.';
-comment on column app.audit_events.actor_type is 'api_key; user: of Clerk; operator: somebody with SQL access or the command line; system: the product itself.';
-comment on column app.audit_events.actor_id is 'The id of the API key, the id of the user, or the role of the operator in the database; null: not known.';
-comment on column app.audit_events.target_id is 'The id of what it was done to; null: the action names it.';
-comment on column app.audit_events.details is 'What is worth knowing besides. Never a key, a secret or a URL, which may hold one.';
+comment on column app.audit_events.actor_type is 'api_key; user: of Clerk; operator: somebody with SQL access or the command line; system: the software itself.';
+comment on column app.audit_events.actor_id is 'Id of the API key, id of the user, or database role of the operator; null: not known, or the system.';
+comment on column app.audit_events.target_id is 'Id of what the action was done to; null: the action alone says it.';
+comment on column app.audit_events.details is 'Further facts about the action. Never a key, a secret or a URL, which may contain one.';

@@ -16,8 +16,8 @@ create table app.device_categories (
 );
 
 comment on table app.device_categories is 'Kinds of equipment and work, such as heat_pump.';
-comment on column app.device_categories.typical_cost is 'US dollars for one device, installed: stands in for a project cost that a lookup does not tell.';
-comment on column app.device_categories.basis is 'Where the typical cost comes from.';
+comment on column app.device_categories.typical_cost is 'Typical cost of one device, installed, in US dollars; assumed if a lookup does not give the cost.';
+comment on column app.device_categories.basis is 'Source of the typical cost.';
 comment on column app.device_categories.catalogue is 'The catalogue that the row was imported with.';
 
 create table app.device_category_sizes (
@@ -32,10 +32,10 @@ create table app.device_category_sizes (
     constraint device_category_sizes_unit_check check (unit ~ '^[a-z0-9_]+$')
 );
 
-comment on table app.device_category_sizes is 'Typical sizes: they stand in for a size that a lookup does not tell. A category has one for each unit that a program pays by.';
-comment on column app.device_category_sizes.unit is 'Singular, such as ton (12,000 BTU an hour), kilowatt, kilowatt_hour, square_foot, port.';
-comment on column app.device_category_sizes.typical_size is 'Units that one typical device has.';
-comment on column app.device_category_sizes.basis is 'Where the typical size comes from.';
+comment on table app.device_category_sizes is 'Typical sizes, assumed if a lookup does not give the size: one for each unit by which programs pay for the category.';
+comment on column app.device_category_sizes.unit is 'The unit in the singular, such as ton (12,000 BTU per hour), kilowatt, kilowatt_hour, square_foot, port.';
+comment on column app.device_category_sizes.typical_size is 'Size of a typical device, in this unit.';
+comment on column app.device_category_sizes.basis is 'Source of the typical size.';
 
 create table app.devices (
     id           integer     not null,
@@ -51,8 +51,8 @@ create table app.devices (
 
 create index devices_category_idx on app.devices (category_key);
 
-comment on table app.devices is 'What a site asks incentives for: the device_ids of a request.';
-comment on column app.devices.id is 'Fixed by the catalogue, the same in every database.';
+comment on table app.devices is 'Devices that incentives are looked up for: the device_ids of a request.';
+comment on column app.devices.id is 'Assigned by the catalogue, the same in every database.';
 
 create table app.utilities (
     key          text        not null,
@@ -72,8 +72,8 @@ create table app.utilities (
 
 create index utilities_region_idx on app.utilities (country_code, region_code);
 
-comment on table app.utilities is 'Electric utilities; one that serves two states has a row for each.';
-comment on column app.utilities.eiaid is 'Number at the US Energy Information Administration; null: not known.';
+comment on table app.utilities is 'Electric utilities, with one row for each state or province that they serve.';
+comment on column app.utilities.eiaid is 'Number assigned by the US Energy Information Administration; null: not known.';
 comment on column app.utilities.region_code is 'The state or province.';
 
 create table app.utility_service_areas (
@@ -91,7 +91,7 @@ create index utility_service_areas_utility_idx on app.utility_service_areas (uti
 
 comment on table app.utility_service_areas is 'Which utilities serve the postal codes that begin with a prefix; the longest prefix wins.';
 comment on column app.utility_service_areas.prefix is '1 to 5 digits of a ZIP code, or the first characters of a Canadian postal code without the space.';
-comment on column app.utility_service_areas.rank is '1: the utility that serves the most of the area, and is chosen when a lookup names none.';
+comment on column app.utility_service_areas.rank is '1: the utility that serves most of the area, which is chosen if a lookup names none.';
 
 create table app.programs (
     id             text        not null,
@@ -117,14 +117,14 @@ create table app.programs (
 
 create index programs_region_idx on app.programs (country_code, region_code) where scope = 'state' and retired_at is null;
 
-comment on table app.programs is 'Incentive programs. What they pay, for what and when, is in their tiers.';
-comment on column app.programs.id is 'The program_id of a lookup: given by the catalogue, the same in every database and import.';
+comment on table app.programs is 'Incentive programs. Their tiers say what they pay, for what and when.';
+comment on column app.programs.id is 'The program_id in the results of lookups: assigned by the catalogue, the same in every database and import.';
 comment on column app.programs.authority is 'Who runs the program.';
-comment on column app.programs.scope is 'state: open to the customers of all utilities of the state or province; utility: to those of app.program_utilities.';
-comment on column app.programs.cities is 'The cities that it is for, as app.plain_name leaves their names; null: all places of its scope. The city of an address is that of its mail, whose area may be larger than the city.';
-comment on column app.programs.source is 'Where the facts come from.';
-comment on column app.programs.source_id is 'What the source calls the program.';
-comment on column app.programs.source_date is 'Day of the source''s facts; null: the source has no date.';
+comment on column app.programs.scope is 'state: for the customers of all utilities of the state or province; utility: for those of the utilities in app.program_utilities.';
+comment on column app.programs.cities is 'Cities that it is for, by their names as app.plain_name leaves them; null: everywhere within its scope. An address counts by the city of its mail, whose area may be larger than the city.';
+comment on column app.programs.source is 'Source of the facts.';
+comment on column app.programs.source_id is 'Id of the program at the source.';
+comment on column app.programs.source_date is 'Date of the source''s facts; null: the source gives none.';
 
 create table app.program_utilities (
     utility_key text not null,
@@ -137,7 +137,7 @@ create table app.program_utilities (
 
 create index program_utilities_program_idx on app.program_utilities (program_id);
 
-comment on table app.program_utilities is 'The utilities whose customers a program of scope utility is open to.';
+comment on table app.program_utilities is 'The utilities whose customers may apply to a program of scope utility.';
 
 create table app.program_tiers (
     program_id     text    not null,
@@ -179,21 +179,21 @@ create table app.program_tiers (
     constraint program_tiers_shared_cap_check check (shared_cap > 0)
 );
 
-comment on table app.program_tiers is 'What a program pays: one row for each of its offers.';
-comment on column app.program_tiers.category_keys is 'Device categories that the offer is for.';
-comment on column app.program_tiers.device_ids is 'The devices of these categories that the offer is for; null: all.';
-comment on column app.program_tiers.amount_type is 'flat: so much a device; per_unit: so much a unit of its size; percent: of its cost.';
-comment on column app.program_tiers.amount is 'US dollars; of a percent, 0 to 100.';
-comment on column app.program_tiers.unit is 'Unit of the size that a per_unit amount goes by, as in app.device_category_sizes.';
-comment on column app.program_tiers.cap is 'Most that a site gets from the offer, in US dollars, all its devices together.';
-comment on column app.program_tiers.cap_percent is 'Most that a device gets, in percent of its cost, 0 to 100.';
+comment on table app.program_tiers is 'What a program pays: one row for each of its offers (tiers).';
+comment on column app.program_tiers.category_keys is 'Device categories that the offer covers.';
+comment on column app.program_tiers.device_ids is 'Devices of these categories that the offer covers; null: all.';
+comment on column app.program_tiers.amount_type is 'flat: an amount for each device; per_unit: an amount for each unit of its size; percent: a part of its cost.';
+comment on column app.program_tiers.amount is 'US dollars; for percent, 0 to 100.';
+comment on column app.program_tiers.unit is 'Unit of the size that a per_unit amount is for, as in app.device_category_sizes; null: not per_unit.';
+comment on column app.program_tiers.cap is 'Most that a site gets from the offer, for all its devices together, in US dollars; null: no cap.';
+comment on column app.program_tiers.cap_percent is 'Most that the offer pays for a device, in percent of its cost (0 to 100); null: no such cap.';
 comment on column app.program_tiers.building_types is 'Building types that are eligible; null: all.';
-comment on column app.program_tiers.owner_statuses is 'Who may apply, homeowner or renter; null: everyone.';
-comment on column app.program_tiers.start_date is 'First day; null: open since ever.';
-comment on column app.program_tiers.end_date is 'Last day; null: open until further notice.';
-comment on column app.program_tiers.income_requirement is 'What the offer asks of the household''s income, in words; null: nothing.';
-comment on column app.program_tiers.income_limits is 'Yearly income in US dollars up to which a household is eligible, by its size or its tax filing: {"1": [62600, 62600], "joint": [least, most]}. Where the limit depends on the county, which a lookup does not know: the least and the most of all. null: the source has no table.';
-comment on column app.program_tiers.excludes is 'Programs that pay nothing for a device for which this offer is paid; null: none.';
-comment on column app.program_tiers.shared_cap is 'Most that a site gets from all offers of the program that have this cap, together, in US dollars; null: they have none.';
-comment on column app.program_tiers.other_requirements is 'What the offer asks for that no lookup checks, in words; null: nothing.';
-comment on column app.program_tiers.note is 'How well the facts are confirmed, where the source says so.';
+comment on column app.program_tiers.owner_statuses is 'Who may apply: homeowner, renter or both; null: everyone.';
+comment on column app.program_tiers.start_date is 'First day; null: no start date.';
+comment on column app.program_tiers.end_date is 'Last day; null: no end date.';
+comment on column app.program_tiers.income_requirement is 'The requirement on the household''s income, in words; null: none.';
+comment on column app.program_tiers.income_limits is 'Highest yearly income of an eligible household in US dollars, by household size or tax filing: {"1": [62600, 62600], "joint": [lowest, highest]}. The two differ where the limit depends on the county, which a lookup does not give: then they are the lowest and the highest limit of all counties. null: the source has no table.';
+comment on column app.program_tiers.excludes is 'Ids of the programs that pay nothing for a device that this offer pays for; null: none.';
+comment on column app.program_tiers.shared_cap is 'Most that a site gets from all offers of the program with this cap, together, in US dollars; null: no shared cap.';
+comment on column app.program_tiers.other_requirements is 'Requirements that no lookup checks, in words; null: none.';
+comment on column app.program_tiers.note is 'How well the facts are confirmed, if the source says so.';

@@ -15,11 +15,11 @@ create table app.customers (
     constraint customers_organization_id_fkey foreign key (organization_id) references app.organizations (id)
 );
 
-comment on table app.customers is 'The customer that a lookup is for: one row per organization and reference_id, created by its first lookup.';
+comment on table app.customers is 'Customers: one row for each organization and reference_id, created by the first lookup with POST /incentives or the first application.';
 comment on column app.customers.id is 'The customer_id that the API shows.';
-comment on column app.customers.reference_id is 'The organization''s own name for the customer or site.';
-comment on column app.customers.device_ids is 'Devices of the last lookup, which a refresh repeats, as address and building_type. null: an external provider answered it.';
-comment on column app.customers.utility_keys is 'Utilities of the address, the chosen one first.';
+comment on column app.customers.reference_id is 'The organization''s own id for the customer or site.';
+comment on column app.customers.device_ids is 'Devices of the last lookup, which a refresh repeats, together with address and building_type; null: an external provider answered it.';
+comment on column app.customers.utility_keys is 'Utilities that serve the address, the chosen one first.';
 
 create table app.incentive_profiles (
     organization_id uuid        not null,
@@ -33,9 +33,9 @@ create table app.incentive_profiles (
     constraint incentive_profiles_device_names_check check (jsonb_typeof(device_names) = 'object')
 );
 
-comment on table app.incentive_profiles is 'Settings of an organization for all of its lookups.';
+comment on table app.incentive_profiles is 'An organization''s settings for all its lookups.';
 comment on column app.incentive_profiles.company is 'The organization''s part of a connect_url; null: POST /incentives refuses to create applications.';
-comment on column app.incentive_profiles.device_names is 'Its own names of devices, in lower case, and their ids: {"split system": 1}.';
+comment on column app.incentive_profiles.device_names is 'The organization''s own names for devices, in lower case, with the ids of the devices: {"split system": 1}.';
 
 create table app.incentive_calls (
     organization_id uuid        not null,
@@ -51,7 +51,7 @@ create table app.incentive_calls (
     constraint incentive_calls_organization_id_fkey foreign key (organization_id) references app.organizations (id)
 );
 
-comment on table app.incentive_calls is 'Every answer of POST /incentives; kept for incentive_call_retention_days. Ids rise with time.';
-comment on column app.incentive_calls.customer_id is 'null: the call was refused before a customer was found.';
-comment on column app.incentive_calls.status is 'HTTP status of the answer.';
-comment on column app.incentive_calls.response is 'The body of the answer, JSON as text.';
+comment on table app.incentive_calls is 'Responses of POST /incentives, including refusals; kept for incentive_call_retention_days. Ids ascend with time.';
+comment on column app.incentive_calls.customer_id is 'null: the call was refused.';
+comment on column app.incentive_calls.status is 'HTTP status of the response.';
+comment on column app.incentive_calls.response is 'Body of the response: JSON, as text.';

@@ -22,4 +22,4 @@ create type app.judged_tier as (
     conditional_amount numeric
 );
 
-comment on type app.judged_tier is 'What one tier of a program pays for one device of a lookup. Size in the tier''s unit and cost of one piece; amounts in US dollars for all pieces of the device: in full; limited to a share of the cost; and what is left of that under the cap. The last two are 0 if a requirement failed. Conditions are requirements that nobody knows whether they are met; what the tier then would pay is no amount but the conditional amount.';
+comment on type app.judged_tier is 'What one tier of a program pays for one device of a lookup. size (in the tier''s unit) and cost are those of one piece; amounts are US dollars for all pieces of the device. full_amount: before any limit; limited_amount: at most cap_percent of the cost; amount: what the caps leave of that. The last two are 0 if a requirement is not met or another offer is paid instead. conditions: requirements for which the lookup gives too few facts; then amount is 0, and conditional_amount is what the tier would pay.';

@@ -38,11 +38,11 @@ create index batch_lookup_jobs_ended_idx on public.batch_lookup_jobs (organizati
 create index batch_lookup_jobs_unusual_idx on public.batch_lookup_jobs (organization_id, status, created_at desc, id desc)
     where status in ('failed', 'cancelled');
 
-comment on table public.batch_lookup_jobs is 'One row per uploaded batch, watched live by its owners: no array, json or point column, default replica identity.';
-comment on column public.batch_lookup_jobs.processed_items is 'Items that ended: completed and failed together.';
-comment on column public.batch_lookup_jobs.completed_at is 'When the job ended, whether completed, failed or cancelled.';
-comment on column public.batch_lookup_jobs.rate is 'Items that ended per second, as of updated_at: a moving average over half a minute; null: none has ended.';
-comment on column public.batch_lookup_jobs.retry_of_job_id is 'The job whose failed items this one tries again; it may have been deleted since.';
+comment on table public.batch_lookup_jobs is 'One row per uploaded batch. Published for Supabase Realtime, so it has no array, json or point column and keeps the default replica identity.';
+comment on column public.batch_lookup_jobs.processed_items is 'Items that have ended, completed and failed together.';
+comment on column public.batch_lookup_jobs.completed_at is 'When the job ended, whether completed, failed or cancelled; null: it is open.';
+comment on column public.batch_lookup_jobs.rate is 'Items that end per second, as of updated_at: a moving average over half a minute; null: none has ended.';
+comment on column public.batch_lookup_jobs.retry_of_job_id is 'The job whose failed items this one retries, which may have been deleted since; null: it is not a retry.';
 
 create table public.lookup_queue_items (
     organization_id       uuid        not null,
@@ -85,25 +85,25 @@ create index lookup_queue_items_failed_idx on public.lookup_queue_items (organiz
     where status = 'failed';
 create index lookup_queue_items_deduplication_idx on public.lookup_queue_items (organization_id, deduplication_key) where deduplication_key is not null;
 
-comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, and the result. Written once at the upload, once for each retry, once at the end.';
-comment on column public.lookup_queue_items.id is 'For users; the queue names an item by job and position, and there is no index on id.';
-comment on column public.lookup_queue_items.position is 'Place in the upload, from 0.';
-comment on column public.lookup_queue_items.status is 'pending until the item ends. public.lookup_leases tells which pending items are being looked up; api.items and the HTTP API call these processing.';
-comment on column public.lookup_queue_items.retry_at is 'The item waits until then to be looked up; null: it is not waiting.';
-comment on column public.lookup_queue_items.result is 'The answer of the incentives API, member for member as it came.';
-comment on column public.lookup_queue_items.parsed_result is 'The answer in an item on its way through the functions that record it, and in rows from before result was kept as it came; else null.';
-comment on column public.lookup_queue_items.deduplication_key is 'Items with the same key ask the same question; null: looked up in any case.';
-comment on column public.lookup_queue_items.reused_from_job_id is 'With reuse_results: the job of the item whose answer this one was given, which may have been deleted since; null: it has its own.';
-comment on column public.lookup_queue_items.reused_from_position is 'Place of that item in its job.';
-comment on column public.lookup_queue_items.household is 'What is known of the people there: {income, size, owner_status, tax_filing}, as in POST /incentives; null: nothing.';
-comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input but did not stop it.';
+comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, and the result. Written at the upload, for each retry and at the end; the first claim writes nothing here.';
+comment on column public.lookup_queue_items.id is 'For users. The queue names an item by its job and position, so id has no index.';
+comment on column public.lookup_queue_items.position is 'Position in the upload, from 0.';
+comment on column public.lookup_queue_items.status is 'pending until the item ends, even while it is being looked up: api.items and the HTTP API call items processing that are in public.lookup_leases.';
+comment on column public.lookup_queue_items.retry_at is 'When a waiting item is due; infinity: its job is held; null: it is not waiting.';
+comment on column public.lookup_queue_items.result is 'The answer of the incentives API, stored as received; a copied answer has the reference_id of its own item and is marked as deduplicated.';
+comment on column public.lookup_queue_items.parsed_result is 'The parsed answer, in an item that functions pass on to be recorded. Null in the table, except in rows older than the column result.';
+comment on column public.lookup_queue_items.deduplication_key is 'Items with the same key ask the same question. null: deduplication was off at the upload, the item creates an application, or its answer is a copy.';
+comment on column public.lookup_queue_items.reused_from_job_id is 'The job whose result reuse_results gave to this item, which may have been deleted since; null: none was reused.';
+comment on column public.lookup_queue_items.reused_from_position is 'Position in that job of the item with the reused result.';
+comment on column public.lookup_queue_items.household is 'What is known about the people at the site: {income, size, owner_status, tax_filing}, as in POST /incentives; null: nothing.';
+comment on column public.lookup_queue_items.warnings is 'What looks wrong with the input but did not prevent the lookup.';
 
 create type app.cell_notes as (
     warnings jsonb[],
     problems jsonb[]
 );
 
-comment on type app.cell_notes is 'What reading a row of a file found out: {field, code, message, was, now} of what was corrected in it; {field, code, value, of} of what is wrong with it. null: nothing.';
+comment on type app.cell_notes is 'Findings about a row of a file. warnings: {field, code, message, was, now} for what was corrected; problems: {field, code, value, of} for what is wrong. null: nothing.';
 
 create type app.batch_item as (
     position              integer,
@@ -119,4 +119,4 @@ create type app.batch_item as (
     household             jsonb
 );
 
-comment on type app.batch_item is 'An item of an upload as the validator reads it. problems: {field, code, value, ...}, null: it is valid; details: its warnings, {field, code, was, now, ...}.';
+comment on type app.batch_item is 'An item of an upload as the validator reads it. problems: {field, code, value, ...}, null: it is valid; details: its warnings as {field, code, was, now, ...}.';

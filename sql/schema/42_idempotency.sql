@@ -17,6 +17,6 @@ create table app.idempotency_keys (
 
 create index idempotency_keys_created_at_idx on app.idempotency_keys (created_at);
 
-comment on table app.idempotency_keys is 'Responses for repeated requests, stored in the transaction of the first request; kept for 7 days.';
-comment on column app.idempotency_keys.fingerprint is 'SHA-256 of the request: another one under the same key is refused.';
-comment on column app.idempotency_keys.response is 'Null only inside the transaction that works on the request.';
+comment on table app.idempotency_keys is 'Responses to requests with an Idempotency-Key, stored in the transaction of the first request and kept for 7 days.';
+comment on column app.idempotency_keys.fingerprint is 'SHA-256 of the request: a different request with the same key is refused.';
+comment on column app.idempotency_keys.response is 'Null only inside the transaction that handles the first request.';

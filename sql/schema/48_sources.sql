@@ -12,10 +12,10 @@ create table public.lookup_job_columns (
     constraint lookup_job_columns_count_check check (cardinality(header) between 1 and 500 and cardinality(names) = cardinality(header))
 );
 
-comment on table public.lookup_job_columns is 'The columns of the file that a batch came from, or the members of the metadata of its items; only where there is something to give back.';
-comment on column public.lookup_job_columns.header is 'In the order and under the names of the file.';
-comment on column public.lookup_job_columns.names is 'The same, each one filled and unique, as members of a JSON object must be.';
-comment on column public.lookup_job_columns.has_cells is 'false: the file had our fields alone under our names, so only their order is kept.';
+comment on table public.lookup_job_columns is 'The columns of the file that a batch was uploaded as, or the members of its items'' metadata; a batch with neither has no row.';
+comment on column public.lookup_job_columns.header is 'Names as in the file, in its order.';
+comment on column public.lookup_job_columns.names is 'The same names, made non-empty and unique, as members of a JSON object must be.';
+comment on column public.lookup_job_columns.has_cells is 'false: the file had only our fields, under our names, so only their order is kept.';
 
 create table public.lookup_item_sources (
     organization_id uuid    not null,
@@ -28,6 +28,6 @@ create table public.lookup_item_sources (
     constraint lookup_item_sources_cells_check check (jsonb_typeof(cells) in ('array', 'object'))
 );
 
-comment on table public.lookup_item_sources is 'What an item came from, beside it: the queue never reads it. Written once at upload, deleted with the job.';
-comment on column public.lookup_item_sources.position is 'Place of the item in the job, from 0.';
-comment on column public.lookup_item_sources.cells is 'The cells of its row, one for each column of the header or fewer; or its metadata, an object.';
+comment on table public.lookup_item_sources is 'The uploaded row or the metadata of each item, in a table of its own because the queue never reads it. Written once at the upload, deleted with the job.';
+comment on column public.lookup_item_sources.position is 'Position of the item in the upload, from 0.';
+comment on column public.lookup_item_sources.cells is 'The cells of the row, an array with one for each column or fewer; or the metadata, an object.';

@@ -1,4 +1,4 @@
--- Chapter 49, drafts: files that wait to be repaired and started. The rows stay as uploaded; edits are stored beside them.
+-- Chapter 49, drafts: uploads to be reviewed, repaired and started. The rows stay as uploaded; edits are stored beside them.
 
 create table public.lookup_uploads (
     organization_id uuid        not null,
@@ -35,20 +35,20 @@ create table public.lookup_uploads (
 create index lookup_uploads_newest_idx on public.lookup_uploads (organization_id, created_at desc, id desc);
 create index lookup_uploads_expiry_idx on public.lookup_uploads (expires_at);
 
-comment on table public.lookup_uploads is 'Drafts: uploads that are looked through and repaired before they become a batch. They expire, started or not.';
-comment on column public.lookup_uploads.status is 'draft, or started: it has become a batch.';
-comment on column public.lookup_uploads.job_id is 'The batch that it became; null: it is still a draft. The batch may have been deleted since.';
-comment on column public.lookup_uploads.columns is 'One object a column: {number, header, field, how, samples}, as the API answers them.';
-comment on column public.lookup_uploads.defaults is '{field: value} for cells that are empty or for which no column has the field.';
-comment on column public.lookup_uploads.value_maps is '{field: {text in the file: value}}, for the organization''s own words.';
-comment on column public.lookup_uploads.notes is 'What was assumed about the whole file: [{code, message}].';
+comment on table public.lookup_uploads is 'Drafts: uploads to be reviewed and repaired before they become a batch. They expire, whether or not they were started.';
+comment on column public.lookup_uploads.status is 'draft; started: it has become a batch.';
+comment on column public.lookup_uploads.job_id is 'The batch that it became, which may have been deleted since; null: it is still a draft.';
+comment on column public.lookup_uploads.columns is 'An object for each column: {number, header, field, how, samples}, as in the HTTP API.';
+comment on column public.lookup_uploads.defaults is '{field: value} for empty cells, and for fields without a column.';
+comment on column public.lookup_uploads.value_maps is 'What the organization''s own words stand for: {field: {text in the file: value}}.';
+comment on column public.lookup_uploads.notes is 'Assumptions about the whole file: [{code, message}].';
 comment on column public.lookup_uploads.check_devices is 'Whether device ids must be in the catalogue.';
-comment on column public.lookup_uploads.valid_rows is 'Rows that would be looked up; with the invalid and the skipped ones they are all rows.';
+comment on column public.lookup_uploads.valid_rows is 'Rows that would be looked up. Valid, invalid and skipped rows add up to total_rows.';
 comment on column public.lookup_uploads.warning_rows is 'Valid rows with warnings.';
-comment on column public.lookup_uploads.problem_groups is 'Problems of all rows by field and code: [{field, code, count, examples}].';
-comment on column public.lookup_uploads.expires_at is 'When it is deleted, with its rows.';
-comment on column public.lookup_uploads.reuse_days is 'Rows are given results that are at most so many days old; null: all are looked up.';
-comment on column public.lookup_uploads.known_rows is 'Valid rows that had such a result at updated_at.';
+comment on column public.lookup_uploads.problem_groups is 'The problems of all rows, grouped by field and code: [{field, code, count, examples}].';
+comment on column public.lookup_uploads.expires_at is 'When the draft is deleted with its rows.';
+comment on column public.lookup_uploads.reuse_days is 'Rows reuse results that are at most this many days old; null: all rows are looked up.';
+comment on column public.lookup_uploads.known_rows is 'Valid rows for which there was such a result at updated_at.';
 
 create table public.lookup_upload_rows (
     organization_id uuid    not null,
@@ -67,12 +67,12 @@ create table public.lookup_upload_rows (
     constraint lookup_upload_rows_edits_check check (jsonb_typeof(edits) = 'object')
 ) with (fillfactor = 70);
 
-comment on table public.lookup_upload_rows is 'The rows of drafts, without the header and what stood above it, empty rows and footers.';
-comment on column public.lookup_upload_rows.position is 'Place among the rows, from 0.';
-comment on column public.lookup_upload_rows.line is 'Line of the file, or row of the sheet, on which it begins.';
-comment on column public.lookup_upload_rows.cells is 'As they were sent: one for each column or fewer.';
-comment on column public.lookup_upload_rows.edits is '{number of the column, from 1: text}, which replaces the cell; null: nothing was edited.';
-comment on column public.lookup_upload_rows.problems is 'What is wrong: {field, code, value, of}; null: the row is valid, or skipped.';
+comment on table public.lookup_upload_rows is 'The rows of drafts, without the header and anything above it, empty rows and footers.';
+comment on column public.lookup_upload_rows.position is 'Position among these rows, from 0.';
+comment on column public.lookup_upload_rows.line is 'Line of the file, or row of the sheet, on which the row begins.';
+comment on column public.lookup_upload_rows.cells is 'Cells as uploaded: one for each column or fewer.';
+comment on column public.lookup_upload_rows.edits is 'Texts that replace cells: {number of the column, from 1: text}; null: none.';
+comment on column public.lookup_upload_rows.problems is 'What is wrong with the row: {field, code, value, of}; null: it is valid or skipped.';
 comment on column public.lookup_upload_rows.warnings is 'What was corrected or looks wrong: {field, code, was, now, ...}; null: nothing.';
 
 create table app.column_memory (
@@ -87,7 +87,7 @@ create table app.column_memory (
     constraint column_memory_values_check check (jsonb_typeof(values) = 'object' and octet_length(values::text) <= 65536)
 );
 
-comment on table app.column_memory is 'What an organization said of the columns of its drafts when it started them, to be offered for the next file with such a header.';
-comment on column app.column_memory.name is 'The header as app.plain_name leaves it.';
-comment on column app.column_memory.field is 'The field that the column is for; null: it is for none.';
-comment on column app.column_memory.values is 'The values that the organization''s own words in the column stand for: {text: value}.';
+comment on table app.column_memory is 'What an organization specified about the columns of its drafts when it started them; applied to its next file with such a column.';
+comment on column app.column_memory.name is 'The header, as app.plain_name leaves it.';
+comment on column app.column_memory.field is 'The field that the column is for; null: none.';
+comment on column app.column_memory.values is 'What the organization''s own words in the column stand for: {text: value}.';

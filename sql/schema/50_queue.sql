@@ -12,10 +12,10 @@ create table app.organization_queue_state (
 
 create index organization_queue_state_ready_idx on app.organization_queue_state (ready_at) where ready_at is not null;
 
-comment on table app.organization_queue_state is 'The ready list, together with app.queue_wakeups: one row per organization that was ever served.';
-comment on column app.organization_queue_state.ready_at is 'From when on there is, or may be, something to claim; null: nothing is open, wake-ups aside.';
-comment on column app.organization_queue_state.leases_until is 'No lease expires before: until then a claim need not look for one.';
-comment on column app.organization_queue_state.served_at is 'Last claim: the organization that waited longest comes first.';
+comment on table app.organization_queue_state is 'The ready list, together with app.queue_wakeups: one row for each organization that has ever been served.';
+comment on column app.organization_queue_state.ready_at is 'From when on there may be something to claim; null: nothing is open, apart from wake-ups.';
+comment on column app.organization_queue_state.leases_until is 'No lease expires before this time, so claims do not look for expired leases until then.';
+comment on column app.organization_queue_state.served_at is 'Time of the last claim: the organization that has waited longest comes first.';
 
 create table app.queue_wakeups (
     organization_id uuid        not null,
@@ -44,7 +44,7 @@ create table app.queued_jobs (
 
 create index queued_jobs_rank_idx on app.queued_jobs (organization_id, next_rank);
 
-comment on table app.queued_jobs is 'Jobs with items that were never claimed: how far the claims have come.';
-comment on column app.queued_jobs.next_position is 'The next item to claim; those before it were claimed at least once, or need not be.';
-comment on column app.queued_jobs.end_position is 'Behind the last item.';
-comment on column app.queued_jobs.next_rank is 'Order of service inside the organization: the job with the lowest goes next, and one up for every item.';
+comment on table app.queued_jobs is 'Jobs with items that have never been claimed, and how far the claims have come.';
+comment on column app.queued_jobs.next_position is 'High-water mark: the next item to claim. Those before it have been claimed, or need not be.';
+comment on column app.queued_jobs.end_position is 'One more than the last position.';
+comment on column app.queued_jobs.next_rank is 'Order of service within the organization: the job with the lowest rank is next. Each claimed item raises it by one.';

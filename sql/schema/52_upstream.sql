@@ -10,10 +10,10 @@ create table app.rate_limit (
     constraint rate_limit_singleton_check check (singleton)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
-comment on table app.rate_limit is 'The rate limit that all workers share: claims take time slots from its one row, and nothing else locks it.';
-comment on column app.rate_limit.next_slot_at is 'Next free time slot for a lookup (generic cell rate algorithm).';
-comment on column app.rate_limit.ends_at is 'On a cluster: the end of the block of slots that this node may give out.';
-comment on column app.rate_limit.block_slots is 'How many slots the node asked for with this block.';
+comment on table app.rate_limit is 'The rate limit that all workers share: claims take slots from this one row, and nothing else locks it.';
+comment on column app.rate_limit.next_slot_at is 'The next free slot (generic cell rate algorithm).';
+comment on column app.rate_limit.ends_at is 'On a cluster: end of the block of slots that this node may hand out.';
+comment on column app.rate_limit.block_slots is 'On a cluster: how many slots the node requested with this block.';
 
 insert into app.rate_limit default values;
 
@@ -25,8 +25,8 @@ create table app.slot_blocks (
     constraint slot_blocks_singleton_check check (singleton)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
-comment on table app.slot_blocks is 'At the coordinator of a cluster, the rate limit that all nodes share: they take blocks of time slots from its one row.';
-comment on column app.slot_blocks.next_slot_at is 'Next time slot that is in no block.';
+comment on table app.slot_blocks is 'On a cluster, at the coordinator: the rate limit that all nodes share. They take blocks of slots from this one row.';
+comment on column app.slot_blocks.next_slot_at is 'The next slot that is in no block.';
 
 insert into app.slot_blocks default values;
 
@@ -54,22 +54,22 @@ create table app.upstream_state (
     constraint upstream_state_concurrency_limit_check check (concurrency_limit >= 1)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
-comment on table app.upstream_state is 'The incentives API as all workers together see it: circuit breaker, pauses, concurrency limit.';
-comment on column app.upstream_state.paused_until is 'No lookup starts before: the incentives API asked for a pause with Retry-After.';
-comment on column app.upstream_state.consecutive_failures is 'Signs of an outage since the last answer.';
-comment on column app.upstream_state.failing_organization_id is 'The only organization that these signs are of; null: several.';
-comment on column app.upstream_state.unavailable_since is 'The circuit breaker is open since then; null: closed.';
-comment on column app.upstream_state.probe_at is 'With the circuit breaker open: when the next lookup may probe.';
-comment on column app.upstream_state.concurrency_limit is 'The concurrency limit: lookups that it seems to bear at once; null: max_in_flight.';
-comment on column app.upstream_state.base_latency is 'Seconds that a lookup usually takes, as far as that does not depend on how many run at once; null: not known yet.';
-comment on column app.upstream_state.adapted_at is 'When a worker''s measurements last changed the limit or what is usual: a few times a second at most.';
-comment on column app.upstream_state.base_overload is 'Share of 429, 503 and time-outs that does not depend on how many lookups run at once (0 to 1).';
-comment on column app.upstream_state.limit_version is 'One up with every change of the limit but its growth: measurements of other versions do not count.';
-comment on column app.upstream_state.base_at is 'When base_latency was last measured with fewer lookups at once.';
-comment on column app.upstream_state.trial_limit is 'While a lower limit is tried: the one before. null: no trial.';
-comment on column app.upstream_state.trial_latency is 'Mean latency of a success before the trial, in seconds.';
-comment on column app.upstream_state.trial_overload is 'Share of 429, 503 and time-outs before the trial.';
-comment on column app.upstream_state.trial_cost is 'Seconds of lookups that one answer cost before the trial, those of lookups without an answer included.';
+comment on table app.upstream_state is 'The incentives API as all workers together see it: circuit breaker, pauses, concurrency limit. On a cluster, each node has a row of its own.';
+comment on column app.upstream_state.paused_until is 'No lookup starts before this time, because the incentives API (Retry-After) or an operator (api.pause_lookups) asked for a pause.';
+comment on column app.upstream_state.consecutive_failures is 'Signs of an outage in a row, since the last answer.';
+comment on column app.upstream_state.failing_organization_id is 'The organization that all these signs come from; null: several.';
+comment on column app.upstream_state.unavailable_since is 'When the circuit breaker opened; null: it is closed.';
+comment on column app.upstream_state.probe_at is 'While the circuit breaker is open: when the next lookup may probe.';
+comment on column app.upstream_state.concurrency_limit is 'Concurrent lookups that the incentives API seems to bear; null: max_in_flight.';
+comment on column app.upstream_state.base_latency is 'Usual latency of a lookup in seconds, as far as it does not depend on the number of concurrent lookups; null: not known yet.';
+comment on column app.upstream_state.adapted_at is 'When measurements of a worker last changed the limit or the baseline (the columns base_...): at most four times a second.';
+comment on column app.upstream_state.base_overload is 'Usual share (0 to 1) of 429, 503 and time-outs, as far as it does not depend on the number of concurrent lookups.';
+comment on column app.upstream_state.limit_version is 'Raised by one with every change of the limit other than growth: measurements under other versions do not count.';
+comment on column app.upstream_state.base_at is 'When the baseline was last measured.';
+comment on column app.upstream_state.trial_limit is 'The limit before the trial of a lower one that is under way; null: no trial.';
+comment on column app.upstream_state.trial_latency is 'Mean latency of the successes before the trial, in seconds.';
+comment on column app.upstream_state.trial_overload is 'Share (0 to 1) of 429, 503 and time-outs before the trial.';
+comment on column app.upstream_state.trial_cost is 'Seconds of lookups for each answer before the trial, including lookups without an answer.';
 
 insert into app.upstream_state default values;
 
@@ -92,7 +92,7 @@ create type app.upstream as (
     failing_organization_id uuid
 );
 
-comment on type app.upstream is 'A row of app.upstream_state, for the functions that reckon with it: they are the same at all nodes of a cluster, where each has a table of its own.';
+comment on type app.upstream is 'A row of app.upstream_state as a parameter of functions: these are the same at all nodes of a cluster, but each node has a table of its own.';
 
 create type app.lookup_sample as (
     limit_version    integer,
@@ -118,8 +118,8 @@ create table app.workers (
     constraint workers_id_check check (id <> '' and length(id) <= 200)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
-comment on table app.workers is 'Workers whose heartbeat was heard lately; they share max_in_flight evenly.';
-comment on column app.workers.returned_at is 'Its first heartbeat after a time in which no worker could write: no lease expires until one lease later.';
+comment on table app.workers is 'Workers that sent a heartbeat in the last day; those of the last 15 seconds share the concurrency limit evenly.';
+comment on column app.workers.returned_at is 'Its first heartbeat after a period in which no worker could write: for one lease from then on, no lease expires.';
 
 create type app.outage_signs as (
     failures integer,
@@ -130,4 +130,4 @@ create type app.outage_signs as (
     completions integer
 );
 
-comment on type app.outage_signs is 'What a flush says about the upstream: failures that are tried again, whether anything was answered for good, failures that hint at an outage, the longest pause that a Retry-After asked for, whether that or an unreachable service is nobody''s own affair, and how many lookups succeeded.';
+comment on type app.outage_signs is 'What a flush says about the incentives API. failures: lookups that will be retried; answered: whether any lookup got its final answer; signs: failures that are signs of an outage; pause: the longest that a Retry-After asked for; certain: whether the API is unreachable or asks for a very long pause, which is not due to a single organization; completions: lookups that succeeded.';

@@ -1,4 +1,4 @@
--- Chapter 53, leases: what workers hold.
+-- Chapter 53, leases: which items workers are looking up.
 
 create table public.lookup_leases (
     organization_id uuid           not null,
@@ -12,7 +12,7 @@ create table public.lookup_leases (
     constraint lookup_leases_pkey primary key (organization_id, job_id, lease_token)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
-comment on table public.lookup_leases is 'One row per claim and job: the items that a worker is looking up. No foreign key: its check would wait for whoever counts outcomes.';
-comment on column public.lookup_leases.lease_token is 'Names one claim: an outcome that carries another token comes from a worker that was given up.';
-comment on column public.lookup_leases.positions is 'The items that are still in flight, by their place in the upload; they shrink as outcomes come in.';
-comment on column public.lookup_leases.is_overdue is 'It expired while its worker was heard of: the worker has a third of a lease to renew it.';
+comment on table public.lookup_leases is 'One row per claim and job: the items that a worker is looking up. No foreign key: its check would wait for a flush that has locked the job.';
+comment on column public.lookup_leases.lease_token is 'Fencing token of the claim: an outcome with another token comes from a worker that has lost its lease.';
+comment on column public.lookup_leases.positions is 'Positions of the items that are still in flight: fewer with each outcome recorded.';
+comment on column public.lookup_leases.is_overdue is 'It expired, but its worker has sent a heartbeat since, so it was extended once, by a third of a lease.';

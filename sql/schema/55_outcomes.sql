@@ -1,4 +1,4 @@
--- Chapter 55, outcomes: what a response means.
+-- Chapter 55, outcomes: what is retried, and what fails.
 
 create table app.retry_policy (
     outcome       text not null,
@@ -12,11 +12,11 @@ create table app.retry_policy (
     constraint retry_policy_outcome_check check (outcome ~ '^([1-5][0-9][0-9]|[1-5]xx|[a-z_]+)$')
 );
 
-comment on table app.retry_policy is 'What an unsuccessful answer means. The most exact row wins: the HTTP status or error class, then its hundred (4xx), then other.';
-comment on column app.retry_policy.action is 'retry: up to max_retries times; wait: like retry, but with a Retry-After it pauses everybody and costs no retry; fail: at once.';
-comment on column app.retry_policy.error_message is 'For the user; a message that the incentives API sent with a 4xx takes its place.';
+comment on table app.retry_policy is 'What to do about an unsuccessful lookup. The most specific row wins: the HTTP status or error class, then the class of the status (4xx), then other.';
+comment on column app.retry_policy.action is 'retry: up to max_retries times; wait: like retry, but a Retry-After pauses all workers and costs no retry; fail: immediately.';
+comment on column app.retry_policy.error_message is 'For users, unless the incentives API sent a message with a 4xx.';
 
-comment on column app.retry_policy.outage is 'Nobody is there, which is never the fault of an item: no last attempt is lost to it. Other failures are a sign of an outage on an item''s first attempt only.';
+comment on column app.retry_policy.outage is 'Whether it means that the incentives API is unreachable, which is never due to the item: such a failure never costs an item its last attempt. Other failures are a sign of an outage only on the first attempt of an item.';
 
 insert into app.retry_policy (outcome, action, error_code, error_message) values
     ('400',                'fail',  'upstream_rejected',       'The incentives service refused the request'),
@@ -56,14 +56,14 @@ create type app.lookup_outcome as (
     number        integer
 );
 
-comment on type app.lookup_outcome is 'What came of one lookup, judged by app.retry_policy: complete, retry, wait (with the pause asked for) or fail; latency is in seconds. Its answer is in the arrays of the flush, at its number.';
+comment on type app.lookup_outcome is 'The outcome of one lookup. action: complete, retry, wait or fail, as app.retry_policy decides; pause: what Retry-After asked for; latency: in seconds; number: where the arrays of the flush have its answer.';
 
 create type app.recorded_lookups as (
     verdicts text[],
     signs    app.outage_signs
 );
 
-comment on type app.recorded_lookups is 'What came of a flush: a verdict for each outcome, in their order, and what they say about the upstream.';
+comment on type app.recorded_lookups is 'The result of a flush: a verdict for each outcome, in their order, and what they say about the incentives API.';
 
 create type app.held_job as (
     organization_id uuid,
@@ -78,4 +78,4 @@ create type app.held_job as (
     conditional     numeric
 );
 
-comment on type app.held_job is 'A job that a flush of several organizations holds, with its report: where the rows are, and what it adds to them.';
+comment on type app.held_job is 'A job, with its report, that a flush of several organizations has locked: where the two rows are, and what it adds to them.';

@@ -1,4 +1,4 @@
--- Chapter 56, duplicates: results that are already known.
+-- Chapter 56, duplicates: results that later items with the same question can reuse.
 
 create table app.known_jobs (
     organization_id uuid    not null,
@@ -8,8 +8,8 @@ create table app.known_jobs (
     constraint known_jobs_pkey primary key (organization_id, job_id)
 );
 
-comment on table app.known_jobs is 'Jobs whose results app.known_results has. Both are written when an upload asks for reuse_results, and never by a flush.';
-comment on column app.known_jobs.completed_items is 'How many items had been completed then; if there are more by now, the job is read again.';
+comment on table app.known_jobs is 'Jobs whose results app.known_results has. Both are written when an upload uses reuse_results, and by maintenance; never by a flush.';
+comment on column app.known_jobs.completed_items is 'Completed items when the job was read; if there are more now, it is read again.';
 
 create table app.known_results (
     organization_id   uuid        not null,
@@ -23,7 +23,7 @@ create table app.known_results (
 
 create index known_results_job_idx on app.known_results (organization_id, job_id);
 
-comment on table app.known_results is 'Completed items by their deduplication key, each with an answer of its own: a later item that asks the same question can be given it. Deleted with the job.';
+comment on table app.known_results is 'Completed items by their deduplication key, for later items with the same question (reuse_results). Copied answers are left out. Deleted with the job.';
 comment on column app.known_results.looked_up_at is 'When the incentives API gave the answer.';
 
 create table app.known_organizations (
@@ -33,5 +33,5 @@ create table app.known_organizations (
     constraint known_organizations_pkey primary key (organization_id)
 );
 
-comment on table app.known_organizations is 'Organizations that have asked for reuse_results, for which maintenance reads on.';
-comment on column app.known_organizations.read_until is 'app.known_results has all jobs that ended more than an hour before.';
+comment on table app.known_organizations is 'Organizations that have used reuse_results: maintenance reads their new results.';
+comment on column app.known_organizations.read_until is 'app.known_results has the results of all jobs that ended more than an hour before this time.';

@@ -22,12 +22,12 @@ create table public.lookup_attempts (
 
 create index lookup_attempts_recorded_idx on public.lookup_attempts (organization_id, recorded_at);
 
-comment on table public.lookup_attempts is 'Lookups of items that did not succeed at once, or of all with the setting record_all_attempts; deleted with the job, or after attempt_retention_days. No foreign key: its check would wait for whoever counts outcomes.';
-comment on column public.lookup_attempts.position is 'The item: its place in the upload, from 0.';
+comment on table public.lookup_attempts is 'Attempts of the items whose first lookup did not succeed or, with the setting record_all_attempts, of all items. Deleted with the job, or after attempt_retention_days. No foreign key: its check would wait for a flush that has locked the job.';
+comment on column public.lookup_attempts.position is 'Position of the item in the upload, from 0.';
 comment on column public.lookup_attempts.attempt is 'Number of the recorded attempt of this item, from 1.';
-comment on column public.lookup_attempts.outcome is 'complete; retry: the item is tried again; wait: the same, at no cost; fail: it failed for good.';
-comment on column public.lookup_attempts.worker is 'The worker that looked it up; null: its lease was gone.';
-comment on column public.lookup_attempts.latency_ms is 'Milliseconds from the request to its answer or failure; null: not known.';
-comment on column public.lookup_attempts.http_status is 'HTTP status of the answer; null: none came.';
-comment on column public.lookup_attempts.error_code is 'What app.retry_policy calls it, or lease_expired; null: a success.';
-comment on column public.lookup_attempts.recorded_at is 'When the database heard of the outcome.';
+comment on column public.lookup_attempts.outcome is 'complete; retry: the item is tried again; wait: the same, without using up a retry; fail: it failed permanently.';
+comment on column public.lookup_attempts.worker is 'The worker that looked it up; null: its lease no longer existed.';
+comment on column public.lookup_attempts.latency_ms is 'Milliseconds from the request to the response or failure; null: not known.';
+comment on column public.lookup_attempts.http_status is 'HTTP status of the response; null: there was none.';
+comment on column public.lookup_attempts.error_code is 'The error code in app.retry_policy, or lease_expired; null: a success.';
+comment on column public.lookup_attempts.recorded_at is 'When the outcome was recorded.';

@@ -10,8 +10,8 @@ create table public.lookup_usage (
     constraint lookup_usage_lookups_check check (lookups >= 0)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
-comment on table public.lookup_usage is 'Lookups by day and job. A lookup counts as soon as a worker claims it, so that no limit can be exceeded, and no more once the worker has given it back unsent; each retry counts. Kept when the job is deleted; where job_retention_days is set, for as many days, and 400 at least.';
-comment on column public.lookup_usage.day is 'The day in UTC.';
+comment on table public.lookup_usage is 'Lookups by day and job. A lookup counts as soon as a worker claims it, so that no limit can be exceeded, and no longer counts once the worker has released it unsent; each retry counts. Rows outlive their job: only if job_retention_days is set are they deleted, after that many days but at least 400.';
+comment on column public.lookup_usage.day is 'Day of the claim, in UTC.';
 
 create table app.job_budgets (
     organization_id    uuid    not null,
@@ -30,9 +30,9 @@ create table app.job_budgets (
     constraint job_budgets_lookups_check check (lookups >= 0)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
-comment on table app.job_budgets is 'What the upload of a job said about lookups: sample, max_lookups or when_limit_reached. Other jobs have no row.';
-comment on column app.job_budgets.sample is 'So many items are looked up first; then the job is held until it is continued.';
+comment on table app.job_budgets is 'What the upload of a job specified about its lookups: sample, max_lookups or when_limit_reached. Other jobs have no row.';
+comment on column app.job_budgets.sample is 'Items that are looked up first; then the job is held until it is continued. null: no sample, or it was continued.';
 comment on column app.job_budgets.max_lookups is 'Lookups that the job may make, retries included; null: no limit of its own.';
-comment on column app.job_budgets.when_limit_reached is 'What becomes of the other items at max_lookups, or at the monthly_lookups of the organization: they fail, or wait.';
-comment on column app.job_budgets.lookups is 'Lookups that count so far, as in public.lookup_usage.';
-comment on column app.job_budgets.held_position is 'The job is held, and has no row in app.queued_jobs: where claims go on when it is continued. Null: it is not held.';
+comment on column app.job_budgets.when_limit_reached is 'What the remaining items do at max_lookups, or at the monthly_lookups of the organization: fail or wait.';
+comment on column app.job_budgets.lookups is 'Lookups counted so far, as in public.lookup_usage.';
+comment on column app.job_budgets.held_position is 'Where claims resume when the job is continued: it is held, and has no row in app.queued_jobs. null: it is not held.';

@@ -30,9 +30,9 @@ create table public.incentive_reports (
 create index incentive_reports_newest_idx on public.incentive_reports (organization_id, created_at desc, id desc);
 create index incentive_reports_error_idx on public.incentive_reports (organization_id, created_at desc, id desc) where status = 'error';
 
-comment on table public.incentive_reports is 'One row per report; its totals always equal its sites.';
+comment on table public.incentive_reports is 'One row per report; its totals always match its sites.';
 comment on column public.incentive_reports.total_incentive_value is 'US dollars.';
-comment on column public.incentive_reports.conditional_incentive_amount is 'US dollars of offers that depend on facts about the households which nobody told; in no total.';
+comment on column public.incentive_reports.conditional_incentive_amount is 'US dollars of the offers that depend on facts about households that the lookups did not give; in no total.';
 
 create table public.incentive_report_sites (
     organization_id        uuid        not null,
@@ -63,10 +63,10 @@ create table public.incentive_report_sites (
 );
 
 comment on table public.incentive_report_sites is 'One row per completed item: a site of the report, in upload order.';
-comment on column public.incentive_report_sites.category_amounts is 'US dollars for the devices of each of device_categories, in the same order, as far as the answer has them apart.';
+comment on column public.incentive_report_sites.category_amounts is 'US dollars for the devices of each of device_categories, in the same order, as far as the answer itemizes them.';
 comment on column public.incentive_report_sites.total_incentive_amount is 'US dollars.';
-comment on column public.incentive_report_sites.conditional_incentive_amount is 'US dollars of offers that depend on facts about the household which nobody told; in no total.';
-comment on column public.incentive_report_sites.utility_eiaid is 'Number of the utility at the US Energy Information Administration, as the provider gave it.';
+comment on column public.incentive_report_sites.conditional_incentive_amount is 'US dollars of the offers that depend on facts about the household that the lookup did not give; in no total.';
+comment on column public.incentive_report_sites.utility_eiaid is 'Number of the utility, assigned by the US Energy Information Administration, as the provider gave it.';
 
 create table public.incentive_report_site_programs (
     organization_id       uuid    not null,
@@ -81,5 +81,5 @@ create table public.incentive_report_site_programs (
     constraint incentive_report_site_programs_amount_check check (total_incentive >= 0 and eligible_combinations >= 0)
 );
 
-comment on table public.incentive_report_site_programs is 'The programs a site is eligible for.';
-comment on column public.incentive_report_site_programs.total_incentive is 'US dollars, all devices of the site together.';
+comment on table public.incentive_report_site_programs is 'The programs that a site is eligible for.';
+comment on column public.incentive_report_site_programs.total_incentive is 'US dollars for all devices of the site together.';

@@ -1,4 +1,4 @@
--- Chapter 63, labels: words by which an organization finds its jobs.
+-- Chapter 63, labels: keys and values by which an organization finds its jobs.
 
 create table public.batch_lookup_job_labels (
     organization_id uuid not null,

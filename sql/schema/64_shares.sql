@@ -1,4 +1,4 @@
--- Chapter 64, shares: links by which a report is read without a credential.
+-- Chapter 64, shares: links at which people without a credential can read a report.
 
 create table app.report_shares (
     id              uuid        not null,
@@ -18,7 +18,7 @@ create table app.report_shares (
 
 create index report_shares_report_idx on app.report_shares (organization_id, report_id);
 
-comment on table app.report_shares is 'Links to reports for people without a credential: hashes of their tokens, never the tokens. A small shared table, like app.api_keys; a row goes when its link is revoked or its report deleted.';
+comment on table app.report_shares is 'Links to reports for people without a credential: hashes of their tokens, never the tokens. A small shared table, like app.api_keys. A row is deleted when its link is revoked or its report is deleted.';
 comment on column app.report_shares.token_hash is 'SHA-256 of the token, which has 256 random bits.';
-comment on column app.report_shares.created_by is 'The id of the API key, or the Clerk id of the user, that made it; null: an operator did.';
-comment on column app.report_shares.expires_at is 'From then on, the link leads nowhere.';
+comment on column app.report_shares.created_by is 'Who created it: the id of an API key, or the Clerk id of a user; null: an operator.';
+comment on column app.report_shares.expires_at is 'From then on, the link no longer works.';

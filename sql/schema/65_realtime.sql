@@ -11,5 +11,5 @@ create table app.deleted_rows (
 
 create index deleted_rows_deleted_at_idx on app.deleted_rows (deleted_at);
 
-comment on table app.deleted_rows is 'Deleted jobs and reports, for a day: subscribers that heard no notification of it find them among the changes.';
+comment on table app.deleted_rows is 'Tombstones of deleted jobs and reports, kept for a day: subscribers that missed the notification find them among the changes.';
 comment on column app.deleted_rows.table_name is 'batch_lookup_jobs or incentive_reports.';

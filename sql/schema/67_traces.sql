@@ -10,5 +10,5 @@ create table app.job_traces (
     constraint job_traces_traceparent_check check (traceparent ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$')
 );
 
-comment on table app.job_traces is 'The trace context that the upload of a job came with, which its lookups and webhooks go on with. Other jobs have no row.';
-comment on column app.job_traces.traceparent is 'As in the header of that name (W3C Trace Context): version 00, trace, span, flags.';
+comment on table app.job_traces is 'The trace context that the upload of a job came with; its lookups and webhooks belong to the same trace. Other jobs have no row.';
+comment on column app.job_traces.traceparent is 'As in the header of that name (W3C Trace Context): version 00, trace id, span id, flags.';

@@ -10,7 +10,7 @@ create table app.ended_totals (
     constraint ended_totals_kind_check check (kind in ('jobs', 'reports'))
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
-comment on table app.ended_totals is 'How many ended jobs and reports an organization has, by status, together with app.ended_changes. An organization without a row has not been counted yet. No foreign key: maintenance, which writes it, would wait for whoever holds the organization.';
+comment on table app.ended_totals is 'How many ended jobs and reports an organization has, by status; the changes in app.ended_changes are not in them yet. An organization without a row has not been counted yet. No foreign key: maintenance, which writes the table, would wait for a transaction that has locked the organization.';
 
 create table app.ended_changes (
     organization_id uuid    not null,
@@ -22,8 +22,8 @@ create table app.ended_changes (
     constraint ended_changes_pkey primary key (organization_id, id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
-comment on table app.ended_changes is 'Additions to app.ended_totals, one row each, so that whoever ends or deletes a job waits for nobody; maintenance takes them in.';
-comment on column app.ended_changes.change is 'How many more there are, of jobs with job_status and of reports with report_status; less than nothing: how many fewer.';
+comment on table app.ended_changes is 'Changes of app.ended_totals, one row each, so that nobody who ends or deletes a job waits; maintenance adds them up.';
+comment on column app.ended_changes.change is 'How many jobs with job_status and reports with report_status there are more; negative: fewer.';
 
 create table app.usage_days (
     organization_id uuid    not null,
@@ -34,5 +34,5 @@ create table app.usage_days (
     constraint usage_days_pkey primary key (organization_id, day)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_cost_delay = 0);
 
-comment on table app.usage_days is 'Lookups by day: the sums of public.lookup_usage, also of rows that were deleted. A row of the day -infinity says that the days of the organization have been added up. No foreign key: claims write it, and its check would wait for whoever holds the organization.';
-comment on column app.usage_days.jobs is 'How many rows of the day public.lookup_usage has whose lookups are not 0.';
+comment on table app.usage_days is 'Lookups by day: the sums of public.lookup_usage, including rows that were deleted. A row for the day -infinity means that the organization''s days have been added up. No foreign key: claims write the table, and its check would wait for a transaction that has locked the organization.';
+comment on column app.usage_days.jobs is 'How many rows of public.lookup_usage for that day have lookups other than 0.';

@@ -1,4 +1,4 @@
--- Chapter 69, names: the parts of a job's name by which it is found.
+-- Chapter 69, names: an index by which jobs are found by a part of their name.
 
 create table app.job_names (
     organization_id uuid     not null,
@@ -10,5 +10,5 @@ create table app.job_names (
 
 create index job_names_parts_idx on app.job_names using gin (parts) with (fastupdate = off);
 
-comment on table app.job_names is 'What the names of jobs consist of; jobs without a name have no row. The row of the job 00000000-0000-0000-0000-000000000000 says that those of all jobs of the organization are here: before that, names are looked for in the jobs. No foreign key: a row more does no harm.';
-comment on column app.job_names.parts is 'Every two characters of the name that follow each other, of app.name_parts.';
+comment on table app.job_names is 'The index by which jobs are found by a part of their name; jobs without a name have no row. A row for the job 00000000-0000-0000-0000-000000000000 means that all jobs of the organization are indexed; until then, names are searched in the jobs. No foreign key: a row too many does no harm.';
+comment on column app.job_names.parts is 'Every pair of adjacent characters in the name, by app.name_parts.';

@@ -26,6 +26,6 @@ create table public.applications (
 
 create index applications_reference_idx on public.applications (organization_id, reference_id, id);
 
-comment on table public.applications is 'One row per customer and program, created by lookups with create_application and moved from status to status by the organization.';
+comment on table public.applications is 'One row per customer and program: created by lookups with create_application, moved through its statuses by the organization.';
 comment on column public.applications.reference_id is 'The reference_id of the customer.';
-comment on column public.applications.total_incentive is 'US dollars, as of the last lookup that found the program before it was submitted.';
+comment on column public.applications.total_incentive is 'US dollars, as of the last lookup that found the program before the application was submitted.';

@@ -21,12 +21,12 @@ create table app.webhook_configs (
     constraint webhook_configs_disabled_reason_check check (disabled_reason in ('requested', 'gone', 'failing'))
 );
 
-comment on table app.webhook_configs is 'The webhook config of an organization; a row exists once any of it was set.';
-comment on column app.webhook_configs.url is 'Endpoint of the deliveries; null: none, and no events are kept. Events of a disabled config are kept as failed deliveries.';
-comment on column app.webhook_configs.field_names is 'The members of webhook_custom_fields that are sent; null: all of them.';
-comment on column app.webhook_configs.bundle_items is 'Up to 100 lookups of a batch in one delivery, instead of one each.';
-comment on column app.webhook_configs.disabled_reason is 'requested: by the organization; gone: the receiver answered 410; failing: nothing got through for five days.';
-comment on column app.webhook_configs.failing_since is 'The first failed attempt since the last success.';
+comment on table app.webhook_configs is 'The webhook config of an organization; there is a row once any of it has been set.';
+comment on column app.webhook_configs.url is 'Endpoint that events are POSTed to; null: none, and no events are kept. Events of a disabled config are kept as failed deliveries.';
+comment on column app.webhook_configs.field_names is 'Members of webhook_custom_fields to send; null: all.';
+comment on column app.webhook_configs.bundle_items is 'Whether up to 100 lookups of a batch are sent in one delivery, instead of one each.';
+comment on column app.webhook_configs.disabled_reason is 'requested: by the organization; gone: the receiver answered 410; failing: no delivery succeeded for five days.';
+comment on column app.webhook_configs.failing_since is 'When the first attempt since the last success failed; null: none has failed since.';
 
 create table app.webhook_secrets (
     organization_id uuid        not null,
@@ -41,8 +41,8 @@ create table app.webhook_secrets (
 );
 
 comment on table app.webhook_secrets is 'Signing secrets: the current one, and rotated ones until they expire.';
-comment on column app.webhook_secrets.secret is 'Key of the HMAC-SHA256, stored in plain because signing needs it; shown to the organization once.';
-comment on column app.webhook_secrets.expires_at is 'Deliveries are signed with a rotated secret, too, until then; null: the current one.';
+comment on column app.webhook_secrets.secret is 'Key of the HMAC-SHA256, stored in plain text because signing needs it; shown to the organization once.';
+comment on column app.webhook_secrets.expires_at is 'Until then, deliveries are also signed with this rotated secret; null: the current one.';
 
 create table app.webhook_deliveries (
     organization_id  uuid        not null,
@@ -83,13 +83,13 @@ create index webhook_deliveries_leased_idx on app.webhook_deliveries (organizati
 create index webhook_deliveries_failed_idx on app.webhook_deliveries (organization_id, id) where status = 'failed';
 create index webhook_deliveries_job_idx on app.webhook_deliveries (organization_id, job_id) where job_id is not null;
 
-comment on table app.webhook_deliveries is 'The outbox and its history: a row is written in the transaction that makes the event true. Its id is the webhook-id of every attempt.';
-comment on column app.webhook_deliveries.item_ids is 'Ended items, read when the delivery is sent; null: data has everything.';
-comment on column app.webhook_deliveries.positions is 'Positions of these items in job_id.';
-comment on column app.webhook_deliveries.data is 'The data to send, as of the event. For a single lookup an array of one, before field_names is applied; null: see item_ids.';
-comment on column app.webhook_deliveries.attempts is 'Attempts whose outcome is known.';
-comment on column app.webhook_deliveries.lost_leases is 'Senders in a row that ended with it in hand, before they could tell the outcome.';
-comment on column app.webhook_deliveries.retry_count is 'Row of app.webhook_retry_schedule that was reached; 0 again after a resend on request.';
+comment on table app.webhook_deliveries is 'The outbox and its history: a row is written in the same transaction as the change it reports. Its id is the webhook-id, the same in every attempt.';
+comment on column app.webhook_deliveries.item_ids is 'Items that have ended, read when the delivery is sent; null: data has everything.';
+comment on column app.webhook_deliveries.positions is 'Positions of these items in their job.';
+comment on column app.webhook_deliveries.data is 'The data to send, as of the event; for a single lookup, an array of one, before field_names is applied. null: see item_ids.';
+comment on column app.webhook_deliveries.attempts is 'Attempts with a known outcome.';
+comment on column app.webhook_deliveries.lost_leases is 'Leases in a row that expired before their sender recorded an outcome.';
+comment on column app.webhook_deliveries.retry_count is 'The row of app.webhook_retry_schedule that was reached; a requested resend sets it to 0.';
 
 create table app.webhook_attempts (
     organization_id uuid        not null,
@@ -108,10 +108,10 @@ create table app.webhook_attempts (
     constraint webhook_attempts_response_body_check check (length(response_body) <= 1024)
 );
 
-comment on table app.webhook_attempts is 'The outcome of each attempt.';
-comment on column app.webhook_attempts.attempted_at is 'When its request was sent.';
-comment on column app.webhook_attempts.error_class is 'Why there was no answer: timeout, connection, tls, refused_address (the host has no address, or one that webhooks may not be sent to), invalid_url, invalid_response or other.';
-comment on column app.webhook_attempts.response_body is 'The first 1,024 characters of the answer.';
+comment on table app.webhook_attempts is 'The attempts of deliveries, with their outcomes.';
+comment on column app.webhook_attempts.attempted_at is 'When the request was sent.';
+comment on column app.webhook_attempts.error_class is 'Why there was no response: timeout, connection, tls, refused_address (the host has no address, or one that webhooks may not be sent to), dns (no address, where private networks are allowed), invalid_url, invalid_response or other.';
+comment on column app.webhook_attempts.response_body is 'The first 1,024 characters of the response or, of a redirect, its target.';
 
 create type app.webhook_outcome as (
     delivery_id uuid,
@@ -123,7 +123,7 @@ create type app.webhook_outcome as (
     retry_after double precision
 );
 
-comment on type app.webhook_outcome is 'The outcome of sending one delivery: the HTTP status or why there was none, latency and Retry-After in seconds, the start of the response.';
+comment on type app.webhook_outcome is 'The outcome of one attempt of a delivery: the HTTP status or the error class, latency and Retry-After in seconds, the beginning of the response.';
 
 create table app.webhook_queue_state (
     organization_id uuid        not null,
@@ -137,9 +137,9 @@ create table app.webhook_queue_state (
 
 create index webhook_queue_state_ready_idx on app.webhook_queue_state (ready_at) where ready_at is not null;
 
-comment on table app.webhook_queue_state is 'The ready list of webhooks, together with app.webhook_wakeups: one row per organization whose deliveries were ever claimed.';
-comment on column app.webhook_queue_state.ready_at is 'From when on there is, or may be, a delivery to claim; null: none is waiting, or the config is disabled.';
-comment on column app.webhook_queue_state.paused_until is 'The receiver asked for a pause with Retry-After.';
+comment on table app.webhook_queue_state is 'The ready list of webhooks, together with app.webhook_wakeups: one row for each organization whose deliveries have ever been claimed.';
+comment on column app.webhook_queue_state.ready_at is 'From when on there may be a delivery to claim; null: none is waiting, or the config is disabled.';
+comment on column app.webhook_queue_state.paused_until is 'No delivery is sent before this time: the receiver asked for a pause with Retry-After.';
 
 create table app.webhook_wakeups (
     organization_id uuid        not null,
@@ -152,7 +152,7 @@ create table app.webhook_wakeups (
 
 create index webhook_wakeups_ready_idx on app.webhook_wakeups (ready_at);
 
-comment on table app.webhook_wakeups is 'Additions to the ready list of webhooks by those who found its row held, or none; a claim takes them in.';
+comment on table app.webhook_wakeups is 'Additions to the ready list of webhooks, by those who found its row locked or missing; a claim takes them in.';
 
 create table app.webhook_retry_schedule (
     failures integer  not null,
@@ -162,7 +162,7 @@ create table app.webhook_retry_schedule (
     constraint webhook_retry_schedule_check check (failures > 0 and wait > interval '0')
 );
 
-comment on table app.webhook_retry_schedule is 'The wait after so many failed attempts of a delivery, give or take a fifth; after more than the last row, the delivery has failed.';
+comment on table app.webhook_retry_schedule is 'The wait after each number of failed attempts of a delivery, give or take a fifth (jitter). With more failures than there are rows, the delivery has failed.';
 
 insert into app.webhook_retry_schedule (failures, wait) values
     (1, '5 seconds'), (2, '30 seconds'), (3, '2 minutes'), (4, '10 minutes'), (5, '30 minutes'), (6, '1 hour'),

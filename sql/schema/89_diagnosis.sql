@@ -7,4 +7,4 @@ create type app.finding as (
     advice  text
 );
 
-comment on type app.finding is 'What a check of api.diagnose found: its state is ok, warning or problem; advice says what to do, and is null where all is well.';
+comment on type app.finding is 'What a check of api.diagnose found. state: ok, warning or problem; advice: what to do, null if all is well.';
