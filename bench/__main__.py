@@ -67,7 +67,7 @@ def measure(runs: int, items: int, pickups: int, with_peers: bool, say: Callable
 
 
 def measure_drain(system: System, runs: int, items: int, say: Callable[[str], None]) -> tuple[list[float], list[float]]:
-    """Seconds of each upload, and items a second from its answer to the closed report. The first batch warms up, and is not counted."""
+    """Seconds of each upload, and items a second from response to closed report. The first batch is a warm-up and does not count."""
     posts, drains = [], []
     for run in range(runs + 1):
         say(f"{items:,} items: {'warm-up' if run == 0 else f'run {run} of {runs}'}")
@@ -82,7 +82,7 @@ def measure_drain(system: System, runs: int, items: int, say: Callable[[str], No
 
 
 def measure_pickup(system: System, arrivals: Callable[[], list[float]], batches: int) -> list[float]:
-    """Milliseconds from the answer to an upload until its lookup is at the upstream; 0 when it is there first."""
+    """Milliseconds from the response to an upload until its lookup reaches the upstream; 0 if it does so before the response."""
     latencies = []
     for _ in range(batches + 3):
         seen = len(arrivals())
@@ -111,10 +111,10 @@ def table(figures: Figures) -> str:
     items = f"{figures['items']:,} items"
     rows = [
         ("", "median", "min", "max"),
-        (f"drain {items}, from start to closed report [items/s]", *(f"{drain[key]:,.0f}" for key in ("median", "min", "max"))),
+        (f"drain of {items}: response to closed report [items/s]", *(f"{drain[key]:,.0f}" for key in ("median", "min", "max"))),
         ("floor: bulk updates in SQL [items/s]", *(f"{floor[key]:,.0f}" for key in ("median", "min", "max"))),
         (f"POST of {items} [s]", *(f"{post[key]:.2f}" for key in ("median", "min", "max"))),
-        ("pickup: from the answer to the lookup [ms]", f"{pickup['p50']:.0f}", "", f"{pickup['max']:.0f}"),
+        ("pickup: from the response to the lookup [ms]", f"{pickup['p50']:.0f}", "", f"{pickup['max']:.0f}"),
         ("    99th percentile", f"{pickup['p99']:.0f}", "", ""),
         ("worker's CPU time [µs/item]", f"{figures['worker_cpu_microseconds_per_item']:.0f}", "", ""),
     ]
@@ -127,7 +127,7 @@ def chart(figures: Figures) -> str:
     rates = {name: peer["drain_items_per_second"] for name, peer in figures["peers"].items()}
     ours = "Batch Lookups"
     return bars(
-        f"HTTP lookups per second, one process, 50 at once, {figures['machine']['cores']} cores",
+        f"HTTP lookups per second, one process, 50 concurrent, {figures['machine']['cores']} cores",
         {ours: figures["drain_items_per_second"]["median"], **rates},
         emphasized=ours,
     )
@@ -139,12 +139,12 @@ def say(line: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="drains to take the median of")
+    parser.add_argument("--runs", type=int, default=5, help="number of drains, whose median is reported")
     parser.add_argument("--items", type=int, default=10_000, help="items of a batch, at most 10,000")
-    parser.add_argument("--pickups", type=int, default=100, help="small batches to measure the pickup latency with")
-    parser.add_argument("--no-peers", action="store_true", help="leave out the other queues")
-    parser.add_argument("--json", type=Path, default=Path(__file__).with_name("results.json"), help="where the figures are written")
-    parser.add_argument("--drains-only", action="store_true", help="leave out what bench.api measures")
+    parser.add_argument("--pickups", type=int, default=100, help="batches of one item that measure the pickup latency")
+    parser.add_argument("--no-peers", action="store_true", help="skip the other queues")
+    parser.add_argument("--json", type=Path, default=Path(__file__).with_name("results.json"), help="the file to write the figures to")
+    parser.add_argument("--drains-only", action="store_true", help="skip what bench.api measures")
     arguments = parser.parse_args()
     try:
         figures = measure(arguments.runs, arguments.items, arguments.pickups, not arguments.no_peers, say)
@@ -156,7 +156,7 @@ def main() -> None:
         print(api_table(figures["api"]))
     arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     arguments.json.with_suffix(".svg").write_text(chart(figures))
-    print(f"\nas JSON and as a chart: {arguments.json}, {arguments.json.with_suffix('.svg')}")
+    print(f"\nwritten as JSON and as a chart: {arguments.json}, {arguments.json.with_suffix('.svg')}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m bench.api`: what the API costs its clients while a batch runs beside it: status polls, pages, files, uploads."""
+"""`python -m bench.api`: how long clients of the API wait for uploads, pages and files, and for status polls while a batch runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def measure_api(say: Callable[[str], None]) -> Figures:
     with folder_for_everyone() as folder, migrated_database(folder) as database_url, running_nginx(folder / "nginx") as nginx:
         system = System(database_url, nginx.url)
         with system.api() as server, system.workers():
-            say("uploads: JSON, CSV and a bare insert, in turns")
+            say("uploads: JSON, CSV and a bare INSERT, alternating")
             json_seconds, csv_seconds, insert_seconds = measure_uploads(system)
             say("a finished batch, to read from")
             done, _ = system.post_batch(ITEMS)
@@ -43,13 +43,13 @@ def measure_api(say: Callable[[str], None]) -> Figures:
             running, _ = system.post_batch(ITEMS)
             time.sleep(2)
             request = system.raw_request("GET", f"/batch-lookups/{running}")
-            say("status polls, as many as will go, while a batch runs")
+            say("status polls, as many as possible, while a batch runs")
             rates = [uvloop.run(closed_loop(system.port, request, 16, 5)) for _ in range(3)]
             say("status polls, 200 a second, while a batch runs")
             latencies = uvloop.run(open_loop(system.port, request, 200, 15))
             still_running = system.request("GET", f"/batch-lookups/{running}")["status"]
             if still_running != "processing":
-                raise RuntimeError(f"the batch beside the polls was {still_running} before they ended")
+                raise RuntimeError(f"the batch was {still_running} before the polls ended")
             say(f"a file of {LARGE:,} results")
             megabytes = measure_large_file(system, server, done)
         return {
@@ -69,7 +69,7 @@ def percentile(values: list[float], percent: int) -> float:
 
 
 def measure_uploads(system: System) -> tuple[float, float, float]:
-    """Seconds of 10,000 items as JSON, as CSV and as INSERT ... SELECT, each the median of nine; the batches are cancelled at once."""
+    """Seconds for 10,000 items as JSON, as CSV and as INSERT ... SELECT, each the median of nine; the batches are cancelled immediately."""
     as_json = batch(ITEMS, system.device_id())
     as_csv = to_csv(json.loads(as_json)["items"])
     seconds: dict[str, list[float]] = {"application/json": [], "text/csv": [], "insert": []}
@@ -78,7 +78,7 @@ def measure_uploads(system: System) -> tuple[float, float, float]:
             started = time.perf_counter()
             answer = system.request("POST", "/batch-lookups", body, media_type)
             seconds[media_type].append(time.perf_counter() - started)
-            # Cancelled or finished already: the next upload shall not compete with it.
+            # Cancelled, or already finished, so that the next upload does not compete with it.
             system.cancel(answer["job_id"])
         seconds["insert"].append(measure_insert(system.connection, answer["job_id"]))
     as_json_seconds, as_csv_seconds, insert_seconds = map(statistics.median, seconds.values())
@@ -95,7 +95,7 @@ def to_csv(items: list[dict[str, Any]]) -> bytes:
 
 
 def measure_pages(system: System, job_id: str) -> Figures:
-    """Milliseconds of the first page of 100 items, the last by offset and the last by cursor: medians of 30."""
+    """Milliseconds for the first page of 100 items, the last by offset and the last by cursor: medians of 30."""
     path = f"/batch-lookups/{job_id}/items?limit=100"
     cursor, last = None, None
     while True:
@@ -120,7 +120,7 @@ def measure_pages(system: System, job_id: str) -> Figures:
 
 
 def first_bytes(system: System, job_id: str) -> float:
-    """Milliseconds until a file of results begins."""
+    """Milliseconds until the first byte of a file of results."""
     connection = http.client.HTTPConnection("127.0.0.1", system.port, timeout=60)
     started = time.perf_counter()
     connection.request("GET", f"/batch-lookups/{job_id}/results", headers=system.headers)
@@ -133,7 +133,7 @@ def first_bytes(system: System, job_id: str) -> float:
 
 
 def measure_large_file(system: System, server: subprocess.Popen[bytes], job_id: str) -> float:
-    """Megabytes by which the server grows while it sends the results of a job with ten times the items that an upload may have."""
+    """By how many megabytes the server grows while it sends the results of a job with ten times the items that an upload may have."""
     first_bytes(system, job_id)
     system.connection.execute(
         """
@@ -156,7 +156,7 @@ def measure_large_file(system: System, server: subprocess.Popen[bytes], job_id: 
         lines += data.count(b"\n")
         most = max(most, resident_megabytes(server))
     if lines != LARGE:
-        raise RuntimeError(f"{lines} results came, not {LARGE}")
+        raise RuntimeError(f"{lines} results arrived instead of {LARGE}")
     return most - before
 
 

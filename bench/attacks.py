@@ -1,7 +1,8 @@
-"""`python -m bench.attacks`: what another tenant waits, and what memory it takes, while a hostile one does its worst; then all at once.
+"""`python -m bench.attacks`: how long a tenant waits, and how much memory the API takes, while another tenant attacks it.
 
-`python -m bench.attacks --seconds 20 "dry runs" all` runs only those. Another API process beside the attacked one, on the same database,
-tells how much of the wait is the machine's: its tenants share the processors and PostgreSQL with the attack, and nothing else.
+One attack after the other, then all at once; `python -m bench.attacks --seconds 20 "dry runs" all` runs only those. A second API process on
+the same database, which nobody attacks, shows how much of the wait is due to the machine: its tenants share only the processors and
+PostgreSQL with the attack.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from pyshell.api import api_keys
 
 MEGABYTE = 1024 * 1024
 REQUESTS_PER_SECOND = 20
-# A number of eight bytes that PostgreSQL writes with 131,072 digits.
+# Eight bytes, which PostgreSQL writes as a number of 131,072 digits.
 HUGE = "1e131071"
 ADDRESS = {"street_1": "1 Main St", "city": "Salem", "state_or_province_code": "OR", "postal_code": "97301", "country_code": "US"}
 
@@ -48,7 +49,7 @@ class Target(NamedTuple):
     job_id: str
 
     def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> None:
-        """One request, whatever comes of it; the answer is read to its end."""
+        """One request, whatever its outcome; the response is read to its end."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         with suppress(OSError, http.client.HTTPException):
             connection.request(
@@ -71,7 +72,7 @@ class Target(NamedTuple):
         return connect(f"ws://127.0.0.1:{self.port}/realtime/v1/websocket?apikey={key}&vsn=2.0.0", close_timeout=1)
 
 
-# Bodies are made once, so that the attacks cost their own side little.
+# Bodies are made once, so that the attacker needs little CPU time.
 @cache
 def compressed(text: str) -> bytes:
     return gzip.compress(text.encode())
@@ -121,7 +122,7 @@ def long_polls(target: Target) -> None:
 
 
 def endless_heads(target: Target) -> None:
-    """Headers, one header, and an address without an end."""
+    """Headers without end, one header without end, and a URL without end."""
     for beginning, piece in (
         (b"GET / HTTP/1.1\r\nHost: x\r\n", b"a:b\r\n" * 13_000),
         (b"GET / HTTP/1.1\r\na: ", b"b" * 65_000),
@@ -198,7 +199,7 @@ class Attack(NamedTuple):
     at_once: int
 
 
-# As many at once as the report of the penetration test had, or as its machine bore.
+# As many at once as in the report of the penetration test, or as its machine could bear.
 ATTACKS = {
     attack.act.__name__.replace("_", " "): attack
     for attack in (
@@ -230,7 +231,7 @@ RUNS: dict[str, dict[str, int]] = {
 
 
 class Figures(NamedTuple):
-    """The waits are in milliseconds, the peaks of private memory in bytes: of the API's process, and of the largest backend."""
+    """Waits in milliseconds; peaks of private memory in bytes, of the API's process and of the largest backend."""
 
     p50: float
     p99: float
@@ -242,7 +243,7 @@ class Figures(NamedTuple):
 
 @contextmanager
 def under(attacks: Mapping[str, int], target: Target) -> Iterator[None]:
-    """While the context lasts, every attack goes on in so many threads, in a process of their own, and has begun."""
+    """Runs each attack in so many threads, in a separate process, from before the context is entered until it ends."""
     spawning = multiprocessing.get_context("spawn")
     begun, stop = spawning.Event(), spawning.Event()
     process = spawning.Process(target=attack, args=[dict(attacks), target, begun, stop])
@@ -295,7 +296,7 @@ class Memory:
 
 
 def private_bytes(pid: int) -> int:
-    """What a process has in memory for itself; 0: it has ended."""
+    """The private memory of a process; 0: it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -306,7 +307,7 @@ def private_bytes(pid: int) -> int:
 def measure(
     system: System, api: int, attacks: Mapping[str, int], target: Target, seconds: float, elsewhere: System | None = None
 ) -> Figures:
-    """The innocent tenant is the one of `system`; `elsewhere` is another process, which nobody attacks."""
+    """The tenant of `system` is the one that waits; `elsewhere` is another process, which nobody attacks."""
 
     async def ask() -> list[list[float]]:
         return await asyncio.gather(
@@ -320,7 +321,7 @@ def measure(
     # Its key is known before others try unknown ones from its address, which would otherwise be refused there.
     system.request("GET", "/batch-lookups?limit=1")
     with Memory(api, system.connection) as memory, under(attacks, target):
-        # The attack is under way before anything is measured.
+        # Nothing is measured before the attack is under way.
         time.sleep(2)
         waits, *others = uvloop.run(ask())
     percentiles, *at_others = (statistics.quantiles(times, n=100, method="inclusive") for times in (waits, *others))
@@ -330,7 +331,7 @@ def measure(
 
 
 def prepare(system: System, database_url: str, items: int = 2000, result_bytes: int = 100_000) -> Target:
-    """An organization with a batch of so many large results, and a job that is open for long."""
+    """An organization with a batch of large results, which stays open because its last item never ends."""
     key = api_keys.create(database_url, "Hostile")
     hostile = Target(system.port, key, "")
     connection = http.client.HTTPConnection("127.0.0.1", system.port, timeout=60)
@@ -348,7 +349,7 @@ def prepare(system: System, database_url: str, items: int = 2000, result_bytes: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.attacks")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long each lasts")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration of each attack")
     parser.add_argument("attacks", nargs="*", choices=[*RUNS, []], metavar="attack", help=", ".join(RUNS))
     arguments = parser.parse_args()
     with folder_for_everyone() as folder, migrated_database(folder) as database_url:

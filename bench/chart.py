@@ -1,4 +1,4 @@
-"""The figures as a picture: horizontal bars in an SVG."""
+"""The chart of the figures: horizontal bars in an SVG."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WIDTH, LABEL, BAR, GAP = 720, 190, 22, 10
 
 
 def bars(title: str, values: Mapping[str, float], emphasized: str) -> str:
-    """One bar a value, longest first; the emphasized one stands out."""
+    """A bar for each value, the longest first; the emphasized one stands out."""
     longest = max(values.values())
     rows = []
     for place, (name, value) in enumerate(sorted(values.items(), key=lambda item: -item[1])):

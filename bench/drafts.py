@@ -1,4 +1,4 @@
-"""`python -m bench.drafts`: how long a file takes to a draft, and a change of one; what the largest files cost the API's other clients."""
+"""`python -m bench.drafts`: how long creating a draft from a file and changing it takes, and how long the largest files delay others."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from bench.system import System, folder_for_everyone, migrated_database
 Figures = dict[str, Any]
 ROWS = 10_000
 RUNS = 5
-# Just below what an upload may have.
+# Just below the limit for an upload.
 LARGE_BYTES = 19 * 1024 * 1024
 HEADER = ["Deal ID", "Street", "City", "State", "ZIP", "Bldg", "Devices", "Notes"]
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
 def rows(count: int, note: str = "call first") -> Iterator[list[str]]:
-    """Rows of which each fiftieth is mended, and each hundredth has a problem."""
+    """Rows of which every fiftieth is corrected and every hundredth has a problem."""
     for n in range(count):
         state = "California" if n % 50 == 0 else "CA"
         building_type = "Hut" if n % 100 == 1 else "Single family"
@@ -75,7 +75,7 @@ def measure_drafts() -> Figures:
 
 
 def measure_times(system: System) -> Figures:
-    """Seconds from the first byte sent to the answer, each the median of five."""
+    """Seconds from the first byte sent to the response, each the median of five."""
     seconds: dict[str, list[float]] = {}
 
     def request(what: str, method: str, path: str, body: bytes, media_type: str = "application/json") -> dict[str, Any]:
@@ -89,9 +89,9 @@ def measure_times(system: System) -> Figures:
         request("workbook to draft", "POST", "/uploads", workbook, XLSX)
         draft = request("CSV to draft", "POST", "/uploads", csv_file, "text/csv")
         path = f"/uploads/{draft['id']}"
-        request("a column less", "PATCH", path, b'{"columns": {"building_type": null}}')
+        request("a column fewer", "PATCH", path, b'{"columns": {"building_type": null}}')
         request("a column more", "PATCH", path, b'{"columns": {"building_type": "Bldg"}}')
-        request("a word said", "PATCH", path, b'{"value_maps": {"building_type": {"Hut": "COMMERCIAL"}}}')
+        request("the meaning of a word", "PATCH", path, b'{"value_maps": {"building_type": {"Hut": "COMMERCIAL"}}}')
         request("a page of rows", "GET", f"{path}/rows?problem=any", b"")
         job = request("start", "POST", f"{path}/start", b"{}")
         system.cancel(job["job_id"])
@@ -100,7 +100,7 @@ def measure_times(system: System) -> Figures:
 
 
 def measure_large_files(system: System, server: subprocess.Popen[bytes]) -> Figures:
-    """By how many megabytes the API grows with the largest files, and how many milliseconds another client waits at most meanwhile."""
+    """By how many megabytes the API grows with the largest files, and how many milliseconds another client waits meanwhile."""
     note = "x" * (LARGE_BYTES // ROWS - 400)
     files = {"CSV": (as_csv(ROWS, note), "text/csv"), "NDJSON": (as_ndjson(ROWS, note), "application/x-ndjson")}
     figures: Figures = {}
@@ -114,7 +114,7 @@ def measure_large_files(system: System, server: subprocess.Popen[bytes]) -> Figu
 
 @contextmanager
 def watched(system: System, server: subprocess.Popen[bytes]) -> Iterator[Figures]:
-    """Asks for /healthz all the time: the longest wait, and the growth of the server."""
+    """Requests /healthz all the time: the longest wait and the 99th percentile, and the growth of the server."""
     seen: Figures = {}
     ended = threading.Event()
     before = resident_megabytes(server)

@@ -1,4 +1,4 @@
-"""The floor: what PostgreSQL alone needs to complete the same rows, without claims, lookups, rules or reports."""
+"""The floor: how fast PostgreSQL completes the same rows by bare updates, without claims, lookups, rules or reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMPLETE = """
 
 
 def measure_insert(connection: Connection, job_id: str) -> float:
-    """Seconds of a bare INSERT ... SELECT of a job's items, as they were when new, into their table."""
+    """Seconds for a bare INSERT ... SELECT of a job's items into their table, as they were when new."""
     connection.execute("create temporary table job as select * from public.batch_lookup_jobs where id = %s", [job_id])
     connection.execute("create temporary table items as select * from public.lookup_queue_items where job_id = %s", [job_id])
     connection.execute("update job set id = app.uuid_v7()")
@@ -40,7 +40,7 @@ def measure_insert(connection: Connection, job_id: str) -> float:
 
 
 def measure_floor(database_url: str, job_id: str) -> float:
-    """Items a second, over a copy of the job's items with its indexes and checks, on one connection, a commit for every 500."""
+    """Items a second on a copy of the job's items, with the indexes and checks of their table: one connection, a commit for every 500."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("create table public.bench_items (like public.lookup_queue_items including all)")
         try:

@@ -1,6 +1,6 @@
-"""`python -m bench.held`: lookups at a steady pace while a transaction stays open, so that vacuum can take nothing away.
+"""`python -m bench.held`: lookups at a steady rate while a transaction stays open, so that vacuum can remove nothing.
 
-The weak point of every queue in PostgreSQL: each row that was claimed stays in the index, and so does every version of a counter.
+This is the weak point of every queue in PostgreSQL: each claimed row stays in the index, and so does every version of a counter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BATCH = 10_000
 
 @dataclass(frozen=True)
 class Sample:
-    """What was counted so far; `calls` and `milliseconds` of each of FUNCTIONS."""
+    """The counts so far; `calls` and `milliseconds` are those of each of FUNCTIONS."""
 
     at: float
     items: int
@@ -34,7 +34,7 @@ class Sample:
 
 
 def measure(per_second: float, seconds: float, minutes: float) -> Iterator[str]:
-    """Lines of a table: a line of one minute before the transaction begins, then one for each minute with it."""
+    """The lines of a table: one for the minute before the transaction begins, then one for each minute in which it is open."""
     with folder_for_everyone() as folder, migrated_database(folder) as database_url, running_nginx(folder / "nginx") as nginx:
         system = System(database_url, nginx.url)
         system.connection.execute("alter system set track_functions = 'pl'")
@@ -55,7 +55,7 @@ def measure(per_second: float, seconds: float, minutes: float) -> Iterator[str]:
 
 @contextmanager
 def feeding(system: System, database_url: str) -> Iterator[None]:
-    """Keeps two batches or more in the queue."""
+    """Keeps at least two batches in the queue."""
     ends = threading.Event()
     body = batch(BATCH, system.device_id()).decode()
 
@@ -108,9 +108,9 @@ def line(label: str, start: Sample, end: Sample) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.held", description=__doc__)
-    parser.add_argument("--per-second", type=float, default=800, help="the pace of the lookups")
+    parser.add_argument("--per-second", type=float, default=800, help="rate of the lookups")
     parser.add_argument("--seconds", type=float, default=600, help="how long the transaction stays open")
-    parser.add_argument("--minutes", type=float, default=1, help="a line of the table for each")
+    parser.add_argument("--minutes", type=float, default=1, help="how many minutes each line of the table covers")
     arguments = parser.parse_args()
     try:
         with suppress(KeyboardInterrupt):

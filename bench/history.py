@@ -1,4 +1,4 @@
-"""Years of finished work in minutes: copies of one batch that was really looked up, put into the tables by statements of sets of rows."""
+"""Creates years of finished work in minutes: bulk copies of one batch that was really looked up."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bench.system import Connection, batch
 
 PATTERN_ITEMS = 10_000
 SMALL_JOBS = 50
-# As many of these as a page has are found by a name that few others have.
+# A page of the small jobs has a name that few other jobs have.
 PAGE = 20
 DAYS = 90
-# 0.2 KB where RESULT has 1 KB.
+# 0.2 KB instead of the 1 KB of RESULT.
 SHORT_ANSWER: dict[str, Any] = {
     "utility": RESULT["utility"],
     "incentives": {
@@ -25,7 +25,7 @@ SHORT_ANSWER: dict[str, Any] = {
     },
 }
 NAME = "'Rebates of district ' || n.number % 1000 || to_char(n.created_at, ', FMMonth DD')"
-# What a batch leaves behind, and what differs in a copy of it: `n` is the new job, `p` the row of the pattern.
+# The tables with rows of a finished batch, and what differs in a copy: `n` is the new job, `p` the row of the pattern.
 ITEM_ID = "app.numbered_uuid_v7(n.job_id, p.position)"
 LATER = "p.{} + n.later"
 COPIED: dict[str, dict[str, str]] = {
@@ -60,7 +60,7 @@ ROWS_OF_A_JOB = {"public.batch_lookup_jobs": "p.id", "public.incentive_reports":
 
 
 def make_pattern(connection: Connection, answer: dict[str, Any] = RESULT) -> tuple[Any, Any]:
-    """Looks up a batch of 10,000 in a new organization, and some small ones, so that pages are full; answers the ids of both."""
+    """Looks up a batch of 10,000 in a new organization, and some small ones that fill pages. Returns the ids of the two."""
     connection.execute("select api.update_settings('{\"lookups_per_second\": null}')")
     [organization] = connection.execute("select api.create_organization('Large')").fetchone() or [None]
     for number in range(SMALL_JOBS):
@@ -79,7 +79,7 @@ def create(connection: Connection, organization: object, items: int, name: str =
 
 
 def look_up(connection: Connection, organization: object, items: int, answer: dict[str, Any] = RESULT) -> int:
-    """Claims items and records an answer for each; answers how many there were."""
+    """Claims items and records a response for each. Returns how many there were."""
     claimed = claim(connection, organization, items)
     if claimed:
         connection.execute(RECORD, outcomes(organization, claimed, answer))
@@ -122,11 +122,11 @@ def add_history(
     share: float = 0.3,
     age_days: int = 0,
 ) -> None:
-    """Items that were finished in 90 days, until so many days ago: the organization given gets so many jobs and a share of the items, the
-    others the less the later they come."""
+    """Adds items that were finished within 90 days, up to `age_days` ago. The given organization gets `jobs` jobs and a share of the items;
+    each other organization gets fewer items than the one before."""
     unknown = tables_of_job(connection, job_id) - set(COPIED)
     if unknown:
-        raise RuntimeError(f"a finished batch leaves rows behind that no copy would have: {', '.join(sorted(unknown))}")
+        raise RuntimeError(f"a finished batch has rows in tables that are not copied: {', '.join(sorted(unknown))}")
     connection.execute("drop table if exists new_jobs")
     connection.execute(NEW_JOBS, {"organization": organization, "items": items, "organizations": organizations,
                                   "jobs": jobs, "share": share, "age": age_days, "days": DAYS, "pattern": job_id})  # fmt: skip
@@ -144,7 +144,7 @@ def add_history(
 
 
 def tables_of_job(connection: Connection, job_id: object) -> set[str]:
-    """The tables that have rows of a finished job or of its report."""
+    """The tables with rows of a finished job or of its report."""
     columns = connection.execute(
         """select format('%I.%I', n.nspname, c.relname), a.attname
              from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
@@ -160,7 +160,8 @@ def tables_of_job(connection: Connection, job_id: object) -> set[str]:
     }
 
 
-# Jobs of the largest are of one size, jobs of the others of 1,000 items and one of the rest. Their times are in the order of their numbers.
+# The jobs of the largest organization have equal sizes; those of the others have 1,000 items, the last one the rest. Their times ascend
+# with their numbers.
 NEW_JOBS = """
     create temporary table new_jobs as
     with others as (
@@ -184,7 +185,7 @@ NEW_JOBS = """
       from timed t, public.batch_lookup_jobs p
      where p.id = %(pattern)s"""
 
-# As the maintenance leaves them: one row for the minutes in which jobs ended.
+# As maintenance leaves them: one row for each minute in which jobs ended.
 WORK_MINUTES = """
     insert into app.work_minutes (organization_id, minute, kind, outcome, error_class, recorder, items, latency_seconds, latency_buckets,
                                   wait_seconds, wait_buckets)
@@ -217,7 +218,7 @@ def copy_rows(connection: Connection, table: str, changes: dict[str, str], job_i
 
 
 def add_open(connection: Connection, items: int) -> None:
-    """Open items of as many organizations as there are batches of 1,000; a tenth of them waits for a retry."""
+    """Adds open items, a batch of 1,000 for each organization; a tenth of them wait for a retry."""
     organizations = connection.execute(
         "select id from app.organizations where name like 'Organization %%' order by length(name), name limit %s", [items // 1000]
     ).fetchall()

@@ -1,4 +1,4 @@
-"""An upstream that answers at once: nginx on loopback, which has one canned result for every request."""
+"""An upstream that responds immediately: nginx on loopback, with one canned result for every request."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Nginx:
 
 @contextmanager
 def running_nginx(folder: Path, *, logs_arrivals: bool = False) -> Iterator[Nginx]:
-    """nginx as long as the context lasts. `folder` must be new; its log of arrivals costs nginx a little time."""
+    """nginx as long as the context lasts. `folder` must not exist yet; `logs_arrivals` costs nginx a little time."""
     program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
     if program is None:
         raise NginxError("nginx is not installed: apt-get install nginx-light")

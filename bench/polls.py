@@ -1,4 +1,4 @@
-"""A client for many small requests: it costs next to nothing, so that what is measured is the server."""
+"""A client for many small requests that needs next to no CPU time itself, so that the server is what is measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HEADERS_END = b"\r\n\r\n"
 
 
 class Connection(asyncio.Protocol):
-    """One kept-open connection that has one request in the air at a time."""
+    """A persistent connection with one request at a time."""
 
     def __init__(self) -> None:
         self._received = bytearray()
@@ -37,7 +37,7 @@ class Connection(asyncio.Protocol):
             self._answer.set_exception(error or ConnectionResetError())
 
     async def send(self, request: bytes) -> int:
-        """The status of the answer."""
+        """The status of the response."""
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -54,7 +54,7 @@ async def connect(port: int, count: int) -> list[Connection]:
 
 
 async def closed_loop(port: int, request: bytes, connections: int, seconds: float) -> float:
-    """Requests a second when every connection sends the next one as soon as it is answered."""
+    """Requests a second if each connection sends the next one as soon as the response to the last one arrives."""
     answered = 0
     ends_at = time.perf_counter() + seconds
 
@@ -76,9 +76,9 @@ async def closed_loop(port: int, request: bytes, connections: int, seconds: floa
 
 
 async def open_loop(port: int, request: bytes, per_second: float, seconds: float) -> list[float]:
-    """Milliseconds from when a request was due until it was answered, at a steady pace."""
+    """Milliseconds from when each request was due until its response, at a steady rate."""
     latencies: list[float] = []
-    # In turn: the server closes a connection that nobody uses for some seconds.
+    # All take turns, because the server closes a connection that is idle for some seconds.
     free: asyncio.Queue[Connection] = asyncio.Queue()
     for connection in await connect(port, 64):
         free.put_nowait(connection)

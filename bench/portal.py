@@ -1,6 +1,6 @@
-"""`python -m bench.portal`: how soon the portal is painted, and how smoothly 10,000 rows scroll in Chromium; how fast it is built.
+"""`python -m bench.portal`: how soon Chromium paints the portal, how smoothly it scrolls 10,000 rows, and how fast the portal is built.
 
-Chromium's own figures: its paint timing, its long tasks (more than 50 ms), and the time between two animation frames.
+The figures are Chromium's own: paint timing, long tasks (more than 50 ms), and the time between two animation frames.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Figures = dict[str, Any]
 ROWS = 10_000
 RUNS = 5
 SCROLLED_SECONDS = 8
-# At each frame: nine windows a second.
+# Per frame: nine screens a second.
 PIXELS = 120
 PAINTS = 15
 PORTAL = ROOT / "portal"
-# Scrolls an element, or the page, by so many pixels each frame until its end, and answers what that was like.
+# Scrolls an element, or the page, by so many pixels per frame to its end, and returns the figures.
 SCROLL = """async ([selector, pixels, mostSeconds]) => {
     const element = selector ? document.querySelector(selector) : document.scrollingElement
     const tasks = []
@@ -48,7 +48,7 @@ SCROLL = """async ([selector, pixels, mostSeconds]) => {
         const now = await frame()
         frames.push(now - before)
         before = now
-        // At the end, more rows may be on their way.
+        // At the end, more rows may still be loading.
         waits = element.scrollTop === top ? waits + 1 : 0
         if (frames.length % 30 === 0) most = Math.max(most, element.querySelectorAll('[role=row], tr').length)
     }
@@ -64,7 +64,7 @@ SCROLL = """async ([selector, pixels, mostSeconds]) => {
         most_rows_in_the_page: most,
     }
 }"""
-# Long tasks of the page so far, its loading included.
+# Long tasks of the page so far, including those while it loaded.
 LOADED = """() => new Promise(resolve => new PerformanceObserver((list, observer) => {
     observer.disconnect()
     resolve(list.getEntries().map(entry => Math.round(entry.duration)))
@@ -115,7 +115,7 @@ def signed_in(browser: Browser, system: System) -> Iterator[Page]:
 
 
 def measure_scrolling(browser: Browser, system: System, address: str, scroller: str | None, row: str) -> Figures:
-    """Loads a screen, and scrolls its rows."""
+    """Loads a screen and scrolls its rows."""
     with signed_in(browser, system) as page:
         browser.start_tracing(page=page, categories=["toplevel"])
         page.goto(f"http://127.0.0.1:{system.port}/portal#/{address}")
@@ -139,7 +139,7 @@ def measure_scrolling(browser: Browser, system: System, address: str, scroller: 
 
 
 def cpu_milliseconds(trace: bytes) -> list[float]:
-    """The CPU time of each task of the page's main thread: a busy machine makes a task take longer, but not this."""
+    """The CPU time of each task of the page's main thread, which is the same on a busy machine, where tasks take longer."""
     events = json.loads(trace)["traceEvents"]
     mains = {
         (event["pid"], event["tid"]) for event in events if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
@@ -152,7 +152,7 @@ def cpu_milliseconds(trace: bytes) -> list[float]:
 
 
 def measure_paint(browser: Browser, system: System) -> Figures:
-    """Milliseconds from the navigation to the first contentful paint, of a profile that has seen nothing, and of one that has."""
+    """Milliseconds from the navigation to the first contentful paint, in a fresh profile and with a warm cache."""
     first: list[float] = []
     again: list[float] = []
     for _ in range(PAINTS):
@@ -171,7 +171,7 @@ SOURCE = PORTAL / "src" / "screens" / "sign-in.tsx"
 
 @contextmanager
 def changes() -> Iterator[Iterator[str]]:
-    """Texts that the page has from now on, each once it is asked for; in the end the page is as it was."""
+    """Texts, each of which the page shows once it is drawn from the iterator; the page is restored in the end."""
     before = SOURCE.read_text()
 
     def each() -> Iterator[str]:
@@ -187,7 +187,7 @@ def changes() -> Iterator[Iterator[str]]:
 
 
 def measure_builds() -> Figures:
-    """Seconds of `make portal` after a change of a component, when everything else is there."""
+    """Seconds that `make portal` takes after a change of a component, when everything is installed."""
     seconds = []
     with changes() as texts:
         for _ in range(RUNS):
@@ -200,7 +200,7 @@ def measure_builds() -> Figures:
 
 
 def measure_edits(browser: Browser, system: System) -> Figures:
-    """Seconds from a change of a component to an open page that shows it, with what `make portal-dev` runs."""
+    """Seconds from a change of a component until an open page shows it, with what `make portal-dev` runs."""
     dev = subprocess.Popen(["../.venv/bin/deno", "task", "--quiet", "dev"], cwd=PORTAL, stdout=subprocess.PIPE, start_new_session=True)
     assert dev.stdout is not None
     dev.stdout.readline()

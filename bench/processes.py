@@ -1,4 +1,4 @@
-"""`python -m bench.processes`: requests a second at one API process and at several behind one port, and what each costs, in turns."""
+"""`python -m bench.processes`: requests a second and CPU time per request, with one API process and several behind one port, in turns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BACKENDS = "select pid from pg_stat_activity where datname = current_database() 
 
 
 class Figures(NamedTuple):
-    """Requests a second; microseconds of CPU time a request, by who spent them; the part of the busiest process."""
+    """Requests a second; microseconds of CPU time per request, by who spent them; the busiest process's share of the API's."""
 
     per_second: float
     api: float
@@ -57,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> None:
     runs: dict[int, list[Figures]] = {processes: [] for processes in arguments.processes}
     with folder_for_everyone() as folder, migrated_database(folder) as database_url:
         system = System(database_url, "http://127.0.0.1:1")
-        # Far above what the machine can: counted, and never reached.
+        # Far above what the machine can do, so that requests are counted but never refused.
         system.value("""select api.update_settings('{"requests_per_minute": 100000000}')::text""")
         with system.api():
             system.post_batch(100)

@@ -1,4 +1,4 @@
-"""`python -m bench.realtime`: what 200 subscribers of a batch cost its drain, and how soon they see a change."""
+"""`python -m bench.realtime`: how much 200 subscribers of a batch slow down its drain, and how soon they see a change."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from bench.nginx import NginxError, running_nginx
 from bench.system import System, folder_for_everyone, migrated_database
 
-# Of these the latency is taken; the others read what comes and no more, so that they take little of the cores.
+# The latency is measured at these; the others only read what arrives, so that they need little CPU time.
 READERS = 5
 
 
 async def subscribe(port: int, path: str, database_url: str, subscribers: int) -> None:
-    """Joins, says `subscribed`, and prints for every change of a job how many ms after its commit a reader has seen it."""
+    """Joins, prints `subscribed`, then prints for every change of a job how many ms after its commit each reader has seen it."""
     changes = [{"event": "UPDATE", "schema": "public", "table": "batch_lookup_jobs"}]
     join = json.dumps(["1", "1", "realtime:bench", "phx_join", {"config": {"postgres_changes": changes}}])
     async with AsyncExitStack() as stack, await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
@@ -62,7 +62,7 @@ async def note_messages(reader: ClientConnection, waiting: list[float]) -> None:
 
 
 async def only_read(port: int, path: str, join: str) -> asyncio.StreamReader:
-    """A WebSocket (RFC 6455) that has sent its join, in one masked frame."""
+    """A WebSocket (RFC 6455) that has joined, with one masked frame."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -81,7 +81,7 @@ async def discard(reader: asyncio.StreamReader) -> None:
 
 
 def measure(runs: int, items: int, subscribers: int) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Drains [items/s] without and with subscribers, in turns; the latencies [ms]; and the API's CPU time for them [s per s of drain]."""
+    """Drains [items/s] without and with subscribers, alternating; the latencies [ms]; the API's CPU time for them [s per s of drain]."""
     without, watched, latencies, cpu = [], [], [], []
     with folder_for_everyone() as folder, migrated_database(folder) as database_url, running_nginx(folder / "upstream") as upstream:
         system = System(database_url, upstream.url)
@@ -99,7 +99,7 @@ def measure(runs: int, items: int, subscribers: int) -> tuple[list[float], list[
                     clients.terminate()
                     seen = [float(line) for line in clients.stdout]
                 print(f"run {run}: {alone:,.0f} items/s alone, {slowed:,.0f} watched", file=sys.stderr, flush=True)
-                if run:  # the first warms up
+                if run:  # the first is a warm-up
                     without.append(alone)
                     watched.append(slowed)
                     latencies += seen
@@ -124,7 +124,7 @@ def cpu_seconds(pid: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.realtime", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="pairs of drains to take the medians of")
+    parser.add_argument("--runs", type=int, default=5, help="number of pairs of drains, whose medians are reported")
     parser.add_argument("--items", type=int, default=10_000, help="items of a batch, at most 10,000")
     parser.add_argument("--subscribers", type=int, default=200)
     parser.add_argument("--subscribe", nargs=3, help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""`python -m bench.retention`: how fast finished work leaves, how long a step takes, and whether its space comes back."""
+"""`python -m bench.retention`: how fast finished work is deleted, how long a step takes, and whether its space comes back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.scale import Meter, say, server
 from bench.system import Connection, folder_for_everyone
 from pyshell.deploy import migrations
 
-# As many rows of items in jobs of every size.
+# The same number of items for each size of job.
 ITEMS = 100_000
 SIZES = {"jobs of 10": 10_000, "jobs of 1,000": 100, "jobs of 10,000": 10}
 ROUNDS = 6
@@ -30,7 +30,7 @@ TABLES = (
 
 
 def prune(connection: Connection, name: str) -> dict[str, float]:
-    """Deletes all that has expired, in steps as pg_cron and workers do."""
+    """Deletes everything that has expired, in steps, as pg_cron and workers do."""
     meter, before = Meter(connection), count_items(connection)
     steps, longest, started = 0, 0.0, time.perf_counter()
     while True:
@@ -57,7 +57,7 @@ def count_items(connection: Connection) -> int:
 
 
 def sizes(connection: Connection) -> dict[str, tuple[float, float]]:
-    """Megabytes of each table, and of its indexes."""
+    """Megabytes of each table and of its indexes."""
     return {
         table: (round(heap / 1e6, 1), round(indexes / 1e6, 1))
         for table, heap, indexes in connection.execute(
@@ -87,7 +87,7 @@ def measure(connection: Connection) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.retention", description=__doc__)
-    parser.add_argument("--json", type=Path, help="where the figures are written")
+    parser.add_argument("--json", type=Path, help="the file to write the figures to")
     arguments = parser.parse_args()
     with folder_for_everyone() as folder, server(folder) as postgres:
         migrations.migrate(postgres.url(), lookups_per_second=float("inf"))

@@ -1,4 +1,4 @@
-"""`python -m bench.scale`: what everything costs beside five million finished items, beside the same open work alone, and beside none."""
+"""`python -m bench.scale`: what each call costs with five million finished items, with only the same open work, and with neither."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pyshell.local.private_postgres import PrivatePostgres
 Cost = tuple[float, int]
 Costs = dict[str, Cost]
 NAMED = '{"name": "Rebates of district 1000, November 28"}'
-# What is read, and then what is written besides, in this order.
+# The calls in this order: first those that only read, then those that write.
 CALLS = {
     "status of a new batch": "select api.get_batch_lookup(%(organization)s, %(open_job)s)",
     "status of an old batch": "select api.get_batch_lookup(%(organization)s, %(job)s)",
@@ -50,8 +50,8 @@ CALLS = {
     "ready list": "select api.ready_organizations(100)",
     "/metrics": "select api.get_metrics()",
     "/operations": "select api.get_operations()",
-    "maintenance": "select api.run_maintenance()",
-    "check of what changed lately": "select app.count_violations(checked_at + interval '11 minutes') from app.maintenance_state",
+    "maintenance, each minute": "select api.run_maintenance()",
+    "check of what changed": "select app.count_violations(checked_at + interval '11 minutes') from app.maintenance_state",
     "retention, nothing to delete": "select api.prune_expired()",
     "create 1": f"select api.create_batch_lookup(%(organization)s, %(site)s, false, '{NAMED}')",
 }
@@ -60,7 +60,7 @@ STATES = ("never analyzed", "vacuumed and analyzed")
 
 
 class Meter:
-    """Costs of statements of one connection: milliseconds of its backend's CPU time, and pages that it read or found in memory."""
+    """What the statements of one connection cost: milliseconds of its backend's CPU time, and pages read from disk or found in memory."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -135,7 +135,7 @@ class Subject:
 
 
 def measure(targets: dict[str, tuple[str, str, str]]) -> dict[str, Costs]:
-    """Call by call in turns, so that what else the machine does disturbs all alike."""
+    """The databases take turns call by call, so that other work on the machine disturbs all alike."""
     subjects = {name: Subject(*target) for name, target in targets.items()}
     steps: list[tuple[int, Callable[[Subject], None]]] = [
         (3, Subject.create),
@@ -152,7 +152,7 @@ def measure(targets: dict[str, tuple[str, str, str]]) -> dict[str, Costs]:
 
 
 def bytes_of_an_item(connection: Connection) -> dict[str, float]:
-    """Bytes with indexes and all, for each of the items."""
+    """Bytes of each table per item, including indexes and TOAST."""
     rows = connection.execute(
         """select format('%I.%I', n.nspname, c.relname),
                   pg_total_relation_size(c.oid)::float8 / (select count(*) from public.lookup_queue_items)
@@ -164,7 +164,7 @@ def bytes_of_an_item(connection: Connection) -> dict[str, float]:
 
 @contextmanager
 def server(folder: Path, keep: bool = False) -> Iterator[PrivatePostgres]:
-    """A PostgreSQL where nothing is vacuumed, analyzed or deleted behind our back."""
+    """A PostgreSQL that vacuums, analyzes and deletes nothing by itself."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o711)
     postgres = PrivatePostgres(folder / "postgres", extensions=())
@@ -185,7 +185,7 @@ def server(folder: Path, keep: bool = False) -> Iterator[PrivatePostgres]:
 def fill(
     url: str, items: int, open_items: int, jobs: int, organizations: int, answer: dict[str, Any], say: Callable[[str], None]
 ) -> tuple[str, str, str]:
-    """Without waiting for the disk at each commit. Answers the database, its largest organization, and the batch of 10,000 of that."""
+    """Fills a database without waiting for the disk at each commit. Returns it, its largest organization and its batch of 10,000."""
     migrations.migrate(url, lookups_per_second=float("inf"))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("set synchronous_commit = off")
@@ -193,7 +193,7 @@ def fill(
         if not items:
             connection.execute("select api.create_organization('Organization ' || n) from generate_series(2, %s) n", [organizations])
         else:
-            # Copies have the jobs and reports that the pattern has: no need to look for them row by row.
+            # Each copy refers to the copies of its job and report, so foreign keys need not be checked row by row.
             connection.execute("set session_replication_role = replica")
             connection.execute("set work_mem = '256MB'")
             add_history(connection, organization, job, items, jobs, organizations, say)
@@ -205,7 +205,7 @@ def fill(
 
 
 def count(url: str) -> None:
-    """As maintenance does, which has counted every organization after some minutes."""
+    """Counts every organization, as maintenance does within some minutes."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("update app.maintenance_state set counts_from = '-infinity'")
         connection.execute(
@@ -223,7 +223,7 @@ def violations(url: str) -> int:
 
 
 def table(costs: dict[str, Costs]) -> str:
-    """What each call costs in each database, and how many times as much in the first one as in each of the others."""
+    """What each call costs in each database, and the ratio of the first one to each of the others."""
     first, *others = costs
     lines = [
         f"{'':<34}{'CPU time [ms]':>{12 * len(costs)}}{'ratio to':>{10 * len(others)}}{'pages':>{11 * len(costs)}}",
@@ -245,20 +245,20 @@ def main() -> None:
     parser.add_argument("--open-items", type=int, default=200_000, help="open items, in batches of 1,000")
     parser.add_argument("--jobs", type=int, default=20_000, help="finished jobs of the largest organization")
     parser.add_argument("--organizations", type=int, default=1000)
-    parser.add_argument("--short-answers", action="store_true", help="of 0.2 KB instead of 1 KB: a million items take 1.3 GB")
+    parser.add_argument("--short-answers", action="store_true", help="responses of 0.2 KB instead of 1 KB; a million items take 1.3 GB")
     parser.add_argument(
-        "--folder", type=Path, default=Path(tempfile.gettempdir()) / "batch-lookups-scale", help="of the server's data, deleted in the end"
+        "--folder", type=Path, default=Path(tempfile.gettempdir()) / "batch-lookups-scale", help="for the server's data, deleted in the end"
     )
-    parser.add_argument("--json", type=Path, help="where the figures are written")
-    parser.add_argument("--keep", action="store_true", help="leave the data in the folder, to be measured again")
+    parser.add_argument("--json", type=Path, help="the file to write the figures to")
+    parser.add_argument("--keep", action="store_true", help="keep the data in the folder, for another run")
     parser.add_argument("--states", nargs="*", default=STATES, choices=STATES)
-    parser.add_argument("--no-invariants", action="store_true", help="leave out the check of every item")
+    parser.add_argument("--no-invariants", action="store_true", help="skip the check of every item")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
     with server(arguments.folder, arguments.keep) as postgres:
         filled = arguments.folder / "filled.json"
         if not filled.exists():
-            # Neither is the database in which pg_cron runs the maintenance.
+            # None of them is the database in which pg_cron runs maintenance.
             new_database = empty_databases(postgres.url())
             started = time.monotonic()
             answer = SHORT_ANSWER if arguments.short_answers else RESULT

@@ -1,4 +1,4 @@
-"""What is measured: a PostgreSQL of its own with everyday settings (fsync included), the API, workers, and batches."""
+"""What is measured: a private PostgreSQL with everyday settings (fsync on), the API, workers and batches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 @contextmanager
 def folder_for_everyone() -> Iterator[Path]:
-    """A temporary folder that the user postgres may enter too. It and what runs in it end also with a SIGTERM, as `timeout` sends it."""
+    """A temporary folder that the user postgres may enter, too. SIGTERM, as from `timeout`, also ends what runs in it and deletes it."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="batch-lookups-bench-") as name:
         folder = Path(name)
@@ -39,7 +39,7 @@ def folder_for_everyone() -> Iterator[Path]:
 
 @contextmanager
 def migrated_database(folder: Path) -> Iterator[str]:
-    """The URL of a fresh database, without a pace, on a server of its own."""
+    """The URL of a fresh database, without a rate limit, on a server of its own."""
     postgres = PrivatePostgres(folder / "postgres")
     postgres.start()
     try:
@@ -50,7 +50,7 @@ def migrated_database(folder: Path) -> Iterator[str]:
 
 
 def empty_databases(database_url: str) -> Callable[[], str]:
-    """Makes empty databases beside the one given, and answers the URL of each."""
+    """A function that creates an empty database on the same server and returns its URL."""
     server, _, name = database_url.rpartition("/")
     numbers = itertools.count(1)
 
@@ -91,7 +91,7 @@ class System:
 
     @contextmanager
     def workers(self, count: int = 1) -> Iterator[list[subprocess.Popen[bytes]]]:
-        """That many workers, all checked in."""
+        """So many workers, once all have sent a heartbeat."""
         self.connection.execute("delete from app.workers")
         with ExitStack() as processes:
             started = [processes.enter_context(self._process("worker")) for _ in range(count)]
@@ -120,12 +120,12 @@ class System:
         return answer
 
     def raw_request(self, method: str, path: str) -> bytes:
-        """A request as it goes over the wire."""
+        """A request as bytes to send."""
         headers = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         return f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{headers}\r\n".encode()
 
     def cancel(self, job_id: str) -> None:
-        """Ends a batch, if it hasn't ended."""
+        """Ends a batch, if it has not ended."""
         try:
             self.request("POST", f"/batch-lookups/{job_id}/cancel")
         except RuntimeError as error:
@@ -134,7 +134,7 @@ class System:
         self.wait_for_report(job_id)
 
     def post_batch(self, items: int) -> tuple[str, float]:
-        """Upload a batch; answers the job's id, and the seconds from the first byte sent to the answer."""
+        """Uploads a batch. Returns the job's id, and the seconds from the first byte sent to the response."""
         body = batch(items, self.device_id())
         started = time.perf_counter()
         answer = self.request("POST", "/batch-lookups", body)

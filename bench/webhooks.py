@@ -1,4 +1,4 @@
-"""`python -m bench.webhooks`: how many webhooks a second one worker sends, and what that costs the lookups beside it."""
+"""`python -m bench.webhooks`: how many webhooks a second one worker sends, and how much they slow down the lookups."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.system import System, folder_for_everyone, migrated_database
 
 
 def measure(runs: int, items: int) -> tuple[list[float], list[float], list[float]]:
-    """Lookups a second without and with webhooks, in turns; and webhooks a second, from the upload's answer to the last delivery."""
+    """Lookups a second without and with webhooks, alternating; webhooks a second, from the response to the upload to the last delivery."""
     without, with_webhooks, webhooks = [], [], []
     os.environ["WEBHOOKS_ALLOW_PRIVATE_NETWORKS"] = "true"
     with (
@@ -31,7 +31,7 @@ def measure(runs: int, items: int) -> tuple[list[float], list[float], list[float
                 system.request("PUT", "/webhook-config", json.dumps({"url": receiver.url}).encode())
                 slowed, delivered = drain(system, items)
                 print(f"run {run}: {lookups:,.0f} lookups/s, {slowed:,.0f} with {delivered:,.0f} webhooks/s", file=sys.stderr, flush=True)
-                if run:  # the first warms up
+                if run:  # the first is a warm-up
                     without.append(lookups)
                     with_webhooks.append(slowed)
                     webhooks.append(delivered)
@@ -53,7 +53,7 @@ def drain(system: System, items: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.webhooks", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="pairs of drains to take the medians of")
+    parser.add_argument("--runs", type=int, default=5, help="number of pairs of drains, whose medians are reported")
     parser.add_argument("--items", type=int, default=10_000, help="items of a batch, at most 10,000")
     arguments = parser.parse_args()
     try:

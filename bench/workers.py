@@ -1,4 +1,4 @@
-"""More workers, more organizations, and what an item leaves behind: WAL, dead rows, a worker's memory."""
+"""Drains with more workers and more organizations; WAL and dead row versions per item; a worker's memory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ WARM_UPS = 2
 
 
 def measure_workers(system: System, items: int, runs: int, say: Callable[[str], None]) -> dict[str, float]:
-    """Medians, of as many rounds as there are runs: all cases take turns, because what else the machine does comes and goes."""
+    """Medians of so many runs. All cases take turns, because other work on the machine comes and goes."""
     rates: dict[str, list[float]] = defaultdict(list)
     memory = 0.0
     for number in range(1, runs + 1):
         for count in WORKERS:
             with system.workers(count) as workers:
                 say(f"{count} worker(s), {items:,} items, run {number} of {runs}")
-                # Each of a worker's connections plans what it calls when it first does.
+                # Each of a worker's connections plans a statement the first time that it runs it.
                 for _ in range(WARM_UPS):
                     drain(system, items, 1)
                 rates[f"workers_{count}_items_per_second"] += [drain(system, items, 1) for _ in range(2)]
@@ -37,7 +37,7 @@ def measure_workers(system: System, items: int, runs: int, say: Callable[[str], 
 
 
 def measure_traces(system: System, items: int) -> dict[str, float]:
-    """Bytes of WAL and dead rows of one batch, upload included, by item."""
+    """Bytes of WAL and dead row versions (other than those of HOT updates) per item of one batch, including its upload."""
     before = traces(system)
     drain(system, items, 1)
     time.sleep(1)
@@ -53,7 +53,7 @@ def traces(system: System) -> tuple[int, int]:
 
 
 def drain(system: System, items: int, organizations: int) -> float:
-    """Items a second, from the first claim to the end of the last job. They are all there before any can be claimed."""
+    """Items a second, from the commit of all jobs together to the end of the last one."""
     body = batch(items // organizations, system.device_id()).decode()
     with system.connection.transaction():
         for number in range(organizations):
@@ -67,6 +67,6 @@ def drain(system: System, items: int, organizations: int) -> float:
 
 
 def peak_memory(process: subprocess.Popen[bytes]) -> float:
-    """Resident memory of a process at its peak, in megabytes."""
+    """The peak of the resident memory of a process, in megabytes."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024

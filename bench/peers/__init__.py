@@ -1,6 +1,6 @@
-"""The queues that people would pick instead, on the same work: HTTP lookups, 50 at a time, each result written to a table.
+"""Queues that people might choose instead, with the same work: HTTP lookups, 50 concurrent ones, each result written to a table.
 
-Each is installed into an environment of its own under `.state/bench`, and left out with a word when that cannot be done.
+Each is installed into an environment of its own under `.state/bench`, and skipped with a message if that fails.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class PeerError(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """`packages` are of PyPI, or of npm for a script in JavaScript, with the Node that it asks for."""
+    """`packages` come from PyPI or, for a script in JavaScript, from npm, including the version of Node that it requires."""
 
     name: str
     script: str
     packages: tuple[str, ...]
 
     def install(self) -> list[str]:
-        """What runs the script; installs it first."""
+        """Installs what the script needs. Returns the command that runs it."""
         folder = ENVIRONMENTS / self.name
         stamp = folder / "installed"
         is_node = self.script.endswith(".mjs")
@@ -86,14 +86,14 @@ PEERS = [
 def measure_peers(
     new_database: Callable[[], str], upstream_url: str, items: int, say: Callable[[str], None]
 ) -> dict[str, dict[str, float]]:
-    """Items a second of each peer that can be installed: enqueued, and drained."""
+    """Items a second that each peer enqueues and drains, for those that can be installed."""
     figures: dict[str, dict[str, float]] = {}
     for peer in PEERS:
         say(f"{peer.name}: {items:,} items")
         try:
             seconds = peer.drain(new_database(), upstream_url, items)
         except PeerError as error:
-            say(f"{peer.name} is left out: {error}")
+            say(f"{peer.name} is skipped: {error}")
         else:
             figures[peer.name] = {
                 "enqueue_items_per_second": round(items / seconds["enqueue_seconds"]),
