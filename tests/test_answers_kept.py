@@ -54,7 +54,7 @@ def locked(owner: Connection, database_url: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("trouble", [read_only, locked], ids=["read-only", "leases locked"])
 @pytest.mark.long
-def test_a_database_that_is_away_for_longer_than_a_lease_costs_no_answer(
+def test_a_database_that_is_away_for_longer_than_a_lease_loses_no_answer(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str, trouble: object
 ) -> None:
     update_settings(owner, lease_seconds=1, max_retries=0, max_in_flight=20)
@@ -152,7 +152,7 @@ def test_what_cannot_be_recorded_yet_is_bounded(
     assert set(upstream.times_seen().values()) == {1}
 
 
-async def test_the_room_for_outcomes_counts_what_is_on_its_way() -> None:
+async def test_the_room_for_outcomes_includes_lookups_in_flight() -> None:
     kept = Outcomes([], LeaseKeeper(None))  # type: ignore[arg-type]
     kept._expected_size = outcomes.MAX_BYTES / 4
     for expected in (True, True, True, False):
@@ -160,7 +160,7 @@ async def test_the_room_for_outcomes_counts_what_is_on_its_way() -> None:
         kept.expect()
 
 
-async def test_an_answer_makes_the_next_ones_count_by_its_size() -> None:
+async def test_the_size_of_an_answer_is_reserved_for_the_next_ones() -> None:
     kept = Outcomes([], LeaseKeeper(None))  # type: ignore[arg-type]
 
     def add(organization_id: bytes, size: int) -> None:
@@ -184,7 +184,7 @@ async def test_one_lookup_may_always_start() -> None:
     assert not kept.has_room(b"organization")
 
 
-def test_a_good_answer_is_never_rewritten_for_the_databases_sake(
+def test_a_good_answer_is_recorded_once_the_database_has_its_functions_again(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
     """As during a deploy: what the worker calls is not there for a while."""
@@ -203,7 +203,7 @@ def test_a_good_answer_is_never_rewritten_for_the_databases_sake(
 
 
 @pytest.mark.parametrize("seconds", [0.1, PATIENCE], ids=["lost", "broken off"])
-async def test_a_claim_that_is_not_heard_of_before_the_stop_is_given_back(
+async def test_a_claim_whose_response_is_missing_at_the_stop_is_released(
     batches: Batches, worker_settings: Settings, owner: Connection, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     monkeypatch.setattr(process, "LAST_CALLS_SECONDS", 0.7)

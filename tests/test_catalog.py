@@ -49,7 +49,7 @@ def test_every_function_pins_its_search_path_unless_it_needs_none(shared_owner: 
     )
 
 
-def test_no_plan_that_is_forced_is_compiled(shared_owner: Connection) -> None:
+def test_functions_that_force_plans_do_without_jit(shared_owner: Connection) -> None:
     """What forbids a kind of plan lifts the cost of the others above what JIT takes for worth its while."""
     expect_none(
         shared_owner,
@@ -93,7 +93,7 @@ def test_every_column_of_the_views_is_commented(shared_owner: Connection) -> Non
     )
 
 
-def test_views_for_members_run_with_the_rights_of_whoever_selects(shared_owner: Connection) -> None:
+def test_views_for_members_run_with_the_rights_of_the_caller(shared_owner: Connection) -> None:
     expect_none(
         shared_owner,
         """
@@ -150,7 +150,7 @@ def test_members_may_read_and_nothing_else(shared_owner: Connection) -> None:
     )
 
 
-def test_members_may_leave_their_organization_out(shared_owner: Connection) -> None:
+def test_members_may_omit_their_organization(shared_owner: Connection) -> None:
     """PostgREST answers PGRST202 when an argument without a default is missing."""
     expect_none(
         shared_owner,
@@ -164,7 +164,7 @@ def test_members_may_leave_their_organization_out(shared_owner: Connection) -> N
     )
 
 
-def test_what_only_reads_may_be_called_with_get(shared_owner: Connection) -> None:
+def test_functions_that_only_read_may_be_called_with_get(shared_owner: Connection) -> None:
     """PostgREST takes GET for stable functions alone."""
     expect_none(
         shared_owner,
@@ -315,7 +315,7 @@ def test_foreign_keys_between_tables_of_organizations_begin_with_the_organizatio
     )
 
 
-def test_nothing_happens_to_rows_of_organizations_by_itself(shared_owner: Connection) -> None:
+def test_tables_of_organizations_have_no_triggers_and_no_foreign_keys_that_set_null(shared_owner: Connection) -> None:
     """Distributed tables have no triggers, and no foreign key that would change a part of it."""
     expect_none(
         shared_owner,

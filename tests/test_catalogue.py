@@ -131,7 +131,7 @@ def test_an_empty_folder_is_no_catalogue(owner: Connection, tmp_path: Path) -> N
         load_catalogue(owner, tmp_path)
 
 
-def test_empty_rows_at_the_end_of_a_file_are_none(owner: Connection, folder: Path) -> None:
+def test_empty_rows_at_the_end_of_a_file_are_ignored(owner: Connection, folder: Path) -> None:
     append(folder / "devices.csv", "\n,,\n , ,")
     assert load_catalogue(owner, folder)["devices"] == load_catalogue(owner, STARTER)["devices"]
 
@@ -162,7 +162,7 @@ def test_any_usual_delimiter_and_order_of_columns_is_read(owner: Connection, fol
     assert load_catalogue(owner, folder) == load_catalogue(owner, STARTER)
 
 
-def test_an_error_names_the_line_of_the_file_also_after_cells_of_several_lines(owner: Connection, folder: Path) -> None:
+def test_an_error_names_the_line_of_the_file_even_after_cells_of_several_lines(owner: Connection, folder: Path) -> None:
     lines = (folder / "devices.csv").read_text(encoding="utf-8").count("\n")
     append(folder / "devices.csv", '9001,heat_pump,"Pump of\nthe future"\n\n9002,boat,Boat')
     with pytest.raises(psycopg.Error, match=rf'devices\.csv, line {lines + 4}: category_key "boat" is not in device_categories'):
@@ -178,9 +178,7 @@ def test_a_misspelled_column_is_refused_even_if_it_is_empty(owner: Connection, f
         load_catalogue(owner, folder)
 
 
-def test_a_file_without_rows_retires_its_rows_only_if_that_is_said(
-    database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_without_rows_retires_its_rows_only_if_confirmed(database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
     main(["catalogue", "import", str(folder), "--name", "ours"])
     header = (folder / "program_utilities.csv").read_text(encoding="utf-8").splitlines()[0]
@@ -194,7 +192,7 @@ def test_a_file_without_rows_retires_its_rows_only_if_that_is_said(
         assert connection.execute("select count(*) from app.program_utilities").fetchone() == (0,)
 
 
-def test_all_errors_of_a_catalogue_are_told(database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_errors_of_a_catalogue_are_reported(database_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     append(folder / "devices.csv", "9001,heat_pump,Pump of the future\n9002,boat,Boat\nten,heat_pump,Tenth")
     monkeypatch.setenv("DATABASE_URL", database_url)
     with pytest.raises(SystemExit) as ended:
@@ -358,7 +356,7 @@ def test_a_mistake_is_seen_in_a_dry_run_and_undone_by_an_export(
         assert try_rows(connection, read_folder(STARTER, "ours"))[1].total == 0
 
 
-def test_the_checks_of_a_catalogue_handle_rows_in_proportion_to_its_own(owner: Connection) -> None:
+def test_the_checks_of_a_catalogue_scale_linearly_with_its_rows(owner: Connection) -> None:
     program = {"authority": "X", "authority_type": "state", "country_code": "US", "region_code": "WY", "scope": "state", "source": "test"}
     tier = {"id": "a", "name": "Pumps", "category_keys": "heat_pump", "amount_type": "flat", "amount": "100"}
 

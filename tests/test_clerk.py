@@ -145,7 +145,7 @@ async def verdicts(clerk: Clerk, tokens: dict[str, str]) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize("networkless", [False, True])
-async def test_good_tokens_are_taken_and_bad_ones_are_not(instance: ClerkInstance, networkless: bool) -> None:
+async def test_good_tokens_are_accepted_and_bad_ones_are_refused(instance: ClerkInstance, networkless: bool) -> None:
     settings = Settings(
         clerk_issuer=instance.issuer, clerk_jwt_key=public_pem("ins_first") if networkless else None, clerk_authorized_parties=(PARTY,)
     )
@@ -184,7 +184,7 @@ def test_clerk_itself_says_the_same(instance: ClerkInstance, tmp_path_factory: p
 
 
 @given(st.text(max_size=60) | st.lists(st.binary(max_size=40), min_size=3, max_size=3).map(lambda parts: ".".join(map(encode, parts))))
-def test_no_text_is_more_than_invalid(token: str) -> None:
+def test_any_other_text_is_an_invalid_token(token: str) -> None:
     with pytest.raises(InvalidTokenError):
         asyncio.run(Clerk("https://clerk.example", ConfiguredKey(public_pem("ins_first"))).verify(token))
 
@@ -214,7 +214,7 @@ class TestFetchedKeys:
         await verifier.verify(instance.token())
         assert instance.requests == 1
 
-    async def test_are_fetched_anew_for_a_new_key(self, instance: ClerkInstance, verifier: Clerk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_are_fetched_again_for_a_new_key(self, instance: ClerkInstance, verifier: Clerk, monkeypatch: pytest.MonkeyPatch) -> None:
         await verifier.verify(instance.token())
         monkeypatch.setattr(clerk_keys, "REFETCH_SECONDS", 0.0)
         instance.keys = ["ins_first", "ins_second"]
@@ -241,7 +241,7 @@ class TestFetchedKeys:
         with pytest.raises(KeysUnavailableError):
             await verifier.verify(instance.token())
 
-    async def test_are_asked_for_sooner_where_there_is_none(
+    async def test_are_fetched_again_sooner_if_none_could_be_fetched(
         self, instance: ClerkInstance, verifier: Clerk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         instance.status = 500
@@ -255,7 +255,7 @@ class TestFetchedKeys:
         assert instance.requests == 2
 
     @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"keys": [{"kty": "RSA", "kid": "ins_first", "n": 5, "e": "AQAB"}]}'])
-    async def test_that_are_none_let_nobody_in(self, instance: ClerkInstance, verifier: Clerk, body: bytes) -> None:
+    async def test_that_cannot_be_read_let_nobody_in(self, instance: ClerkInstance, verifier: Clerk, body: bytes) -> None:
         instance.body = body
         with pytest.raises(KeysUnavailableError):
             await verifier.verify(instance.token())
@@ -267,7 +267,7 @@ class TestFetchedKeys:
             with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(KeysUnavailableError):
                 await FetchedKeys(f"http://127.0.0.1:{silent.getsockname()[1]}/").find("ins_first")
 
-    def test_are_of_rsa_and_for_signing_only(self) -> None:
+    def test_must_be_rsa_keys_for_signing(self) -> None:
         usable = public_jwk("ins_first")
         assert list(clerk_keys.read_key_set({"keys": [usable, {"kty": "oct", "kid": "a", "k": "AAAA"}, {"kty": "EC"}, None]})) == [
             "ins_first"

@@ -135,14 +135,14 @@ def test_a_stored_key_is_sent_nowhere_but_where_it_belongs(stranger: Cli, servic
     assert f"belongs to {service.url}" in done.stderr
 
 
-def test_a_key_in_the_clear_is_warned_of(cli: Cli) -> None:
+def test_a_key_sent_unencrypted_causes_a_warning(cli: Cli) -> None:
     done = cli.run("list", BATCH_LOOKUPS_URL="http://lookups.invalid", BATCH_LOOKUPS_RETRY_SECONDS="0")
     assert done.returncode == 7
     assert "warning: http://lookups.invalid is not encrypted" in done.stderr
     assert cli.run("list", BATCH_LOOKUPS_URL="lookups.invalid").returncode == 1
 
 
-def test_a_key_that_may_not_is_told_which_scope_it_lacks(cli: Cli, service: Service) -> None:
+def test_a_refused_key_learns_which_scope_it_lacks(cli: Cli, service: Service) -> None:
     cli.environment["BATCH_LOOKUPS_API_KEY"] = service.new_key(scopes=["webhooks:read"])
     done = cli.run("list")
     assert done.returncode == 4
@@ -165,7 +165,7 @@ def test_doctor_finds_nothing_wrong_and_changes_nothing(cli: Cli, service: Servi
     assert service.owner.execute(counts).fetchone() == before
 
 
-def test_doctor_tells_the_scopes_of_a_key(cli: Cli, service: Service) -> None:
+def test_doctor_lists_the_scopes_of_a_key(cli: Cli, service: Service) -> None:
     cli.environment["BATCH_LOOKUPS_API_KEY"] = service.new_key(scopes=["jobs:read", "webhooks:write"])
     done = cli.run("doctor")
     assert done.returncode == 0
@@ -262,7 +262,7 @@ def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b'"ok"', b"[" * 100_000], ids=["nothing", "null", "array", "text", "nested"])
-def test_json_of_another_server_is_taken_for_no_answer(cli: Cli, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+def test_json_of_another_server_is_not_taken_for_an_answer(cli: Cli, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     monkeypatch.setattr(StrangerWithJson, "body", body)
     with served(StrangerWithJson) as url:
         cli.environment["BATCH_LOOKUPS_URL"] = url
@@ -280,7 +280,7 @@ def test_json_of_another_server_is_taken_for_no_answer(cli: Cli, monkeypatch: py
     ],
     ids=["nothing", "array", "number"],
 )
-def test_an_answer_of_another_form_is_told_in_words(cli: Cli, monkeypatch: pytest.MonkeyPatch, body: bytes, what: str) -> None:
+def test_an_answer_of_an_unexpected_form_is_reported_in_words(cli: Cli, monkeypatch: pytest.MonkeyPatch, body: bytes, what: str) -> None:
     monkeypatch.setattr(StrangerWithJson, "body", body)
     with served(StrangerWithJson) as url:
         done = cli.run("list", BATCH_LOOKUPS_URL=url)
@@ -291,7 +291,7 @@ def test_an_answer_of_another_form_is_told_in_words(cli: Cli, monkeypatch: pytes
     assert "Traceback" not in signed_in.stderr
 
 
-def test_an_answer_that_decodes_to_too_much_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_expands_too_far_is_reported(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StrangerWithJson, "encoding", "gzip")
     monkeypatch.setattr(StrangerWithJson, "body", gzip.compress(b" " * (256 * 1024**2 + 1), compresslevel=1))
     with served(StrangerWithJson) as url:
@@ -302,7 +302,7 @@ def test_an_answer_that_decodes_to_too_much_is_told(cli: Cli, monkeypatch: pytes
     assert f"FAIL  service: {told}" in examined.stdout
 
 
-def test_doctor_bears_answers_of_another_form(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_copes_with_answers_of_an_unexpected_form(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StrangerWithJson, "body", b'{"info": [], "error": {}}')
     monkeypatch.setattr(StrangerWithJson, "date_time_string", lambda *_: "noon")
     with served(StrangerWithJson) as url:
@@ -311,7 +311,7 @@ def test_doctor_bears_answers_of_another_form(cli: Cli, monkeypatch: pytest.Monk
     assert "FAIL  versions: the service is ?, " in done.stdout
 
 
-def test_nothing_that_is_answered_steers_the_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_answer_can_control_the_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     steering = "\x1b2J\x9b2J\u202e"
     monkeypatch.setattr(
         StrangerWithJson, "body", json.dumps({"info": {"version": f"0{steering}"}, "devices": [{"id": 1, "name": steering}]}).encode()
@@ -324,7 +324,7 @@ def test_nothing_that_is_answered_steers_the_terminal(cli: Cli, monkeypatch: pyt
     assert not set(devices.stdout) & {"\x1b", "\x9b", "\u202e"}
 
 
-def test_a_page_of_another_server_is_taken_for_no_answer(cli: Cli) -> None:
+def test_a_page_of_another_server_is_not_taken_for_an_answer(cli: Cli) -> None:
     kept = cli.folder / "results.csv"
     kept.write_text("what was saved before")
     job = "0193a5b2-0000-7000-8000-000000000000"
@@ -353,7 +353,7 @@ def test_a_page_of_another_server_is_taken_for_no_answer(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"info": {"version": 1}}', b'{"info": "ok"}', b"[]"])
-def test_doctor_bears_another_server(cli: Cli, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+def test_doctor_copes_with_another_server(cli: Cli, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     monkeypatch.setattr(StrangerWithJson, "body", body)
     monkeypatch.setattr(StrangerWithJson, "date_time_string", lambda *_: "yesterday")
     with served(StrangerWithJson) as url:
@@ -362,7 +362,7 @@ def test_doctor_bears_another_server(cli: Cli, monkeypatch: pytest.MonkeyPatch, 
     assert "FAIL  versions: " in done.stdout
 
 
-def test_doctor_bears_a_proxy_before_a_service_that_is_down(cli: Cli) -> None:
+def test_doctor_copes_with_a_proxy_in_front_of_a_service_that_is_down(cli: Cli) -> None:
     with served(Proxy) as url:
         done = cli.run("doctor", BATCH_LOOKUPS_URL=url)
     assert (done.returncode, done.stderr) == (7, "")
@@ -370,7 +370,7 @@ def test_doctor_bears_a_proxy_before_a_service_that_is_down(cli: Cli) -> None:
     assert "key: " not in done.stdout, "nobody can tell"
 
 
-def test_doctor_tells_no_key_valid_that_it_could_not_try(cli: Cli) -> None:
+def test_doctor_calls_no_key_valid_that_it_could_not_try(cli: Cli) -> None:
     with served(Busy) as url:
         done = cli.run("doctor", BATCH_LOOKUPS_URL=url.replace("//", "//user:password@"))
     assert (done.returncode, "password" in done.stdout) == (7, False)
@@ -379,14 +379,14 @@ def test_doctor_tells_no_key_valid_that_it_could_not_try(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "gopher://127.0.0.1:1", "http://[::1"])
-def test_a_proxy_that_cannot_be_used_is_told(cli: Cli, proxy: str) -> None:
+def test_a_proxy_that_cannot_be_used_is_reported(cli: Cli, proxy: str) -> None:
     listed, examined = cli.run("list", ALL_PROXY=proxy, NO_PROXY=""), cli.run("doctor", ALL_PROXY=proxy, NO_PROXY="")
     told = "The proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: "
     assert (listed.returncode, listed.stderr.startswith(f"error: {told}")) == (1, True), listed.stderr
     assert (examined.returncode, f"FAIL  environment: {told}" in examined.stdout) == (1, True), examined.stderr
 
 
-def test_certificates_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificates_that_cannot_be_read_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
     with pytest.raises(batch_lookups.BatchLookupsError, match="The certificates in SSL_CERT_FILE or SSL_CERT_DIR cannot be read"):
         batch_lookups.Client("https://lookups.example.com", "leap_live_key")
@@ -409,7 +409,7 @@ except SystemExit:
 
 
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["run", "--help"], ["completion", "zsh"]])
-def test_nothing_is_imported_before_it_is_used(words: list[str]) -> None:
+def test_modules_are_imported_only_when_they_are_used(words: list[str]) -> None:
     loaded = loaded_modules(*words)
     assert "batch_lookups.cli.batches" in loaded
     slow = {

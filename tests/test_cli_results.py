@@ -35,7 +35,7 @@ def submit(cli: Cli, references: list[str] | int, **changes: str) -> str:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "ndjson"])
-def test_follow_goes_on_behind_the_last_whole_row(cli: Cli, service: Service, suffix: str) -> None:
+def test_follow_continues_after_the_last_complete_row(cli: Cli, service: Service, suffix: str) -> None:
     service.hold("row-40")
     # A line break and quotes within a cell are no end of a row.
     job = submit(cli, [f"row-{number}" for number in range(60)], street_1='1 Main St\n"Rear", 2')
@@ -74,14 +74,14 @@ def test_follow_leaves_the_file_of_another_job_alone(cli: Cli) -> None:
     ("name", "content"),
     [("results.ndjson", b'{"sites": []}'), ("results.csv", b"name,email"), ("results.csv", b'5" pipes\nand 3 elbows\n')],
 )
-def test_follow_leaves_a_file_without_a_whole_row_alone_that_is_not_its_own(cli: Cli, name: str, content: bytes) -> None:
+def test_follow_leaves_alone_a_foreign_file_without_a_complete_row(cli: Cli, name: str, content: bytes) -> None:
     (cli.folder / name).write_bytes(content)
     done = cli.run("results", submit(cli, 1), "--follow", "-o", name)
     assert (done.returncode, f"{name} holds something other than results of this job" in done.stderr) == (1, True)
     assert (cli.folder / name).read_bytes() == content
 
 
-def test_follow_writes_rows_to_stdout_as_they_come(cli: Cli, service: Service) -> None:
+def test_follow_writes_rows_to_stdout_as_they_arrive(cli: Cli, service: Service) -> None:
     service.hold("slow")
     job = submit(cli, ["quick", "slow"])
     running = cli.start("results", job, "--follow", "--ndjson")
@@ -97,7 +97,7 @@ def test_follow_writes_rows_to_stdout_as_they_come(cli: Cli, service: Service) -
     assert (running.returncode, json.loads(stdout)["reference_id"]) == (0, "slow"), stderr
 
 
-def test_what_is_no_file_is_written_to_and_a_link_stays_one(cli: Cli) -> None:
+def test_pipes_and_devices_are_written_to_and_a_link_stays_a_link(cli: Cli) -> None:
     job = submit(cli, 2)
     assert cli.run("watch", job).returncode == 0
     pipe, link = cli.folder / "pipe", cli.folder / "link.csv"
@@ -175,7 +175,7 @@ def test_a_file_may_have_the_longest_name_there_is(tmp_path: Path, name: str) ->
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "whole")]
 
 
-def test_a_command_that_is_ended_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+def test_a_command_that_is_terminated_leaves_no_partial_file(tmp_path: Path) -> None:
     program = f"""
 import os, signal
 from pathlib import Path
@@ -204,7 +204,7 @@ def test_a_file_is_saved_by_two_commands_at_once(tmp_path: Path) -> None:
     assert path.read_bytes() == b"first,second"
 
 
-def test_filters_make_a_file_of_what_failed(cli: Cli, service: Service) -> None:
+def test_filters_select_the_failed_sites_for_a_file(cli: Cli, service: Service) -> None:
     service.upstream.plan("failing", Reply(status=404))
     job = submit(cli, ["working", "failing"])
     assert cli.run("watch", job).returncode == 3
@@ -441,7 +441,7 @@ def test_an_empty_id_is_wrong_usage(cli: Cli, words: tuple[str, ...]) -> None:
     assert (done.returncode, done.stderr) == (2, "error: The id is empty\n")
 
 
-def test_names_from_files_do_not_steer_the_terminal(cli: Cli) -> None:
+def test_names_from_files_cannot_control_the_terminal(cli: Cli) -> None:
     cli.sites("sites.csv", 1)
     submitted = cli.run("submit", "sites.csv", "--name", "red \x1b[31m")
     job = submitted.stdout.strip()

@@ -43,7 +43,7 @@ def test_run_saves_what_was_found(cli: Cli) -> None:
     assert sorted(path.name for path in cli.folder.iterdir()) == ["report.html", "results.csv", "sites.csv"]
 
 
-def test_without_a_file_for_them_results_go_to_stdout_and_nothing_else_does(cli: Cli) -> None:
+def test_without_an_output_file_only_results_go_to_stdout(cli: Cli) -> None:
     done = cli.run("run", cli.sites("sites.csv", 3))
     assert done.returncode == 0, done.stderr
     assert [row["status"] for row in csv.DictReader(done.stdout.splitlines())] == ["completed"] * 3
@@ -152,7 +152,7 @@ def test_wrong_usage(cli: Cli, words: list[str]) -> None:
     assert "Usage:" in done.stderr
 
 
-def test_invalid_rows_are_told_by_line_those_with_the_same_fault_together(cli: Cli, service: Service) -> None:
+def test_invalid_rows_are_listed_by_line_and_grouped_by_fault(cli: Cli, service: Service) -> None:
     name = "invalid-rows.csv"
     lines = cli.sites(name, 30).read_text().splitlines()
     for number in range(2, 27):
@@ -176,7 +176,7 @@ def test_invalid_rows_are_told_by_line_those_with_the_same_fault_together(cli: C
     assert len(rows_of(cli.folder / "results.csv")) == 5
 
 
-def test_scripts_are_told_the_invalid_rows_as_json(cli: Cli) -> None:
+def test_scripts_get_the_invalid_rows_as_json(cli: Cli) -> None:
     lines = cli.sites("sites.csv", 3).read_text().splitlines()
     (cli.folder / "sites.csv").write_text("\n".join([*lines[:3], lines[3].replace("94601", "x")]))
     refused = cli.run("submit", "sites.csv", "--json")
@@ -320,7 +320,7 @@ def test_one_is_singular(cli: Cli) -> None:
     assert "1 lookup in " in cli.run("usage").stderr
 
 
-def test_check_stores_nothing_and_says_what_it_took_the_columns_for(cli: Cli, service: Service) -> None:
+def test_check_stores_nothing_and_says_which_fields_the_columns_have(cli: Cli, service: Service) -> None:
     sites = cli.sites("only-checked.csv", 4)
     sites.write_text(sites.read_text().replace("reference_id", "Key"))
     refused = cli.run("check", sites)
@@ -368,7 +368,7 @@ def test_any_file_that_the_service_reads(cli: Cli, name: str) -> None:
     assert [result["reference_id"] for result in results] == [row["reference_id"] for row in rows]
 
 
-def test_defaults_are_for_rows_that_say_nothing(cli: Cli) -> None:
+def test_defaults_apply_to_empty_cells(cli: Cli) -> None:
     cli.sites("sites.csv", ["default-1"], building_type="", device_ids="")
     done = cli.run(
         "run", "sites.csv", "-o", "results.csv", "--devices", "1,20", "--building-type", "MULTIFAMILY", "--country", "US", "--name", "March"
@@ -387,7 +387,7 @@ def test_rows_without_an_id_can_be_numbered(cli: Cli) -> None:
     assert [row["reference_id"] for row in rows_of(cli.folder / "results.csv")] == ["row-2", "site-2", "row-4"]
 
 
-def test_the_same_command_finds_its_job_and_again_makes_another(cli: Cli, service: Service) -> None:
+def test_the_same_command_finds_its_job_and_with_again_creates_another(cli: Cli, service: Service) -> None:
     sites = cli.sites("same.csv", 3)
     first = cli.run("submit", sites)
     second = cli.run("submit", sites)
@@ -400,7 +400,7 @@ def test_the_same_command_finds_its_job_and_again_makes_another(cli: Cli, servic
     assert service.count_jobs("same.csv") == 3
 
 
-def test_a_job_that_was_deleted_is_made_anew_where_that_is_asked_for(cli: Cli) -> None:
+def test_a_job_that_was_deleted_is_created_again_on_request(cli: Cli) -> None:
     sites = cli.sites("deleted.csv", 1)
     assert cli.run("run", sites).returncode == 0
     assert cli.run("delete", json.loads(cli.run("list", "--json").stdout)[0]["id"], "--yes").returncode == 0
@@ -415,7 +415,7 @@ MOMENTS = ["0.2", "0.6", "submitted", "half", "ended"]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_goes_on_to_the_same_file_with_the_same_job(cli: Cli, service: Service, moment: str) -> None:
+def test_a_killed_run_continues_the_same_file_with_the_same_job(cli: Cli, service: Service, moment: str) -> None:
     name = f"killed-{moment}.csv"
     cli.sites(name, 60)
     service.upstream.usual = Reply(delay=0.05)
@@ -450,7 +450,7 @@ def test_a_killed_run_goes_on_to_the_same_file_with_the_same_job(cli: Cli, servi
     assert (cli.folder / "results.csv").read_bytes() == results
 
 
-def test_ctrl_c_detaches_and_says_how_to_go_on(cli: Cli, service: Service) -> None:
+def test_ctrl_c_detaches_and_says_how_to_continue(cli: Cli, service: Service) -> None:
     service.hold("detached-39")
     cli.sites("detached.csv", [f"detached-{number}" for number in range(40)])
     running = cli.start("run", "detached.csv", "-o", "results of March.csv")
@@ -494,7 +494,7 @@ NO_ID = "00000000-0000-0000-0000-000000000000"
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_a_number_beyond_all_that_there_are_is_no_traceback(words: list[str], exit_code: int, cli: Cli) -> None:
+def test_a_number_out_of_range_causes_no_traceback(words: list[str], exit_code: int, cli: Cli) -> None:
     cli.sites("sites.csv", 1)
     done = cli.run(*words)
     assert "Traceback" not in done.stderr
@@ -526,7 +526,7 @@ def test_whoever_has_read_enough_ends_it_quietly(cli: Cli) -> None:
     assert (unread.returncode, unread.stderr) == (141, b"")
 
 
-def test_closed_streams_are_no_fault_of_the_command(cli: Cli) -> None:
+def test_closed_streams_cause_no_traceback(cli: Cli) -> None:
     job = cli.run("submit", cli.sites("sites.csv", 2)).stdout.strip()
     assert cli.run("watch", job).returncode == 0
     saved = run_in_bash(cli, '"$@" <&- >&- 2>&-', "results", job, "-o", "results.csv")

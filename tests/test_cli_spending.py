@@ -50,7 +50,7 @@ def test_a_limit_stops_the_command(cli: Cli, service: Service) -> None:
     assert "3 of 3 lookups in " in spent.stderr
 
 
-def test_a_job_that_waits_at_its_limit_names_both_ways_on(cli: Cli, service: Service) -> None:
+def test_a_job_that_waits_at_its_limit_names_both_ways_to_continue(cli: Cli, service: Service) -> None:
     file = cli.sites("sites.csv", 10).read_bytes()
     with Client(service.url, cli.environment["BATCH_LOOKUPS_API_KEY"]) as client:
         job = client.create_batch(file, FileOptions(max_lookups=3, when_limit_reached="wait"))["job_id"]
@@ -87,7 +87,7 @@ def test_a_job_that_waits_for_the_next_month_says_until_when(cli: Cli, service: 
     assert refused.stderr.endswith("(job_not_waiting)\nhint: batch-lookups status JOB shows what it waits for.\n")
 
 
-def test_results_are_followed_until_the_job_waits_and_on_from_there(cli: Cli, service: Service) -> None:
+def test_results_are_followed_until_the_job_waits_and_then_continued(cli: Cli, service: Service) -> None:
     file = cli.sites("sites.csv", 10).read_bytes()
     with Client(service.url, cli.environment["BATCH_LOOKUPS_API_KEY"]) as client:
         job = client.create_batch(file, FileOptions(max_lookups=3, when_limit_reached="wait"))["job_id"]

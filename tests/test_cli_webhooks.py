@@ -27,7 +27,7 @@ def set_up(cli: Cli, receiver: FakeReceiver) -> str:
     return done.stdout.strip()
 
 
-def test_webhooks_are_set_up_tried_and_sent_again(cli: Cli, receiver: FakeReceiver) -> None:
+def test_webhooks_are_set_up_tested_and_resent(cli: Cli, receiver: FakeReceiver) -> None:
     assert "No webhooks are sent" in cli.run("webhooks", "show").stdout
     secret = set_up(cli, receiver)
     assert secret.startswith("whsec_")
@@ -53,7 +53,7 @@ def test_webhooks_are_set_up_tried_and_sent_again(cli: Cli, receiver: FakeReceiv
     assert json.loads(cli.run("webhooks", "show", "--json").stdout)["enabled"] is False
 
 
-def test_what_came_of_a_message_is_told_in_words(cli: Cli, receiver: FakeReceiver) -> None:
+def test_the_outcome_of_a_message_is_given_in_words(cli: Cli, receiver: FakeReceiver) -> None:
     set_up(cli, receiver)
     receiver.status, receiver.body = 500, b"out of\n  \x1b[31morder"
     failed = cli.run("webhooks", "test")
@@ -97,7 +97,7 @@ def test_a_delivery_is_shown_with_its_attempts_and_their_answers(cli: Cli, recei
     assert "(webhook_delivery_not_found)" in cli.run("webhooks", "delivery", "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11").stderr
 
 
-def test_webhooks_are_deleted_and_their_fields_set_back(cli: Cli, receiver: FakeReceiver) -> None:
+def test_webhooks_are_deleted_and_their_fields_reset(cli: Cli, receiver: FakeReceiver) -> None:
     set_up(cli, receiver)
 
     def fields(*options: str) -> object:

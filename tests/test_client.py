@@ -67,7 +67,7 @@ def client_of(script: Script, **options: Any) -> Client:
     return Client("http://service", "key", transport=httpx.MockTransport(script), **options)
 
 
-def test_a_busy_service_is_asked_again_when_it_says(naps: list[float]) -> None:
+def test_a_busy_service_is_asked_again_at_the_time_that_it_gives(naps: list[float]) -> None:
     limited = httpx.Response(429, headers={"retry-after": "7"}, json={"error": "Too many requests", "code": "too_many_requests"})
     script, told = Script(limited, BUSY, httpx.Response(200, json={"id": JOB})), list[Retry]()
     assert client_of(script, on_retry=told.append).get_job(JOB)["id"] == JOB
@@ -86,14 +86,14 @@ def test_clients_that_are_refused_at_once_do_not_come_back_at_once(naps: list[fl
 
 
 @pytest.mark.parametrize("retry_after", [{}, {"retry-after": "Sat, 28 Nov 2026 12:00:00 GMT"}])
-def test_a_service_that_stays_busy_is_asked_ever_more_seldom_but_not_too_seldom(naps: list[float], retry_after: dict[str, str]) -> None:
+def test_a_service_that_stays_busy_is_asked_less_often_but_often_enough(naps: list[float], retry_after: dict[str, str]) -> None:
     busy = httpx.Response(503, headers=retry_after, json={"error": "The service is busy", "code": "busy"})
     client_of(Script(*[busy] * 1100, httpx.Response(200, json={"id": JOB}))).get_job(JOB)
     assert naps[0] <= 0.65
     assert all(7 <= nap <= 13 for nap in naps[5:])
 
 
-def test_time_ends_the_attempts(naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempts_end_when_the_time_is_over(naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     slow = httpx.Response(503, headers={"retry-after": "61"}, json={"error": "The service is busy", "code": "busy"})
     with pytest.raises(ApiError, match="The service is busy") as refused:
         client_of(Script(slow)).get_job(JOB)
@@ -109,7 +109,7 @@ def test_time_ends_the_attempts(naps: list[float], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("trouble", [httpx.ProxyError("403 Forbidden"), httpx.UnsupportedProtocol("no address")])
-def test_what_time_does_not_change_is_told_at_once(naps: list[float], trouble: httpx.TransportError) -> None:
+def test_errors_that_time_does_not_change_are_raised_immediately(naps: list[float], trouble: httpx.TransportError) -> None:
     for call in (create, share):
         script = Script(trouble)
         with pytest.raises(UnavailableError) as raised:
@@ -118,7 +118,7 @@ def test_what_time_does_not_change_is_told_at_once(naps: list[float], trouble: h
 
 
 @pytest.mark.parametrize(("tls", "reason"), [(True, "CERTIFICATE_VERIFY_FAILED"), (False, "WRONG_VERSION_NUMBER")])
-def test_a_server_whose_tls_is_not_accepted_is_told_at_once(naps: list[float], tmp_path: Path, tls: bool, reason: str) -> None:
+def test_a_tls_error_is_raised_immediately(naps: list[float], tmp_path: Path, tls: bool, reason: str) -> None:
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     if tls:
         server.socket = authority("localhost", tmp_path).server.wrap_socket(server.socket, server_side=True, suppress_ragged_eofs=True)
@@ -127,14 +127,14 @@ def test_a_server_whose_tls_is_not_accepted_is_told_at_once(naps: list[float], t
     assert naps == []
 
 
-def test_where_a_redirect_leads_is_told_without_what_may_be_a_secret() -> None:
+def test_the_target_of_a_redirect_is_given_without_possible_secrets() -> None:
     elsewhere = httpx.Response(302, headers={"location": "https://user:password@sso.example/login?state=secret#part"})
     with pytest.raises(ApiError) as refused:
         client_of(Script(elsewhere)).get_job(JOB)
     assert str(refused.value) == "http://service redirects to https://sso.example/login"
 
 
-def test_an_answer_that_cannot_be_decoded_is_none() -> None:
+def test_an_answer_that_cannot_be_decoded_is_an_error() -> None:
     def garbled() -> httpx.Response:
         stream = httpx.ByteStream(gzip.compress(b'{"status": "completed"}')[:10] + b"no block of deflate")
         return httpx.Response(200, headers={"content-type": "text/csv", "content-encoding": "gzip"}, stream=stream)
@@ -226,7 +226,7 @@ def gone(code: str) -> httpx.Response:
     "trouble",
     [lambda: httpx.ReadError("lost"), lambda: httpx.Response(502), lambda: httpx.Response(503, json={"code": "outcome_unknown"})],
 )
-async def test_what_a_lost_answer_may_have_deleted_is_gone_as_it_should_be(
+async def test_a_repeated_deletion_succeeds_if_the_lost_one_may_have_deleted_it(
     naps: list[float], monkeypatch: pytest.MonkeyPatch, trouble: Callable[[], httpx.Response | httpx.TransportError]
 ) -> None:
     monkeypatch.setattr(retrying, "FIRST_DELAY", 0)
@@ -249,7 +249,9 @@ async def test_what_a_lost_answer_may_have_deleted_is_gone_as_it_should_be(
         [httpx.ReadError("lost"), httpx.Response(404)],
     ],
 )
-def test_what_nothing_can_have_deleted_was_never_there(naps: list[float], answers: list[httpx.Response | httpx.TransportError]) -> None:
+def test_a_deletion_fails_if_no_attempt_can_have_deleted_it(
+    naps: list[float], answers: list[httpx.Response | httpx.TransportError]
+) -> None:
     with pytest.raises(ApiError) as refused:
         client_of(Script(*answers)).delete_job(JOB)
     assert refused.value.status == 404
@@ -276,12 +278,12 @@ def test_a_key_that_cannot_be_one_is_told_without_showing_it(key: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
-def test_a_number_that_json_has_not_is_told(seconds: float) -> None:
+def test_a_number_that_json_does_not_have_is_refused(seconds: float) -> None:
     with pytest.raises(InvalidArgumentError, match="This cannot be sent"):
         client_of(Script()).rotate_key("id", grace_seconds=seconds)
 
 
-def test_an_address_that_is_no_url_is_told() -> None:
+def test_an_address_that_is_not_a_url_is_refused() -> None:
     for make in (Client, AsyncClient):
         with pytest.raises(InvalidArgumentError, match="no URL"):
             make("http://[::1", "key")
@@ -289,7 +291,7 @@ def test_an_address_that_is_no_url_is_told() -> None:
             make("http://lookups..example.com", "key")
 
 
-def test_a_key_asked_for_without_any_scope_or_network_is_not_one_with_all_of_them() -> None:
+def test_empty_scopes_or_networks_are_sent_and_not_taken_for_all_of_them() -> None:
     script = Script(httpx.Response(200, json={}), httpx.Response(200, json={}))
     client = client_of(script)
     client.create_key(name="CRM", scopes=[], allowed_networks=[])
@@ -297,7 +299,7 @@ def test_a_key_asked_for_without_any_scope_or_network_is_not_one_with_all_of_the
     assert [json.loads(request.content) for request in script.requests] == [{"name": "CRM", "scopes": [], "allowed_networks": []}, {}]
 
 
-def test_what_was_raised_reaches_another_process_whole() -> None:
+def test_errors_survive_copying_and_pickling() -> None:
     refused = ApiError(404, {"error": "Batch job not found", "code": "job_not_found", "hint": "Look for it"})
     lost = UnavailableError("The connection was lost", maybe_done=True)
     for error in (refused, lost):
@@ -355,7 +357,7 @@ def test_white_space_around_a_key_is_no_part_of_it() -> None:
 
 
 @pytest.mark.parametrize("file", ["sites.csv", Path("sites.csv"), [{"reference_id": "deal-001"}]])
-def test_what_is_no_content_of_a_file_is_not_sent(file: Any) -> None:
+def test_only_the_content_of_a_file_is_accepted_for_an_upload(file: Any) -> None:
     script = Script()
     for upload in (client_of(script).create_batch, client_of(script).check_batch):
         with pytest.raises(TypeError, match=r"read_bytes\(\), not "):
@@ -427,7 +429,7 @@ def test_an_answer_that_ends_amid_a_record_is_not_taken_for_whole(
         list(client_of(Script(cut)).results(JOB, results_format, status="failed"))
 
 
-def test_a_connection_that_nobody_answers_any_more_is_made_anew(cli: Cli, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_no_longer_responds_is_replaced(cli: Cli, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a night's sleep, or where a router has forgotten it. That is noticed later than all attempts may take together."""
     monkeypatch.setattr("batch_lookups.client.TIMEOUT", httpx.Timeout(1))
     key = cli.environment["BATCH_LOOKUPS_API_KEY"]
@@ -563,7 +565,7 @@ def megabyte(compressor: Any) -> bytes:
 
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
-async def test_an_answer_without_an_end_is_not_kept(endless: str, monkeypatch: pytest.MonkeyPatch, status: int, encoding: str) -> None:
+async def test_an_endless_answer_is_not_kept_in_memory(endless: str, monkeypatch: pytest.MonkeyPatch, status: int, encoding: str) -> None:
     piece = b" " * 65536
     if encoding == "gzip":
         gzip = zlib.compressobj(wbits=31)
@@ -579,7 +581,7 @@ async def test_an_answer_without_an_end_is_not_kept(endless: str, monkeypatch: p
             await client.get_job(JOB)
 
 
-async def test_records_may_be_without_an_end_but_none_of_them(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_answer_may_have_any_number_of_records_but_no_endless_one(endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Endless, "headers_sent", {"Content-Type": "text/csv"})
     for piece in (b"x" * 65535 + b"\n", b"x" * 65536):
         monkeypatch.setattr(Endless, "piece", piece)
@@ -618,7 +620,7 @@ def cases() -> list[tuple[dict[str, Any], bool]]:
 
 
 @pytest.mark.parametrize(("headers", "is_genuine"), cases())
-def test_messages_that_are_not_genuine_are_told(headers: dict[str, Any], is_genuine: bool) -> None:
+def test_messages_that_are_not_genuine_are_recognized(headers: dict[str, Any], is_genuine: bool) -> None:
     assert (why_not_genuine(SECRET, b"{}", **headers, seconds_off=1e12) is None) == is_genuine
     assert why_not_genuine(SECRET, b"{}", **headers) is not None, "it is years old"
     assert why_not_genuine(SECRET, b"{}", **headers, seconds_off=float("nan")) is not None

@@ -96,7 +96,7 @@ def test_workers_serve_all_organizations(
     assert [record.getMessage() for record in caplog.records if record.name.startswith("pyshell.worker")] == []
 
 
-def test_an_organization_is_not_alone_while_another_node_is_answered(installation: Installation, upstream: FakeUpstream) -> None:
+def test_an_organization_is_not_alone_while_another_node_gets_answers(installation: Installation, upstream: FakeUpstream) -> None:
     [failing], [other] = list(installation.organizations(at_each=1).values())[:2]
     with running_worker(installation.settings):
         assert other.wait(other.create(1)) == "completed"
@@ -134,7 +134,7 @@ def test_a_node_claims_and_records_without_asking_another(installation: Installa
 
 @pytest.mark.parametrize("busy", ["all nodes", "one node"])
 @timed
-def test_workers_at_nodes_keep_to_one_pace_and_use_it(installation: Installation, upstream: FakeUpstream, busy: str) -> None:
+def test_workers_at_all_nodes_keep_to_one_rate_limit_and_use_it(installation: Installation, upstream: FakeUpstream, busy: str) -> None:
     rate = 40
     organizations = installation.organizations(at_each=2)
     update_settings(installation.owner, lookups_per_second=rate)
@@ -151,7 +151,7 @@ def test_workers_at_nodes_keep_to_one_pace_and_use_it(installation: Installation
     assert sum(arrivals[0] + 0.5 <= at < arrivals[0] + 3.5 for at in arrivals) >= 0.8 * rate * 3
 
 
-def test_nodes_hear_of_a_pause_and_of_an_outage(installation: Installation) -> None:
+def test_nodes_are_notified_of_a_pause_and_of_an_outage(installation: Installation) -> None:
     organizations = installation.organizations(at_each=1)
     (url, [mine]), *_ = organizations.items()
     urls = {installation.settings.database_url, *organizations}
@@ -203,7 +203,7 @@ def test_nodes_divide_how_many_lookups_run_at_once(installation: Installation) -
     assert set(shares) == {20 // len(shares)}
 
 
-async def test_the_api_hears_what_happens_at_any_node(installation: Installation) -> None:
+async def test_the_api_is_notified_of_changes_at_any_node(installation: Installation) -> None:
     heard: list[str | None] = []
     notifier = Notifier(installation.settings.database_url, "test")
     notifier.subscribe("batch_lookups_changes", heard.append)

@@ -205,7 +205,7 @@ BEARS_SO_MUCH = {
 
 
 @pytest.mark.parametrize(("weather", "start"), pairs(BEARS_SO_MUCH, "makes wait beyond 10", "refuses beyond 8"))
-def test_an_overloaded_upstream_gets_what_it_bears(owner: Connection, weather: str, start: str) -> None:
+def test_an_overloaded_upstream_gets_as_much_as_it_can_handle(owner: Connection, weather: str, start: str) -> None:
     answer, bears = BEARS_SO_MUCH[weather]
     owner.execute(f"update app.upstream_state set {STARTS[start]}".encode())
     simulation = Simulation(owner, answer)
@@ -228,7 +228,7 @@ def test_an_overloaded_upstream_is_spared(owner: Connection, weather: str) -> No
     [steady(2.0, 1, failure("timeout")), steady(0.01, 1, Answer(500, None, b"", None)), steady(0.05, 1, Answer(429, None, b"", None))],
     ids=["time-outs", "500", "429"],
 )
-def test_what_befalls_one_organization_lowers_nothing_for_another(owner: Connection, ill: Weather) -> None:
+def test_failures_of_one_organization_do_not_slow_down_another(owner: Connection, ill: Weather) -> None:
     simulation = Simulation(owner, one_of_two(ill, steady(0.2)), organizations=2)
     simulation.run(60)
     # Half of the lookups at once are the other one's.

@@ -42,7 +42,7 @@ def organization_id(owner: Connection) -> object:
     return fetch_value(owner, "select api.create_organization('Acme')")
 
 
-def test_two_changes_of_a_profile_keep_each_other(owner: Connection, organization_id: object, during: During) -> None:
+def test_two_concurrent_changes_of_a_profile_both_take_effect(owner: Connection, organization_id: object, during: During) -> None:
     owner.execute('select api.update_organization(%s, \'{"company": "acme"}\')', [organization_id])
     device_id = fetch_value(owner, "select min(id) from app.devices")
     during(
@@ -55,7 +55,7 @@ def test_two_changes_of_a_profile_keep_each_other(owner: Connection, organizatio
     assert (profile["company"], profile["device_names"]) == ("globex", {"split": device_id})
 
 
-def test_two_changes_of_device_names_keep_each_other(owner: Connection, organization_id: object, during: During) -> None:
+def test_two_concurrent_changes_of_device_names_both_take_effect(owner: Connection, organization_id: object, during: During) -> None:
     owner.execute('select api.update_organization(%s, \'{"company": "acme"}\')', [organization_id])
     device_id = fetch_value(owner, "select min(id) from app.devices")
     change = (
@@ -68,7 +68,7 @@ def test_two_changes_of_device_names_keep_each_other(owner: Connection, organiza
     }
 
 
-def test_each_of_two_changes_of_the_settings_is_noted_as_its_own(owner: Connection, during: During) -> None:
+def test_two_concurrent_changes_of_the_settings_are_audited_separately(owner: Connection, during: During) -> None:
     during(
         "select api.update_settings('{\"max_retries\": 7}')",
         "select api.update_settings('{\"max_in_flight\": 70}')",
@@ -90,7 +90,7 @@ MAKE = {
 
 
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
-def test_a_key_that_is_made_while_its_maker_is_revoked_is_revoked_too(
+def test_a_key_that_is_created_while_its_creator_is_revoked_is_revoked_too(
     owner: Connection, organization_id: object, during: During, make: str
 ) -> None:
     other, key = (make_key(owner, organization_id, secret) for secret in ("other", "maker"))
@@ -102,14 +102,14 @@ def test_a_key_that_is_made_while_its_maker_is_revoked_is_revoked_too(
 
 
 @pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
-def test_a_key_makes_none_once_it_is_being_revoked(owner: Connection, organization_id: object, during: During, make: str) -> None:
+def test_a_key_that_is_being_revoked_creates_no_other_key(owner: Connection, organization_id: object, during: During, make: str) -> None:
     other, key = (make_key(owner, organization_id, secret) for secret in ("other", "maker"))
     with pytest.raises(psycopg.DatabaseError, match="Invalid API key"):
         during(REVOKE, make, id=organization_id, key=key, other=other)
     assert owner.execute("select id::text, revoked_at is null from app.api_keys order by id").fetchall() == [(other, True), (key, False)]
 
 
-def test_a_key_that_rotates_what_it_made_and_its_revocation_do_not_wait_in_a_circle(
+def test_a_key_that_rotates_a_key_it_created_and_its_own_revocation_do_not_deadlock(
     owner: Connection, organization_id: object, during: During
 ) -> None:
     key = make_key(owner, organization_id, "maker")
@@ -137,7 +137,7 @@ def test_a_delivery_that_is_released_while_the_ready_list_is_settled_is_due_at_o
     assert fetch_value(owner, "select (api.ready_webhooks()).organization_ids") == [organization_id]
 
 
-def test_a_key_that_is_made_by_a_made_one_while_its_maker_is_revoked_is_revoked_too(
+def test_a_key_created_by_a_created_one_while_the_first_is_revoked_is_revoked_too(
     owner: Connection, organization_id: object, during: During
 ) -> None:
     key = make_key(owner, organization_id, "maker")
@@ -146,7 +146,7 @@ def test_a_key_that_is_made_by_a_made_one_while_its_maker_is_revoked_is_revoked_
     assert owner.execute("select revoked_at is null, count(*) from app.api_keys group by 1").fetchall() == [(False, 3)]
 
 
-def test_deliveries_of_a_claim_that_runs_on_without_its_sender_are_released(
+def test_deliveries_of_a_claim_that_continues_without_its_sender_are_released(
     database_url: str, owner: Connection, organization_id: object
 ) -> None:
     make_delivery(owner, organization_id)

@@ -85,7 +85,7 @@ async def test_a_session_leaves_a_connection_that_does_not_answer(database_url: 
 
 
 @pytest.mark.parametrize("for_transaction", [False, True])
-async def test_the_isolation_of_the_database_is_not_taken_on(database_url: str, owner: Connection, for_transaction: bool) -> None:
+async def test_the_default_isolation_of_the_database_is_not_used(database_url: str, owner: Connection, for_transaction: bool) -> None:
     """The functions lock rows and then look at them, and an upload beside a flush would be refused."""
     name = sql.Identifier(owner.info.dbname)
     owner.execute(sql.SQL("alter database {} set default_transaction_isolation = 'serializable'").format(name))
@@ -101,7 +101,7 @@ async def test_the_isolation_of_the_database_is_not_taken_on(database_url: str, 
 
 
 @pytest.mark.usefixtures("other_encoding")
-async def test_texts_cross_in_utf8(database_url: str, owner: Connection) -> None:
+async def test_texts_are_exchanged_in_utf8(database_url: str, owner: Connection) -> None:
     owner.execute("select set_config('client_encoding', 'UTF8', false)")
     owner.execute("create function api.echo(p_text text) returns text language sql stable as 'select p_text'")
     async with Pool(database_url) as pool:
@@ -114,7 +114,7 @@ async def test_a_database_without_the_role_says_what_to_do(new_database: Callabl
             await call(pool, "applied_migrations")
 
 
-async def test_reads_may_run_again_and_nothing_else(shared_database_url: str, shared_owner: Connection) -> None:
+async def test_only_reads_may_be_repeated(shared_database_url: str, shared_owner: Connection) -> None:
     shared_owner.execute("create function api.list_and_mark() returns integer language sql volatile as 'select 1'")
     functions = shared_owner.execute(
         "select proname, bool_or(provolatile = 'v') from pg_proc where pronamespace = 'api'::regnamespace group by proname"
@@ -146,7 +146,7 @@ async def test_a_deploy_that_changes_a_row_leaves_the_running_api_alone(shared_d
     assert answers == [[b"1", b"2"]] * 30
 
 
-async def test_a_session_gives_up_what_it_had_prepared_for_another_row(shared_database_url: str, shared_owner: Connection) -> None:
+async def test_a_session_drops_a_prepared_statement_whose_row_has_changed(shared_database_url: str, shared_owner: Connection) -> None:
     async def read(connection: AsyncConnection, prepare: bool) -> int:
         cursor = await connection.execute("select * from api.changed()", prepare=prepare)
         return len(await cursor.fetchone() or ())

@@ -73,7 +73,7 @@ def test_the_build_gets_every_file_that_it_copies() -> None:
             assert f"!{name}" in ignored
 
 
-def test_our_containers_run_with_little_power(services: dict[str, Any]) -> None:
+def test_our_containers_run_with_few_privileges(services: dict[str, Any]) -> None:
     assert re.search(r"^USER \d{4,}$", DOCKERFILE, re.MULTILINE)
     for name in UNPRIVILEGED:
         assert services[name]["read_only"]
@@ -113,7 +113,7 @@ def test_images_are_pinned_and_mounted_files_exist(services: dict[str, Any]) -> 
             assert not source.startswith(".") or (ROOT / source).is_file()
 
 
-def test_what_builds_is_pinned() -> None:
+def test_the_tools_of_the_build_are_pinned() -> None:
     actions = [line for file in (ROOT / ".github" / "workflows").iterdir() for line in file.read_text().splitlines() if "uses:" in line]
     assert [line for line in actions if not re.search(r"@[0-9a-f]{40} # v\d", line)] == []
     # What `make lock` chooses libraries with; the libraries themselves have hashes.

@@ -246,7 +246,7 @@ def fetch_row(connection: Connection, query: str, *parameters: object) -> tuple[
     return row
 
 
-def test_a_batch_ends_while_maintenance_adds_up(database_url: str, owner: Connection) -> None:
+def test_a_batch_can_end_while_maintenance_adds_up_the_counts(database_url: str, owner: Connection) -> None:
     update_settings(owner, lookups_per_second=None)
     batches = Batches(owner)
     for _ in range(3):

@@ -27,7 +27,7 @@ def problems(connection: psycopg.Connection[tuple[str, str]]) -> list[tuple[str,
     return connection.execute("select object, problem from api.check_distribution()").fetchall()
 
 
-def test_everything_is_where_it_belongs(citus: Cluster) -> None:
+def test_every_table_is_distributed_as_it_should_be(citus: Cluster) -> None:
     url = citus.new_database()
     migrate(url, distribute=True)
     with psycopg.connect(url, autocommit=True) as connection:
@@ -56,7 +56,7 @@ def test_a_database_that_has_rows_is_distributed_with_them_and_stays_so(citus: C
             assert connection.execute("select count(*) from only app.devices").fetchone() == devices
 
 
-def test_the_check_names_what_is_not_as_it_must_be(citus: Cluster) -> None:
+def test_the_check_names_deviations(citus: Cluster) -> None:
     url = citus.new_database()
     migrate(url, distribute=True)
     with psycopg.connect(url, autocommit=True) as connection:
@@ -178,7 +178,7 @@ def test_a_node_that_is_away_is_a_finding(connections: list[Connection]) -> None
     assert finding.startswith("the node 127.0.0.1:1 does not answer")
 
 
-def test_leases_of_a_worker_at_a_node_are_kept_while_it_is_heard_of(connections: list[Connection]) -> None:
+def test_leases_are_kept_while_their_worker_sends_heartbeats_at_any_node(connections: list[Connection]) -> None:
     owner = connections[0]
     update_settings(owner, lookups_per_second=None)
     batches, clock = Batches(owner), Clock(owner)
@@ -210,7 +210,7 @@ def test_an_item_does_not_wait_for_a_worker_where_one_serves_from_elsewhere(conn
     assert fetch_value(owner, reason, batches.organization_id, job) == "next_claim"
 
 
-def test_a_batch_is_waited_for(connections: list[Connection]) -> None:
+def test_waiting_for_a_batch_works_on_a_cluster(connections: list[Connection]) -> None:
     batches = Batches(connections[0])
     job = batches.create(1)
     waiting = "select api.wait_for_batch(%s, '0 seconds', %s) ->> 'status'"
@@ -221,7 +221,7 @@ def test_a_batch_is_waited_for(connections: list[Connection]) -> None:
         assert fetch_value(connections[0], waiting, job, batches.organization_id) == "pending"
 
 
-def test_a_refused_setting_does_not_tell_how_tables_are_distributed(connections: list[Connection]) -> None:
+def test_a_refused_setting_does_not_reveal_how_tables_are_distributed(connections: list[Connection]) -> None:
     with pytest.raises(psycopg.Error) as refused:
         update_settings(connections[0], max_in_flight=0)
     assert refused.value.diag.message_primary == "max_in_flight must be a whole number from 1 to 10000"

@@ -125,7 +125,7 @@ def expect(found: Iterable[tuple[Function, str]], but_for: Mapping[str, str]) ->
     assert set(but_for) <= set(seen), f"these need no exception any more: {set(but_for) - set(seen)}"
 
 
-def test_what_takes_or_returns_a_row_has_a_body_in_quotes(source: Source) -> None:
+def test_functions_that_take_or_return_a_row_have_a_body_in_quotes(source: Source) -> None:
     """Refused: "Citus can not handle circular dependencies between distributed objects". A bound body depends on the table of the type."""
     expect(
         ((f, "has a bound body") for f in source.functions if f.has_row_type and f.has_bound_body),
@@ -133,7 +133,7 @@ def test_what_takes_or_returns_a_row_has_a_body_in_quotes(source: Source) -> Non
     )
 
 
-def test_what_needs_no_search_path_has_qualified_names(source: Source, shared_owner: Connection) -> None:
+def test_functions_without_a_search_path_have_qualified_names(source: Source, shared_owner: Connection) -> None:
     """Of functions in SQL that take a row: a caller's search path must not matter to them."""
     known = {
         name
@@ -226,7 +226,7 @@ def test_arrays_of_rows_are_aggregated(source: Source) -> None:
     )
 
 
-def test_nothing_is_changed_within_with(source: Source) -> None:
+def test_no_with_query_changes_rows(source: Source) -> None:
     """It costs eight times as much there. `for .. in update .. returning` and a variable do the same."""
     expect(
         (
@@ -251,7 +251,7 @@ def test_changes_call_immutable_functions_only(source: Source) -> None:
     )
 
 
-def test_what_reads_a_table_of_organizations_calls_nothing_that_does(source: Source) -> None:
+def test_a_query_of_a_table_of_organizations_calls_no_function_that_reads_one(source: Source) -> None:
     """Refused: "cannot execute a distributed query from a query on a shard". What a function answers goes into a variable first."""
     any_table, distributed = source.that_touch("distributed", "reference"), source.that_touch("distributed")
     expect(
@@ -279,7 +279,7 @@ def test_conditions_of_a_conflict_compare_columns(source: Source) -> None:
     )
 
 
-def test_what_catches_errors_is_not_called_within_an_insert(source: Source) -> None:
+def test_a_function_that_catches_errors_is_not_called_within_an_insert(source: Source) -> None:
     """Refused in `insert .. select`: "another command is already in progress", because of the savepoint."""
     catching = closure(source.calls(), {f.name for f in source.functions if re.search(r"\bexception\s+when\b", f.source)})
     expect(
@@ -371,7 +371,7 @@ def test_statements_name_their_organization(source: Source) -> None:
     )
 
 
-def test_what_is_looked_for_in_all_organizations_has_a_column(source: Source) -> None:
+def test_a_search_in_all_organizations_selects_a_column(source: Source) -> None:
     """Refused: "a column definition list is required for functions returning record", where `exists (select from ..)` is of all shards."""
     expect(
         (
@@ -468,16 +468,19 @@ def test_functions_in_sql_read_no_table_that_is_distributed(source: Source) -> N
             "declare v_jobs app.queued_jobs[] := array(select row(j.*)::app.queued_jobs from app.queued_jobs j);",
         ),
         (test_changes_call_immutable_functions_only, "update app.job_budgets set sample = 1 where lookups > random();"),
-        (test_nothing_is_changed_within_with, "with gone as (delete from app.queued_jobs returning job_id) select * from gone;"),
+        (test_no_with_query_changes_rows, "with gone as (delete from app.queued_jobs returning job_id) select * from gone;"),
         (
-            test_what_reads_a_table_of_organizations_calls_nothing_that_does,
+            test_a_query_of_a_table_of_organizations_calls_no_function_that_reads_one,
             "perform app.next_ready_at(q.organization_id, now()) from app.queue_wakeups q;",
         ),
         (
             test_conditions_of_a_conflict_compare_columns,
             "insert into app.devices as d select * from unnest(v) on conflict (id) do update set name = 'x' where d.name <> p_name;",
         ),
-        (test_what_catches_errors_is_not_called_within_an_insert, "insert into app.programs select app.catalogue_date(d) from x;"),
+        (
+            test_a_function_that_catches_errors_is_not_called_within_an_insert,
+            "insert into app.programs select app.catalogue_date(d) from x;",
+        ),
         (
             test_rows_of_an_upsert_are_not_counted_by_the_statement,
             "insert into app.devices select * from unnest(v) on conflict do nothing; get diagnostics v_n = row_count;",
@@ -492,7 +495,7 @@ def test_functions_in_sql_read_no_table_that_is_distributed(source: Source) -> N
         ),
         (test_statements_name_their_organization, "execute format('delete from app.queued_jobs where job_id = $1') using v_id;"),
         (
-            test_what_is_looked_for_in_all_organizations_has_a_column,
+            test_a_search_in_all_organizations_selects_a_column,
             "if exists (select from app.queue_wakeups where ready_at <= p_now) then",
         ),
         (
@@ -509,7 +512,7 @@ def test_each_rule_finds_what_breaks_it(rule: Callable[[Source], None], body: st
         rule(replace(source, functions=[*source.functions, broken]))
 
 
-def test_a_join_in_a_claim_is_found(source: Source) -> None:
+def test_the_rule_about_claims_finds_a_join(source: Source) -> None:
     body = "perform from app.queued_jobs q join unnest(p_ids) i (id) on i.id = q.job_id where q.organization_id = p_id;"
     joined = Function("app.hold_queue()", "app.hold_queue", "plpgsql", statements(body), False, False, [], body)
     with pytest.raises(AssertionError, match=r"app\.hold_queue"):

@@ -63,7 +63,7 @@ def test_the_readme_explains_every_variable() -> None:
     assert named == {name.upper() for name in Settings.__dataclass_fields__}
 
 
-def test_docker_compose_hands_every_variable_on() -> None:
+def test_docker_compose_passes_every_variable_on() -> None:
     handed = set(yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-app"]["environment"])
     assert {name.upper() for name in Settings.__dataclass_fields__} - handed == {"HOST", "PORT", "STATE_DIR"}
 
@@ -91,7 +91,7 @@ def test_the_page_of_the_command_names_every_command() -> None:
     assert set(batch_lookups.commands) <= {name.split()[0] for name in named}
 
 
-def test_the_runbook_names_checks_and_codes_that_there_are() -> None:
+def test_the_runbook_names_existing_checks_and_codes() -> None:
     runbook = (ROOT / "docs" / "operations" / "runbook.md").read_text()
     sources = (ROOT / "pyshell" / "deploy" / "doctor.py").read_text() + (ROOT / "sql" / "functions" / "89_diagnosis.sql").read_text()
     checks = set(re.findall(r"""(?:Finding\(\s*"|app\.found\(')(\w+)""", sources))

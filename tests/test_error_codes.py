@@ -20,11 +20,11 @@ def test_the_references_are_up_to_date() -> None:
     assert OPENAPI_FILE.read_text() == error_reference.description(), "openapi.json lacks codes: `make docs` adds them"
 
 
-def test_what_is_explained_is_raised() -> None:
+def test_every_explained_code_is_raised() -> None:
     assert set(error_reference.WHAT_TO_DO) <= {code for code, _ in ERRORS}
 
 
-def test_what_is_explained_of_items_is_what_fails_them(database: Connection) -> None:
+def test_the_explained_codes_of_items_are_those_that_they_fail_with(database: Connection) -> None:
     policy = {code for (code,) in database.execute("select error_code from app.retry_policy")}
     assert set(error_reference.ITEM_FAILED) == error_reference.item_codes()
     assert error_reference.item_codes() - policy == {"job_cancelled", "lease_expired", "lookup_limit_reached"}
@@ -44,7 +44,7 @@ def test_a_code_has_one_meaning_and_one_status() -> None:
     assert sorted(codes) == sorted(set(codes))
 
 
-def test_no_code_names_the_rule_that_was_broken() -> None:
+def test_codes_say_what_happened_and_not_which_rule_was_broken() -> None:
     assert [code for code, _ in ERRORS if re.search(r"(_exists|_required|_is_\w+|_are_\w+|_has_\w+)$", code)] == ["already_exists"]
 
 

@@ -180,7 +180,7 @@ WRITERS: list[Callable[[list[list[str]], random.Random], bytes]] = [
 
 
 @pytest.mark.long
-def test_two_hundred_exports_are_understood_and_none_is_read_as_something_else(shared_owner: Connection) -> None:
+def test_two_hundred_exports_are_understood_and_none_is_misread(shared_owner: Connection) -> None:
     understood, wrong, refused = 0, [], []
     for seed in range(200):
         made = export(seed)

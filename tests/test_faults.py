@@ -93,7 +93,7 @@ def beat(deployment: Deployment) -> None:
     deployment.owner.execute("select api.heartbeat('w')")
 
 
-def test_nothing_is_wrong_with_a_deployment_that_is_well(deployment: Deployment) -> None:
+def test_doctor_finds_nothing_wrong_with_a_healthy_deployment(deployment: Deployment) -> None:
     beat(deployment)
     deployment.owner.execute("select api.run_maintenance()")
     before = deployment.scrape()
@@ -537,7 +537,7 @@ def test_a_missing_service_role_key_is_named() -> None:
     assert findings["service_role_key"].state == doctor.OK
 
 
-def test_an_organization_that_was_linked_anew_is_named(deployment: Deployment) -> None:
+def test_an_organization_that_was_linked_to_another_one_is_named(deployment: Deployment) -> None:
     deployment.owner.execute("select api.create_organization('Globex', 'org_former')")
     deployment.owner.execute("update app.organizations set clerk_organization_id = 'org_latter' where clerk_organization_id = 'org_former'")
     assert "belong to another Clerk organization" in deployment.doctor()["clerk_links"].finding
@@ -585,7 +585,7 @@ def test_an_incentives_api_that_speaks_no_tls_is_not_said_to_have_a_bad_certific
     assert (finding.state, "does not speak TLS" in finding.finding, "certificate" in finding.finding) == ("problem", True, False)
 
 
-def test_an_own_api_that_is_down_is_named() -> None:
+def test_a_local_api_that_is_down_is_named() -> None:
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing", port=free_port())
     [finding] = doctor.check_upstream(settings)
     assert finding.advice == "Start it: python -m pyshell serve."

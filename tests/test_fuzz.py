@@ -70,7 +70,7 @@ PARTS = [f"--exclude-operation-id-regex={ENDS_KEYS}", f"--include-operation-id-r
 
 @pytest.mark.parametrize("part", PARTS, ids=["all but the end of keys", "the end of keys"])
 @pytest.mark.long
-def test_whatever_is_sent_is_answered_as_described(
+def test_every_response_is_as_described_whatever_is_sent(
     new_database: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str], part: str
 ) -> None:
     settings = Settings(database_url=new_database(), api_key_pepper=PEPPER)

@@ -49,7 +49,7 @@ class Calls:
 
 
 @pytest.mark.parametrize(("at_once", "of_one"), [(1, 1), (2, 1), (4, 3)])
-async def test_so_many_go_on_at_once(at_once: int, of_one: int) -> None:
+async def test_only_so_many_run_at_once(at_once: int, of_one: int) -> None:
     calls = Calls(at_once)
     await asyncio.gather(*(calls.call(organization) for organization in [ONE] * 20 + [OTHER] * 20))
     assert (len(calls.order), calls.most, calls.most_of_one) == (40, at_once, of_one)
@@ -61,7 +61,7 @@ async def test_organizations_take_turns() -> None:
     assert calls.order[:5] == [ONE, OTHER, ONE, OTHER, ONE]
 
 
-async def test_an_organization_that_waits_too_long_for_itself_is_told_to_come_back() -> None:
+async def test_an_organization_that_waits_too_long_for_its_own_calls_is_refused() -> None:
     work = HeavyWork(1, seconds=0.01)
     async with work.turn(ONE):
         with pytest.raises(ApiError) as raised:
@@ -77,7 +77,7 @@ async def test_nobody_waits_for_another_organization_for_long() -> None:
         pass
 
 
-def test_a_held_row_of_an_organization_stops_no_heavy_call_of_others(
+def test_a_locked_row_of_an_organization_delays_no_heavy_call_of_others(
     database: Connection, http_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even where two processors leave one turn at a time."""
@@ -109,7 +109,7 @@ def test_a_held_row_of_an_organization_stops_no_heavy_call_of_others(
 @pytest.mark.parametrize(
     ("processors", "processes", "at_once"), [(1, 1, 1), (2, 1, 1), (3, 1, 2), (64, 1, MAX_AT_ONCE), (5, 2, 2), (4, 4, 1)]
 )
-def test_a_processor_is_left(processors: int, processes: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_processor_is_left_free(processors: int, processes: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
     assert spare_processors(processes) == at_once
 

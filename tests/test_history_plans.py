@@ -87,7 +87,7 @@ def value(connection: Connection, query: str) -> Any:
     return row[0]
 
 
-def test_operations_find_out_once_how_the_queue_stands(history: Connection) -> None:
+def test_operations_read_the_state_of_the_queue_once(history: Connection) -> None:
     history.execute("insert into app.workers (id, started_at, seen_at) values ('one', now(), now())")
     _, seen = Plans(history).run("select api.get_operations()", {})
     assert rows_scanned(seen, "workers") == 1
@@ -99,7 +99,7 @@ def test_dashboards_read_nothing_finished(history: Connection, query: str) -> No
     assert {table: rows_scanned(seen, table) for table in TABLES} == dict.fromkeys(TABLES, 0)
 
 
-def test_how_many_items_are_open_is_told_without_reading_them(history: Connection) -> None:
+def test_open_items_are_counted_without_reading_them(history: Connection) -> None:
     """Of three batches of 2,000, all wait for a retry in one, none in another that is held, and 500 in one that is being claimed."""
     history.execute(
         """insert into public.batch_lookup_jobs (organization_id, id, status, total_items, report_id, created_at, started_at, updated_at)
@@ -177,13 +177,13 @@ def oldest_job(connection: Connection) -> str:
     return f"select * from public.batch_lookup_jobs where {key}"
 
 
-def test_what_a_job_cost_is_counted_without_reading_the_usage_of_others(history: Connection) -> None:
+def test_the_lookups_of_a_job_are_counted_without_reading_the_usage_of_others(history: Connection) -> None:
     job = oldest_job(history)
     assert value(history, f"select app.lookups_of_job(j) from ({job}) j") == 1
     assert pages(history, f"select app.lookups_of_job(j) from ({job}) j") <= pages(history, job) + 6
 
 
-def test_a_released_item_is_no_lookup_without_reading_the_usage_of_other_jobs(history: Connection) -> None:
+def test_a_released_item_is_uncounted_without_reading_the_usage_of_other_jobs(history: Connection) -> None:
     job = oldest_job(history)
     history.execute("delete from public.lookup_usage")
     history.execute(
@@ -265,7 +265,7 @@ def test_organizations_that_came_after_the_oldest_new_item_are_not_asked_for_the
     assert rows_scanned(seen, "lookup_queue_items") == 0
 
 
-def test_maintenance_sees_to_some_organizations_in_each_run_and_to_all_in_turn(history: Connection) -> None:
+def test_maintenance_handles_some_organizations_in_each_run_and_all_in_turn(history: Connection) -> None:
     plans = Plans(history)
     _, seen = plans.run("select app.run_maintenance()", {})
     assert len([plan for plan in seen if "delete from app.incentive_calls" in plan["Query Text"]]) == 25
@@ -352,7 +352,7 @@ def test_a_check_finds_what_is_wrong_with_one_organization(history: Connection, 
     assert value(history, "select array_agg(rule)::text from api.check_invariants(now() - interval '20 minutes')").find(rule) >= 0
 
 
-def test_an_organization_that_nothing_is_wrong_with_is_maintained_by_looking(history: Connection) -> None:
+def test_maintenance_only_reads_if_an_organization_needs_nothing(history: Connection) -> None:
     """Each minute, and of many: what would change something is not even tried."""
     history.execute(OPEN_BATCHES.encode())
     _, seen = Plans(history).run("select app.maintain_queue(id, now()) from app.organizations where name = 'Large'", {})

@@ -57,7 +57,7 @@ def is_for_one_postgresql(name: str, types: list[str]) -> bool:
     return name == "record_for_organizations" or types[:1] in (["api.jobs"], ["api.reports"], ["api.report_sites"], ["api.report_programs"])
 
 
-def test_null_and_nonsense_are_refused_in_our_words(shared_owner: Connection) -> None:
+def test_null_and_nonsense_are_refused_with_our_own_messages(shared_owner: Connection) -> None:
     [organization_id] = shared_owner.execute("select api.create_organization('Hostile')").fetchone() or [None]
     shared_owner.execute("set statement_timeout = '5s'")
     stumbles = []

@@ -134,9 +134,7 @@ def test_a_key_may_be_used_from_its_networks_only(client: OrganizationClient) ->
 
 
 @pytest.mark.parametrize("address", ["203.0.113.7", "::ffff:cb00:7107", "203.0.113.7%eth0"])
-def test_nobody_tells_us_another_address_unless_it_is_a_proxy_of_ours(
-    address: str, http_settings: Settings, client: OrganizationClient
-) -> None:
+def test_only_our_own_proxies_may_report_the_address_of_a_client(address: str, http_settings: Settings, client: OrganizationClient) -> None:
     key = made(client, allowed_networks=["203.0.113.0/24"])
     assert with_key(client, key, address=address) == 200
     with running_server(replace(http_settings, forwarded_allow_ips="")) as url:
@@ -278,7 +276,7 @@ def test_no_option_makes_the_server_fail(client: OrganizationClient, options: An
     assert (response.status_code, response.json()["code"]) in REFUSALS | {(404, "api_key_not_found")}
 
 
-def test_new_keys_never_reach_the_log(client: OrganizationClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_new_keys_never_appear_in_the_log(client: OrganizationClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     key = made(client)
     rotated = client.post(f"/api-keys/{key['id']}/rotate").json()

@@ -60,7 +60,7 @@ def test_the_description_names_the_credentials_of_all_routes_but_the_public_ones
 
 
 @pytest.mark.parametrize(("method", "path"), SECURED)
-def test_every_route_wants_exactly_one_credential(server: str, client: OrganizationClient, method: str, path: str) -> None:
+def test_every_route_requires_exactly_one_credential(server: str, client: OrganizationClient, method: str, path: str) -> None:
     neither = httpx.request(method, server + path)
     assert (neither.status_code, neither.json()["error"]) == (401, NEITHER)
     assert neither.headers["www-authenticate"] == "Bearer"
@@ -229,7 +229,7 @@ def test_the_pepper_and_the_internal_key_can_be_rotated(http_settings: Settings,
             assert httpx.post(f"{url}/batch-lookups-worker", headers=headers).status_code == status
 
 
-def test_keys_never_reach_the_log(client: OrganizationClient, server: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_keys_never_appear_in_the_log(client: OrganizationClient, server: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     client.get("/batch-lookups", params={"x-api-key": client.api_key})
     client.post("/batch-lookups", content="{")
@@ -239,7 +239,7 @@ def test_keys_never_reach_the_log(client: OrganizationClient, server: str, caplo
     assert [message for message in ours if client.api_key in message] == []
 
 
-def test_tenants_are_apart_for_the_same_connection(new_client: NewClient, server: str) -> None:
+def test_tenants_are_separate_on_the_same_connection(new_client: NewClient, server: str) -> None:
     one, other = new_client(), new_client()
     job_id = one.submit()["job_id"]
     with httpx.Client(base_url=server) as shared:

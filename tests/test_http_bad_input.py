@@ -68,11 +68,11 @@ def refused(client: OrganizationClient, content: bytes, status: int = 400, conte
     ],
     ids=lambda value: value[:30].decode("latin-1") if isinstance(value, bytes) else value,
 )
-def test_a_body_that_is_no_batch_is_refused(client: OrganizationClient, content: bytes, code: str) -> None:
+def test_a_body_that_is_not_a_batch_is_refused(client: OrganizationClient, content: bytes, code: str) -> None:
     assert refused(client, content)["code"] == code
 
 
-def test_a_mistake_in_json_is_shown(client: OrganizationClient) -> None:
+def test_a_mistake_in_json_is_located(client: OrganizationClient) -> None:
     body = refused(client, b'{"items": [\n  {"reference_id": "deal-001"},\n  {"reference_id": }\n]}')
     assert body["error"] == "The body is not valid JSON"
     assert "line 3" in body["hint"]
@@ -151,7 +151,7 @@ def test_numbers_that_would_be_long_as_text_are_refused(members: bytes, client: 
         assert (response.status_code, response.json()["code"]) == (400, "number_out_of_range")
 
 
-def test_text_is_no_number(client: OrganizationClient) -> None:
+def test_digits_in_a_text_do_not_count_as_a_number(client: OrganizationClient) -> None:
     texts = {"a": "1e131071", "b": '"1e131071', "c": "\\\\", "1e131071": 0, "d": "[" * 100, "e": [0.5, 1e15, 1e-20, -17]}
     client.submit(site(webhook_custom_fields=texts))
 
@@ -193,7 +193,7 @@ def test_repeated_reference_ids_are_told_together_with_other_faults(client: Orga
         ({"address": address(city=17)}, "address.city must be a string of at most 500 characters"),
     ],
 )
-def test_a_value_of_another_type_breaks_one_rule(client: OrganizationClient, changes: Json, error: str) -> None:
+def test_a_value_of_the_wrong_type_causes_one_error(client: OrganizationClient, changes: Json, error: str) -> None:
     body = refused(client, json.dumps([site(**changes)]).encode())
     assert [(item["index"], item["error"]) for item in body["invalid_items"]] == [(0, error)]
 
@@ -226,7 +226,7 @@ def test_a_body_over_the_limit_is_refused_while_it_expands(
         (b'{"name": "\0"}', {}, 400, "invalid_json"),
     ],
 )
-def test_a_body_that_is_no_upload_is_short_and_sent_as_it_is(
+def test_a_body_that_is_not_an_upload_must_be_short_and_uncompressed(
     client: OrganizationClient, content: bytes | list[bytes], headers: dict[str, str], status: int, code: str
 ) -> None:
     response = client.patch("/organization", content=content, headers=headers)
@@ -234,7 +234,7 @@ def test_a_body_that_is_no_upload_is_short_and_sent_as_it_is(
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "application/json; charset=latin1", "text/plain; charset=latin1", "x"])
-def test_only_json_is_taken(client: OrganizationClient, content_type: str) -> None:
+def test_only_json_is_accepted(client: OrganizationClient, content_type: str) -> None:
     refused(client, json.dumps([site()]).encode(), status=415, content_type=content_type)
 
 
@@ -248,7 +248,7 @@ def test_text_that_does_not_begin_as_json_is_taken_for_a_file(client: Organizati
 
 @pytest.mark.parametrize("content_type", [None, "text/plain;charset=UTF-8", "application/x-www-form-urlencoded"])
 @pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b"\r\n\t "])
-def test_what_fetch_and_curl_send_of_themselves_is_json(client: OrganizationClient, content_type: str | None, before: bytes) -> None:
+def test_what_fetch_and_curl_send_by_default_is_json(client: OrganizationClient, content_type: str | None, before: bytes) -> None:
     for body in ([site()], {"items": [site()]}):
         content = before + json.dumps(body).encode()
         response = client.post("/batch-lookups", content=content, headers={"content-type": content_type} if content_type else {})
@@ -271,7 +271,7 @@ def test_a_compressed_body_without_a_content_type_is_json(client: OrganizationCl
         if method != "parameters" and "application/json" in operation.get("requestBody", {}).get("content", {})
     ],
 )
-def test_every_route_that_takes_json_takes_it_undeclared(
+def test_every_route_accepts_json_without_a_content_type(
     client: OrganizationClient, method: str, path: str, content_type: str | None
 ) -> None:
     path = re.sub(r"\{\w+\}", "1", path)
@@ -343,7 +343,7 @@ def test_no_text_makes_the_validator_fail(client: OrganizationClient, database: 
 
 
 @given(anything, st.sampled_from(sorted(address(street_2="x"))))
-def test_nothing_in_an_address_makes_the_validator_fail(client: OrganizationClient, database: Connection, value: Any, field: str) -> None:
+def test_no_url_makes_the_validator_fail(client: OrganizationClient, database: Connection, value: Any, field: str) -> None:
     never_fails(client, database, json.dumps([site(address=address(**{field: value}))]).encode())
 
 
@@ -360,7 +360,7 @@ def test_nothing_makes_a_lookup_fail(client: OrganizationClient, request_body: A
     assert response.status_code < 500, response.text
 
 
-def test_many_problems_are_looked_through_once_and_not_for_each_group(shared_owner: Connection) -> None:
+def test_problems_are_scanned_once_and_not_for_each_group(shared_owner: Connection) -> None:
     def rows(fields: int) -> float:
         query = """
             select app.problem_groups(i.items, false, null, null)

@@ -13,7 +13,7 @@ from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient,
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-def test_a_new_batch_is_answered_with_its_job_and_report(client: OrganizationClient) -> None:
+def test_the_response_to_a_new_batch_has_its_job_and_report(client: OrganizationClient) -> None:
     response = client.post("/batch-lookups", json={"items": [site("deal-001"), site("deal-002")]})
 
     assert response.status_code == 201
@@ -83,7 +83,7 @@ def test_a_body_may_begin_with_a_byte_order_mark(client: OrganizationClient) -> 
         site(webhook_custom_fields={"crm": {"id": 5}}),
     ],
 )
-def test_an_item_may_be(client: OrganizationClient, item: Json) -> None:
+def test_valid_items_are_accepted(client: OrganizationClient, item: Json) -> None:
     created = client.submit(item)
     [stored] = client.get(f"/batch-lookups/{created['job_id']}/items").json()["items"]
     assert stored["reference_id"] == item["reference_id"]
@@ -123,7 +123,7 @@ def test_a_new_job_waits(client: OrganizationClient) -> None:
     assert job["started_at"] is job["completed_at"] is None
 
 
-def test_a_job_counts_what_its_lookups_became(client: OrganizationClient, database: Connection) -> None:
+def test_a_job_counts_the_outcomes_of_its_lookups(client: OrganizationClient, database: Connection) -> None:
     created = client.submit(*(site(f"deal-{number:03}") for number in range(4)))
     look_up(database, created, 2)
     look_up(database, created, 1, {"error": "Program lookup failed - no utility found"}, status=404)
@@ -145,7 +145,7 @@ def test_a_job_failed_when_all_its_items_did(client: OrganizationClient, databas
     assert client.get(f"/batch-lookups/{created['job_id']}").json()["status"] == "failed"
 
 
-def test_a_job_comes_with_its_items_when_asked(client: OrganizationClient) -> None:
+def test_a_job_includes_its_items_on_request(client: OrganizationClient) -> None:
     created = client.submit(site("deal-002"), site("deal-001"))
     path = f"/batch-lookups/{created['job_id']}"
 
@@ -154,7 +154,7 @@ def test_a_job_comes_with_its_items_when_asked(client: OrganizationClient) -> No
     assert client.get(f"{path}?include_items=maybe").status_code == 400
 
 
-def test_a_large_job_does_not_come_with_its_items(client: OrganizationClient) -> None:
+def test_a_large_job_cannot_include_its_items(client: OrganizationClient) -> None:
     created = client.submit(*(site(f"deal-{number:03}") for number in range(501)))
     response = client.get(f"/batch-lookups/{created['job_id']}?include_items=true")
     assert (response.status_code, response.json()["code"]) == (400, "too_many_items")

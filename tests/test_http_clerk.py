@@ -72,7 +72,7 @@ def test_an_organization_seen_first_gets_the_id_made_of_its_clerk_id(
     assert row == (f"clerk:{slug}", True)
 
 
-def test_a_name_that_is_taken_opens_no_door(
+def test_a_name_that_is_taken_gives_no_access(
     instance: ClerkInstance, portal: httpx.Client, organization: str, client: OrganizationClient
 ) -> None:
     job_id = client.submit()["job_id"]
@@ -89,7 +89,7 @@ def test_an_organization_may_be_linked(
     assert portal.get(f"/batch-lookups/{job_id}", headers=session(instance, organization)).status_code == 200
 
 
-def test_whoever_takes_a_name_first_owns_nothing_of_its_later_bearer(
+def test_whoever_takes_a_name_first_gets_nothing_of_its_later_holder(
     instance: ClerkInstance, portal: httpx.Client, organization: str, http_settings: Settings
 ) -> None:
     slug = f"initech-{uuid.uuid4().hex}"
@@ -157,7 +157,7 @@ def test_python_and_sql_read_the_same_of_claims(claims: dict[str, Any], database
         assert row[1] == row[2]
 
 
-def test_odd_claims_are_no_fault_of_ours(instance: ClerkInstance, portal: httpx.Client, organization: str) -> None:
+def test_odd_claims_cause_no_server_error(instance: ClerkInstance, portal: httpx.Client, organization: str) -> None:
     def status(token: str) -> int:
         return portal.get("/batch-lookups", headers={"authorization": f"Bearer {token}"}).status_code
 
@@ -168,7 +168,7 @@ def test_odd_claims_are_no_fault_of_ours(instance: ClerkInstance, portal: httpx.
     assert status(instance.token(org_id=organization, sid=None)) == 401
 
 
-def test_unknown_organizations_are_refused_when_the_setting_says_so(
+def test_unknown_organizations_are_refused_if_the_setting_is_off(
     instance: ClerkInstance, portal: httpx.Client, organization: str, database: Connection
 ) -> None:
     database.execute("""select api.update_settings('{"create_clerk_organizations": false}')""")
@@ -196,7 +196,7 @@ def test_the_role_says_what_a_member_may_do(
     assert portal.post("/batch-lookups", json=[site()], headers=headers).status_code == writes
 
 
-def test_a_session_without_an_organization_is_told_so(instance: ClerkInstance, portal: httpx.Client) -> None:
+def test_a_session_without_an_organization_is_refused_with_the_reason(instance: ClerkInstance, portal: httpx.Client) -> None:
     refused = portal.get("/batch-lookups", headers={"authorization": f"Bearer {instance.token()}"})
     assert (refused.status_code, refused.json()["code"]) == (403, "no_active_organization")
 
@@ -213,7 +213,7 @@ def test_a_session_is_no_internal_call(instance: ClerkInstance, portal: httpx.Cl
     assert portal.post("/batch-lookups-worker", headers=headers).status_code == 403
 
 
-def test_keys_out_of_reach_are_no_fault_of_the_caller(http_settings: Settings, organization: str) -> None:
+def test_unreachable_keys_are_not_blamed_on_the_caller(http_settings: Settings, organization: str) -> None:
     with clerk_instance() as instance, running_server(replace(http_settings, clerk_issuer=instance.issuer)) as url:
         instance.status = 500
         unavailable = httpx.get(f"{url}/batch-lookups", headers=session(instance, organization))

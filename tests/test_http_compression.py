@@ -38,7 +38,7 @@ def is_endless(response: httpx.Response) -> bool:
     return response.headers["content-type"].startswith("text/event-stream")
 
 
-def test_large_answers_are_compressed_for_those_who_ask(client: OrganizationClient, job: Json) -> None:
+def test_large_responses_are_compressed_on_request(client: OrganizationClient, job: Json) -> None:
     for path in paths(job):
         plain, whole = sent(client, path, "identity")
         assert (plain.status_code, plain.headers.get("content-encoding")) == (200, None), path
@@ -50,7 +50,7 @@ def test_large_answers_are_compressed_for_those_who_ask(client: OrganizationClie
             assert "accept-encoding" in answer.headers["vary"].lower(), path
 
 
-def test_what_is_small_a_workbook_or_a_stream_of_events_is_sent_as_it_is(client: OrganizationClient, job: Json) -> None:
+def test_small_responses_workbooks_and_event_streams_are_not_compressed(client: OrganizationClient, job: Json) -> None:
     report = f"/incentive-reports/{job['report']['id']}"
     for path in ("/me", f"{report}/xlsx", f"/batch-lookups/{job['job_id']}/events"):
         response, body = sent(client, path, "gzip")
@@ -59,7 +59,7 @@ def test_what_is_small_a_workbook_or_a_stream_of_events_is_sent_as_it_is(client:
     assert len(sent(client, "/me", "gzip")[1]) < GZIP["minimum_size"]
 
 
-def test_what_was_sent_compressed_need_not_be_sent_again(client: OrganizationClient) -> None:
+def test_the_etag_of_a_compressed_response_is_recognized(client: OrganizationClient) -> None:
     response, _ = sent(client, "/devices", "gzip")
     assert response.headers["content-encoding"] == "gzip"
     assert client.get("/devices", headers={"if-none-match": response.headers["etag"]}).status_code == 304

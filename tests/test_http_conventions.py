@@ -103,7 +103,7 @@ def test_a_list_is_followed_by_its_cursor_and_by_its_link(client: OrganizationCl
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_a_cursor_is_of_one_list_and_excludes_an_offset(client: OrganizationClient, filled: dict[str, str], path: str) -> None:
+def test_a_cursor_belongs_to_one_list_and_excludes_an_offset(client: OrganizationClient, filled: dict[str, str], path: str) -> None:
     other = next(other for other in LISTS if other != path)
     foreign = client.get(filled[other], params={"limit": 1}).json()["next_cursor"]
     own = client.get(filled[path], params={"limit": 1}).json()["next_cursor"]
@@ -163,7 +163,7 @@ def test_a_parameter_given_twice_is_refused(client: OrganizationClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/batch-lookups/", "//batch-lookups", "/batch-lookups/{job_id}/", "/batch-lookups//{job_id}///items//"])
-def test_slashes_too_many_change_nothing(server: str, client: OrganizationClient, path: str) -> None:
+def test_extra_slashes_change_nothing(server: str, client: OrganizationClient, path: str) -> None:
     path = path.format(job_id=client.submit()["job_id"])
     tidy = re.sub("/+", "/", path).rstrip("/")
     assert httpx.get(server + path, headers={"x-api-key": client.api_key}).json() == client.get(tidy).json()
@@ -212,7 +212,7 @@ def test_times_have_one_grammar(shared_owner: Connection, text: str, valid: bool
     assert in_query == in_body is not None
 
 
-def test_a_body_with_a_wrong_time_is_told_the_same(client: OrganizationClient) -> None:
+def test_a_wrong_time_in_a_body_gets_the_same_error(client: OrganizationClient) -> None:
     form = "must be a date such as 2026-05-31 or a time such as 2026-05-31T08:00:00Z"
     for wrong in ("tomorrow", "", 17, None):
         response = client.post("/webhook-deliveries/recover", json={"since": wrong})

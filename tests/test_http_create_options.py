@@ -89,7 +89,7 @@ class TestADryRun:
             "notes": [],
         }
 
-    def test_says_what_would_be_left_out(self, client: OrganizationClient, in_body: bool) -> None:
+    def test_says_which_items_would_be_left_out(self, client: OrganizationClient, in_body: bool) -> None:
         report = self.run(client, in_body, [site("deal-001"), *INVALID], on_invalid="skip")
         assert (report["valid"], report["valid_items"]) == (True, 2)
         assert [problem["index"] for problem in report["invalid_items"]] == [1, 2]
@@ -115,12 +115,12 @@ class TestSkipping:
         second = client.get(f"/batch-lookups/{created['job_id']}/items?offset=1").json()
         assert [item["reference_id"] for item in second["items"]] == ["deal-003"]
 
-    def test_of_everything_is_a_refusal(self, client: OrganizationClient) -> None:
+    def test_of_all_items_is_refused(self, client: OrganizationClient) -> None:
         response = client.post("/batch-lookups", json={"items": [{}, {}], "on_invalid": "skip"})
         assert (response.status_code, response.json()["total_invalid"]) == (400, 2)
         assert total(client) == 0
 
-    def test_is_not_what_happens_unasked(self, client: OrganizationClient) -> None:
+    def test_is_not_the_default(self, client: OrganizationClient) -> None:
         response = client.post("/batch-lookups", json={"items": [site(), {}], "on_invalid": "reject"})
         assert (response.status_code, response.json()["code"]) == (400, "invalid_items")
         assert client.submit()["total_invalid"] == 0
@@ -197,7 +197,7 @@ class TestAnIdempotencyKey:
         assert first.content != second.content
         assert self.made(one, path) == self.made(other, path) == 1
 
-    def test_of_a_refused_request_is_free(self, client: OrganizationClient, path: str) -> None:
+    def test_of_a_refused_request_can_be_used_again(self, client: OrganizationClient, path: str) -> None:
         assert self.post(client, path, "upload-1", []).status_code == 400
         assert self.post(client, path, "upload-1").status_code == 201
 
@@ -217,14 +217,14 @@ class TestAnIdempotencyKey:
         assert (response.status_code, response.json()["code"]) == (400, "invalid_idempotency_key")
         assert self.made(client, path) == 0
 
-    def test_of_many_at_once_makes_one(self, client: OrganizationClient, path: str) -> None:
+    def test_of_many_requests_at_once_creates_one_batch(self, client: OrganizationClient, path: str) -> None:
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda _: self.post(client, path, "upload-1"), range(16)))
         assert {answer.status_code for answer in answers} <= {201, 409}
         assert len({answer.content for answer in answers if answer.status_code == 201}) == 1
         assert self.made(client, path) == 1
 
-    def test_in_progress_is_a_conflict(
+    def test_of_a_request_in_progress_is_a_conflict(
         self, client: OrganizationClient, new_client: NewClient, held: Connection, database: Connection, path: str
     ) -> None:
         table = {"/batch-lookups": "batch_lookup_jobs", "/uploads": "lookup_uploads"}[path]
@@ -261,7 +261,7 @@ def test_an_idempotency_key_is_free_after_a_dry_run(client: OrganizationClient) 
     assert post().status_code == 201
 
 
-def test_a_hash_of_a_large_file_takes_no_copy_of_it() -> None:
+def test_hashing_a_large_file_does_not_copy_it() -> None:
     upload = Upload(None, json.dumps([["Straße", "Zürich"]] * 100_000, ensure_ascii=False))
     whole = "\0".join([json.dumps({"name": "x"}), "", upload.file or ""]).encode()
     tracemalloc.start()

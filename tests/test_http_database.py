@@ -47,7 +47,7 @@ def waiting_backend(database: Connection) -> int:
     return waiting_for_locks(database, "batch-lookups")[0]
 
 
-def test_closed_connections_go_unnoticed(api: OrganizationClient, shared_owner: Connection) -> None:
+def test_clients_do_not_notice_closed_connections(api: OrganizationClient, shared_owner: Connection) -> None:
     created = api.submit()
     for _ in range(3):
         with ThreadPoolExecutor(4) as threads:
@@ -70,7 +70,7 @@ def interrupted(api: OrganizationClient, owner: Connection, database_url: str, m
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 201)])
-def test_a_request_survives_that_the_server_ends_its_connection(
+def test_a_request_survives_the_loss_of_its_connection_to_the_database(
     api: OrganizationClient, shared_owner: Connection, shared_database_url: str, method: str, status: int
 ) -> None:
     before = api.get("/batch-lookups").json()["total"]
@@ -83,7 +83,7 @@ def test_a_statement_that_takes_too_long_is_answered(api: OrganizationClient, sh
     assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (503, "timeout", "1")
 
 
-def test_a_database_that_is_read_only_is_read(new_database: Callable[..., str]) -> None:
+def test_a_read_only_database_still_answers_reads(new_database: Callable[..., str]) -> None:
     database_url = new_database()
     with OrganizationClient("http://unused", database_url) as first:
         name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]

@@ -99,7 +99,7 @@ def test_the_page_lists_what_a_user_can_call(open_docs: OpenDocs, root_path: str
 
 
 @pytest.mark.long
-def test_only_a_users_credentials_are_asked_for_and_none_is_kept(user: User) -> None:
+def test_the_page_asks_for_user_credentials_only_and_keeps_none(user: User) -> None:
     user.page.locator("button.authorize").first.click()
     names = user.page.locator(".modal-ux h4 code").all_inner_texts()
     assert [name.strip() for name in names] == ["apiKey", "bearer"]

@@ -120,7 +120,7 @@ def test_a_file_is_kept_as_a_draft(client: OrganizationClient) -> None:
     assert client.get("/batch-lookups").json()["total"] == 0
 
 
-def test_any_file_that_makes_a_batch_makes_a_draft(client: OrganizationClient) -> None:
+def test_any_file_that_can_become_a_batch_can_become_a_draft(client: OrganizationClient) -> None:
     book = openpyxl.Workbook(write_only=True)
     table = book.create_sheet()
     for line in (HEADER + ROWS).splitlines():
@@ -135,7 +135,7 @@ def test_any_file_that_makes_a_batch_makes_a_draft(client: OrganizationClient) -
     assert (form["name"], form["total_rows"]) == ("q2.csv", 3)
 
 
-def test_a_draft_tells_which_sheet_was_read_and_which_there_are(client: OrganizationClient) -> None:
+def test_a_draft_says_which_sheets_there_are_and_which_was_read(client: OrganizationClient) -> None:
     book = openpyxl.Workbook()
     assert book.active is not None
     book.active.title = "Cover"
@@ -240,7 +240,7 @@ def test_columns_that_fit_equally_well_wait_to_be_named(client: OrganizationClie
     assert change(client, upload, columns={"city": "Billing City"})["missing_fields"] == []
 
 
-def test_rows_are_left_out_by_position_or_by_problem(client: OrganizationClient) -> None:
+def test_rows_are_skipped_by_position_or_by_problem(client: OrganizationClient) -> None:
     upload = draft(client)
     assert change(client, upload, skip=[0])["skipped_rows"] == 1
     left = change(client, upload, skip={"problem": "missing", "field": "address.city"}, unskip=[0])
@@ -256,7 +256,7 @@ def test_a_start_takes_the_options_of_a_new_batch(client: OrganizationClient) ->
     assert (created["name"], created["labels"], created["total_items"]) == ("April", {"team": "north"}, 1)
 
 
-def test_a_draft_with_problems_is_not_started_unasked(client: OrganizationClient) -> None:
+def test_a_draft_with_problems_is_started_only_on_request(client: OrganizationClient) -> None:
     upload = draft(client)
     refused = answer(start(client, upload), 400)
     assert (refused["code"], refused["total_invalid"]) == ("invalid_items", 2)
@@ -364,7 +364,7 @@ def test_an_organization_has_a_limited_number_of_drafts_for_a_limited_time(clien
     draft(client)
 
 
-def test_rows_without_an_id_keep_their_numbers_when_others_are_left_out(client: OrganizationClient) -> None:
+def test_rows_without_an_id_keep_their_numbers_when_others_are_skipped(client: OrganizationClient) -> None:
     text = "\n".join(line.partition(",")[2] for line in (HEADER + ROWS).splitlines())
     upload = draft(client, text)
     assert (upload["missing_fields"], upload["valid_rows"]) == (["reference_id"], 0)

@@ -36,7 +36,7 @@ def answer_to(database: Connection, statement: str) -> ApiError:
         ("P0001", 500, "internal_error"),
     ],
 )
-def test_an_sqlstate_has_a_meaning_that_tells_nothing_more(shared_owner: Connection, state: str, status: int, code: str) -> None:
+def test_an_sqlstate_becomes_an_error_that_reveals_nothing(shared_owner: Connection, state: str, status: int, code: str) -> None:
     error = answer_to(
         shared_owner, f"do $$ begin raise sqlstate '{state}' using message = 'secret', detail = 'secret', hint = 'secret'; end $$"
     )
@@ -63,12 +63,12 @@ def test_what_our_functions_raise_is_passed_on(shared_owner: Connection) -> None
         ("[" * 100_000, "body_too_complex"),
     ],
 )
-def test_a_body_that_postgresql_cannot_read_is_the_clients_fault(shared_owner: Connection, text: str, code: str) -> None:
+def test_a_body_that_postgresql_cannot_read_is_a_client_error(shared_owner: Connection, text: str, code: str) -> None:
     error = answer_to(shared_owner, f"select '{text}'::jsonb")
     assert (error.status, error.code) == (400, code)
 
 
-def test_a_value_that_a_function_stumbles_over_is_our_fault(shared_owner: Connection) -> None:
+def test_a_wrong_value_within_a_function_is_a_server_error(shared_owner: Connection) -> None:
     error = answer_to(shared_owner, "do $$ begin perform 'x'::integer; end $$")
     assert (error.status, error.code) == (500, "internal_error")
 

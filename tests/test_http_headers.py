@@ -35,12 +35,12 @@ def assert_safe(response: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), EVERY_ROUTE)
-def test_no_answer_is_for_shared_caches(server: str, client: OrganizationClient, method: str, path: str) -> None:
+def test_every_route_forbids_shared_caches(server: str, client: OrganizationClient, method: str, path: str) -> None:
     for headers in ({}, {"x-api-key": client.api_key}):
         assert_private(httpx.request(method, server + path, headers=headers))
 
 
-def test_nor_are_answers_that_hold_something(client: OrganizationClient, database: Connection) -> None:
+def test_answers_with_data_are_kept_out_of_shared_caches(client: OrganizationClient, database: Connection) -> None:
     created = client.submit()
     look_up(database, created, 1)
     job, report = f"/batch-lookups/{created['job_id']}", f"/incentive-reports/{created['report']['id']}"
@@ -51,7 +51,7 @@ def test_nor_are_answers_that_hold_something(client: OrganizationClient, databas
     assert_private(client.get(job, headers={"if-none-match": client.get(job).headers["etag"]}))
 
 
-def test_the_files_of_the_documentation_may_be_kept(server: str) -> None:
+def test_the_files_of_the_documentation_may_be_cached(server: str) -> None:
     response = httpx.get(f"{server}/docs/swagger-ui.css")
     assert response.headers["cache-control"] == "max-age=86400"
     assert_safe(response)

@@ -29,7 +29,7 @@ def upload(client: OrganizationClient, *lines: str) -> Json:
     return answer
 
 
-def test_items_say_what_is_known_of_the_household(client: OrganizationClient, database: Connection) -> None:
+def test_items_can_have_facts_about_the_household(client: OrganizationClient, database: Connection) -> None:
     facts: list[Json | None] = [HOUSEHOLD, {"size": 3, "income": None}, {}, None]
     sites = [*(site(f"deal-{n}", household=household) for n, household in enumerate(facts)), site("deal-9")]
     client.submit(*sites)
@@ -40,7 +40,7 @@ def test_items_say_what_is_known_of_the_household(client: OrganizationClient, da
     assert requests(client, database)["deal-0"] == HOUSEHOLD
 
 
-def test_columns_say_it_too_as_people_write_it(client: OrganizationClient, database: Connection) -> None:
+def test_columns_can_have_facts_about_the_household_as_people_write_them(client: OrganizationClient, database: Connection) -> None:
     created = upload(
         client,
         f"{HEADER},Household Income,Household Size,Owner Status,Tax Filing Status",
@@ -70,7 +70,7 @@ def test_a_wrong_fact_is_refused_by_its_field(client: OrganizationClient) -> Non
     assert problem["message"] == "column Household Size, row 2: household.size must be a whole number from 1 to 20"
 
 
-def test_a_report_sums_apart_what_depends_on_the_households(client: OrganizationClient, database: Connection) -> None:
+def test_a_report_sums_what_depends_on_the_households_separately(client: OrganizationClient, database: Connection) -> None:
     created = client.submit(site("deal-0"), site("deal-1", household=HOUSEHOLD))
     look_up(database, created, 1, {"incentives": {"total_incentive_amount": 0, "conditional_incentive_amount": 801}})
     look_up(database, created, 1, {"incentives": {"total_incentive_amount": 1000, "total_eligible_combinations": 1}})
@@ -95,7 +95,7 @@ def test_a_report_sums_apart_what_depends_on_the_households(client: Organization
     assert [row[-1].value for row in sheet] == ["conditional_incentive_amount", 801, 0], "amounts of a workbook are numbers"
 
 
-def test_an_item_says_what_was_told_of_its_household(client: OrganizationClient) -> None:
+def test_an_item_shows_the_facts_given_about_its_household(client: OrganizationClient) -> None:
     items = f"/batch-lookups/{client.submit(site('deal-0', household=HOUSEHOLD), site('deal-1'))['job_id']}/items"
     assert [client.get(f"{items}/{n}").json()["household"] for n in (0, 1)] == [HOUSEHOLD, None]
     assert [item["household"] for item in client.get(items).json()["items"]] == [HOUSEHOLD, None]

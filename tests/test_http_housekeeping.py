@@ -57,7 +57,7 @@ def test_failed_items_become_a_new_job(client: OrganizationClient, database: Con
     assert client.get(path(job)).json()["failed_items"] == 3
 
 
-def test_items_that_failed_in_one_way_can_be_tried_again(client: OrganizationClient, database: Connection, job: Json) -> None:
+def test_items_that_failed_for_one_reason_can_be_tried_again(client: OrganizationClient, database: Connection, job: Json) -> None:
     end(database, job)
     retry = client.post(f"{path(job)}/retry", params={"error_code": "not_found"}).json()
     assert references(client, retry) == ["deal-0", "deal-4"]
@@ -149,9 +149,7 @@ def test_a_deleted_job_is_gone(client: OrganizationClient, database: Connection,
     assert include_report or report.json()["total_sites"] == 2
 
 
-def test_the_report_goes_with_its_job_only_for_those_who_may_delete_reports(
-    client: OrganizationClient, database: Connection, job: Json
-) -> None:
+def test_deleting_a_report_with_its_job_takes_the_scope_for_reports(client: OrganizationClient, database: Connection, job: Json) -> None:
     end(database, job)
     keeper = {"x-api-key": client.post("/api-keys", json={"scopes": ["jobs:write"]}).json()["key"]}
     refused = client.delete(path(job), params={"include_report": True}, headers=keeper)

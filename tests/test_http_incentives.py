@@ -113,7 +113,7 @@ def test_a_manual_run_is_started_by_a_request(new_database: Callable[..., str], 
             assert (now["processed_items"], now["failed_items"], now["status"]) == (processed, 0, status)
 
 
-def test_a_scheduler_is_answered_at_once_and_starts_no_second_run(new_database: Callable[..., str]) -> None:
+def test_a_scheduler_gets_its_response_immediately_and_starts_no_second_run(new_database: Callable[..., str]) -> None:
     settings = Settings(database_url=new_database(), api_key_pepper=PEPPER, service_role_key="service role key")
     headers = {"authorization": "Bearer service role key", "x-supabase-internal": "true", "prefer": "respond-async"}
     with (
@@ -128,7 +128,7 @@ def test_a_scheduler_is_answered_at_once_and_starts_no_second_run(new_database: 
         wait_until(lambda: client.get(f"/batch-lookups/{job['job_id']}").json()["status"] == "completed")
 
 
-def test_a_refresh_needs_no_more_than_the_reference_id(client: OrganizationClient) -> None:
+def test_a_refresh_needs_only_the_reference_id(client: OrganizationClient) -> None:
     first = client.post("/incentives", json=site(device_ids=[1, 1]))
     again = client.post("/incentives", json={"operation_type": "refresh", "reference_id": "deal-001"})
     assert (again.status_code, again.json()) == (200, first.json())
@@ -138,7 +138,7 @@ def test_a_refresh_needs_no_more_than_the_reference_id(client: OrganizationClien
     assert (unknown.status_code, unknown.json()["code"]) == (404, "customer_not_found")
 
 
-def test_devices_go_by_the_organizations_own_names(client: OrganizationClient) -> None:
+def test_devices_can_be_given_by_the_organizations_own_names(client: OrganizationClient) -> None:
     assert client.patch("/organization", json={"device_names": {"Split system": 1}}).json()["device_names"] == {"split system": 1}
     by_name = {key: value for key, value in site().items() if key != "device_ids"} | {"device_names": ["split system"]}
     assert client.post("/incentives", json=by_name).json() == client.post("/incentives", json=site()).json()
@@ -181,7 +181,7 @@ def test_an_application_is_filed_and_connected(new_database: Callable[..., str])
         assert logged == [(200, 2), (400, 1)]
 
 
-def test_what_is_known_of_a_household_has_a_form(client: OrganizationClient) -> None:
+def test_facts_about_a_household_are_checked(client: OrganizationClient) -> None:
     household = {"income": 60_000, "size": 2, "owner_status": "homeowner", "tax_filing": "joint"}
     usual = client.post("/incentives", json=site()).json()
     response = client.post("/incentives", json=site(household=household))

@@ -16,7 +16,7 @@ def path(job: Json, position: object = 0) -> str:
     return f"/batch-lookups/{job['job_id']}/items/{position}"
 
 
-def test_an_item_tells_its_story(client: OrganizationClient, database: Connection) -> None:
+def test_an_item_shows_its_history(client: OrganizationClient, database: Connection) -> None:
     job = client.submit(site("deal-0"), site("deal-1"))
     look_up(database, job, 1, status=500)
     [listed, _] = client.get(f"/batch-lookups/{job['job_id']}/items").json()["items"]
@@ -48,7 +48,7 @@ def test_an_item_tells_its_story(client: OrganizationClient, database: Connectio
     assert (ended["status"], ended["attempts"], ended["waiting_for"]) == ("completed", [], None)
 
 
-def test_an_item_has_what_its_upload_had_beside_it(client: OrganizationClient) -> None:
+def test_an_item_shows_the_metadata_of_its_upload(client: OrganizationClient) -> None:
     rows = "Customer,Deal ID,Street,City,State,ZIP,Home Type,Devices\nKim,d-1,1 N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1\n"
     job = client.post("/batch-lookups", content=rows, headers={"content-type": "text/csv"}).json()
     assert list(client.get(path(job)).json()["source"].items())[:2] == [("Customer", "Kim"), ("Deal ID", "d-1")]
@@ -69,7 +69,7 @@ def test_items_of_others_are_not_found(client: OrganizationClient, new_client: N
     assert client.get(path(job), headers={"x-api-key": "leap_live_" + "0" * 40}).status_code == 401
 
 
-def test_a_worker_tells_how_long_an_attempt_took(
+def test_a_worker_reports_how_long_an_attempt_took(
     worker_settings: Settings, upstream: FakeUpstream, batches: Batches, owner: Connection
 ) -> None:
     upstream.plan("site-1", Reply(500, delay=0.2), Reply())

@@ -79,13 +79,13 @@ def test_labels_of_another_form_are_refused(client: OrganizationClient, query: s
 
 
 @pytest.mark.parametrize("labels", [["team"], {"team": 1}, {"": "x"}, {"k" * 65: "x"}, {"k": "x" * 257}])
-def test_nor_are_they_stored_from_json(client: OrganizationClient, labels: Json) -> None:
+def test_labels_of_another_form_in_json_are_refused(client: OrganizationClient, labels: Json) -> None:
     response = client.post("/batch-lookups", json={"items": [site()], "labels": labels})
     assert (response.status_code, response.json()["code"]) == (400, "invalid_labels")
     assert client.get("/batch-lookups").json()["total"] == 0
 
 
 @pytest.mark.parametrize(("query", "code"), [("name=" + "x" * 201, "invalid_name"), ("created_from=yesterday", "invalid_created_from")])
-def test_what_to_look_for_has_a_form(client: OrganizationClient, query: str, code: str) -> None:
+def test_labels_to_search_for_have_a_form(client: OrganizationClient, query: str, code: str) -> None:
     response = client.get(f"/batch-lookups?{query}")
     assert (response.status_code, response.json()["code"]) == (400, code)

@@ -54,7 +54,7 @@ def test_too_many_requests_are_refused(server: str, change_settings: Callable[..
     assert "ratelimit" not in httpx.get(f"{server}/healthz").headers
 
 
-def test_without_a_limit_nothing_is_said(change_settings: Callable[..., None], client: OrganizationClient) -> None:
+def test_without_a_limit_no_headers_are_sent(change_settings: Callable[..., None], client: OrganizationClient) -> None:
     change_settings(requests_per_minute=None)
     assert "ratelimit" not in client.get("/batch-lookups").headers
 
@@ -142,7 +142,7 @@ def test_an_organization_has_a_share_of_the_connections(
     assert sorted(future.result().status_code for future in waiting)[0] == 200
 
 
-def test_a_minute_later_all_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_minute_later_the_counts_start_again(monkeypatch: pytest.MonkeyPatch) -> None:
     limiter = RequestLimiter()
     limiter.count("a", 1)
     now = time.monotonic()
@@ -150,7 +150,7 @@ def test_a_minute_later_all_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
     assert limiter.count("a", 1)[1] is None
 
 
-def test_the_limiter_remembers_a_bounded_number() -> None:
+def test_the_limiter_keeps_a_bounded_number_of_counts() -> None:
     windows = OwnWindows()
     limiter = RequestLimiter(windows)
     for who in range(MAX_WINDOWS + 100):

@@ -88,7 +88,7 @@ def test_a_lookup_of_our_own_has_the_documented_order_everywhere(client: Organiz
             assert [list(tier) for tier in program["device_tier_results"]] == [TIER] * len(program["device_tier_results"])
 
 
-def test_the_end_of_a_batch_is_told_in_the_order_of_the_job(client: OrganizationClient, database: Connection) -> None:
+def test_the_end_of_a_batch_is_reported_with_the_members_in_order(client: OrganizationClient, database: Connection) -> None:
     client.put("/webhook-config", json={"url": "https://example.com/", "events": ["batch.completed"]})
     job = client.submit()
     look_up(database, job, 1)
@@ -101,7 +101,7 @@ def test_the_end_of_a_batch_is_told_in_the_order_of_the_job(client: Organization
     assert list(body["data"]) == [name for name in answer if name in body["data"]]
 
 
-def test_answers_from_before_the_order_was_kept_are_still_told(client: OrganizationClient, database: Connection) -> None:
+def test_answers_stored_before_the_order_was_kept_can_still_be_read(client: OrganizationClient, database: Connection) -> None:
     job = client.submit()
     look_up(database, job, 1, ANSWER)
     database.execute("update public.lookup_queue_items set parsed_result = result::jsonb, result = null where job_id = %s", [job["job_id"]])

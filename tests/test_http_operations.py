@@ -46,7 +46,7 @@ def test_lookups_are_paused_and_resumed(operator: httpx.Client) -> None:
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_seconds")
 
 
-def test_nobody_else_operates(client: OrganizationClient) -> None:
+def test_nobody_else_may_operate(client: OrganizationClient) -> None:
     assert client.get("/operations").status_code == 403
     assert client.patch("/operations/settings", json={"max_retries": 5}).status_code == 403
     assert client.post("/operations/pause").status_code == 403

@@ -84,7 +84,7 @@ def later(client: OrganizationClient, url: str, **headers: str) -> Future[tuple[
     return future
 
 
-def test_a_patient_request_is_answered_at_the_change(client: OrganizationClient, job: Json, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_poll_is_answered_at_the_change(client: OrganizationClient, job: Json, monkeypatch: pytest.MonkeyPatch) -> None:
     # By the notification, then: nobody polls before the request ends.
     monkeypatch.setattr(job_watch, "POLL_SECONDS", 600.0)
     answer = later(client, f"{path(job)}?wait=25")
@@ -94,7 +94,7 @@ def test_a_patient_request_is_answered_at_the_change(client: OrganizationClient,
     assert response.json()["status"] == "cancelled"
 
 
-def test_a_patient_request_ends_when_time_is_up(client: OrganizationClient, job: Json) -> None:
+def test_a_long_poll_ends_when_its_time_is_up(client: OrganizationClient, job: Json) -> None:
     response, seconds = later(client, f"{path(job)}?wait=1").result()
     assert response.status_code == 200
     assert 0.9 < seconds < 20
@@ -103,7 +103,9 @@ def test_a_patient_request_ends_when_time_is_up(client: OrganizationClient, job:
     assert 0.9 < seconds < 20
 
 
-def test_a_patient_request_does_not_wait_for_what_the_client_lacks(client: OrganizationClient, database: Connection, job: Json) -> None:
+def test_a_long_poll_returns_a_change_that_the_client_lacks_immediately(
+    client: OrganizationClient, database: Connection, job: Json
+) -> None:
     etag = client.get(path(job)).headers["etag"]
     look_up(database, job, 4)
     assert client.get(f"{path(job)}?wait=20", headers={"if-none-match": etag}).json()["status"] == "completed"
@@ -114,7 +116,7 @@ def test_a_patient_request_does_not_wait_for_what_the_client_lacks(client: Organ
 
 
 @pytest.mark.parametrize("wait", ["-1", "61", "1.5", "soon", ""])
-def test_patience_has_its_bounds(client: OrganizationClient, job: Json, wait: str) -> None:
+def test_the_wait_of_a_long_poll_has_bounds(client: OrganizationClient, job: Json, wait: str) -> None:
     response = client.get(path(job), params={"wait": wait})
     assert (response.status_code, response.json()["code"]) == (400, "invalid_wait")
 
@@ -147,13 +149,13 @@ def test_progress_comes_as_events_until_the_end(client: OrganizationClient, data
     assert json.loads(last["data"]) == job_now.json()
 
 
-def test_events_of_a_job_that_goes_on_end_too(client: OrganizationClient, job: Json, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_streams_of_an_open_job_end_too(client: OrganizationClient, job: Json, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "MAX_STREAM_SECONDS", 0)
     with client.stream("GET", f"{path(job)}/events") as response:
         assert [event["event"] for event in events_of(response)] == ["progress"]
 
 
-def test_events_go_on_where_they_were(client: OrganizationClient, database: Connection, job: Json) -> None:
+def test_event_streams_resume_where_they_ended(client: OrganizationClient, database: Connection, job: Json) -> None:
     with client.stream("GET", f"{path(job)}/events") as response:
         first = next(events_of(response))
     answer: list[dict[str, str]] = []
@@ -173,7 +175,7 @@ def test_events_go_on_where_they_were(client: OrganizationClient, database: Conn
     assert (again.status_code, again.content) == (204, b"")
 
 
-def test_a_cancelled_job_goes_on_while_items_are_in_flight(client: OrganizationClient, database: Connection, job: Json) -> None:
+def test_events_of_a_cancelled_job_continue_while_items_are_in_flight(client: OrganizationClient, database: Connection, job: Json) -> None:
     organization_id = organization_of(database, job)
     [item] = database.execute("select job_id, position, lease_token from api.claim_lookups(%s, 'test', 1)", [organization_id]).fetchall()
     with client.stream("GET", f"{path(job)}/events") as response:
@@ -190,7 +192,7 @@ def test_a_cancelled_job_goes_on_while_items_are_in_flight(client: OrganizationC
         assert [event["event"] for event in events] == ["progress", "end"]
 
 
-def test_waiting_works_without_hints(http_settings: Settings, client: OrganizationClient, job: Json) -> None:
+def test_long_polls_work_without_notifications(http_settings: Settings, client: OrganizationClient, job: Json) -> None:
     """The connection that hears of changes can be lost at any time."""
     with (
         running_server(http_settings) as url,
@@ -209,7 +211,7 @@ REVOKE = """select api.revoke_api_key(k.organization_id, k.id) from app.api_keys
              where o.name = %s"""
 
 
-def test_events_and_patience_end_when_the_key_is_revoked(client: OrganizationClient, database: Connection, job: Json) -> None:
+def test_event_streams_and_long_polls_end_when_the_key_is_revoked(client: OrganizationClient, database: Connection, job: Json) -> None:
     """By whoever it is: not at the process that serves them."""
     with client.stream("GET", f"{path(job)}/events") as response, ThreadPoolExecutor(1) as executor:
         events = events_of(response)

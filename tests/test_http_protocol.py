@@ -74,7 +74,7 @@ def test_a_head_has_a_limit(beginning: bytes, piece: bytes, address: tuple[str, 
         assert answer(connection) == (431, "headers_too_large")
 
 
-def test_headers_have_a_number(connection: socket.socket, server: str) -> None:
+def test_headers_are_limited_in_number(connection: socket.socket, server: str) -> None:
     lines = HEAD.count(b"\r\n") - 1
     connection.sendall(HEAD + b"a:b\r\n" * (MAX_HEADERS - lines) + b"\r\n")
     assert connection.recv(65536).startswith(b"HTTP/1.1 200")
@@ -88,7 +88,7 @@ def test_trailers_have_a_limit(piece: bytes, connection: socket.socket) -> None:
     assert send_until_refused(connection, (piece for _ in range(20_000))) < 20_000 * 5000
 
 
-def test_what_a_refused_client_sends_further_is_dropped_and_then_the_connection(
+def test_what_a_refused_client_still_sends_is_dropped_then_the_connection(
     connection: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_protocol, "LINGER_SECONDS", 0.2)
@@ -159,7 +159,7 @@ def upload_head(client: OrganizationClient, length: int) -> bytes:
 
 # What came fast at first is no excuse for long.
 @pytest.mark.parametrize(("begun", "drips"), [(13, 0), (13, 200), (50_000, 0)])
-def test_a_body_has_to_keep_coming(
+def test_a_body_must_keep_arriving(
     begun: int, drips: int, connection: socket.socket, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "BODY_SECONDS", 0.5)
@@ -226,7 +226,7 @@ def hold_the_share(one: OrganizationClient, other: OrganizationClient, port: int
         assert waiting.result().status_code == 201
 
 
-def test_a_trailer_is_no_header(client: OrganizationClient, address: tuple[str, int]) -> None:
+def test_a_trailer_is_not_taken_for_a_header(client: OrganizationClient, address: tuple[str, int]) -> None:
     """The server of the tests trusts this machine as a proxy, which has said where the request comes from."""
     key = client.post("/api-keys", json={"allowed_networks": ["198.51.100.0/24"]}).json()["key"]
 
@@ -248,7 +248,7 @@ def test_a_content_length_may_begin_with_zeros(path: str, client: OrganizationCl
     assert answer(connection)[0] == 400
 
 
-def test_a_client_that_leaves_requests_behind_ends_the_one_that_is_answered(
+def test_a_client_that_disconnects_with_requests_queued_causes_no_error(
     client: OrganizationClient, connection: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -15,7 +15,7 @@ LISTS = ["/devices", "/device-categories", "/regions", "/utilities?postal_code=9
 DEVICE = {"id": 1, "name": "Air-source heat pump, ducted", "category_key": "heat_pump", "category_name": "Heat pump"}
 
 
-def test_a_key_learns_whose_it_is_and_what_it_may(client: OrganizationClient) -> None:
+def test_a_key_learns_its_organization_and_its_scopes(client: OrganizationClient) -> None:
     made = client.post("/api-keys", json={"name": "CRM", "scopes": ["webhooks:read"], "expires_at": "2100-01-01T00:00:00Z"}).json()
 
     response = client.get("/me", headers={"x-api-key": made["key"]})
@@ -29,14 +29,14 @@ def test_a_key_learns_whose_it_is_and_what_it_may(client: OrganizationClient) ->
     }
 
 
-def test_two_organizations_are_told_apart(client: OrganizationClient, new_client: NewClient) -> None:
+def test_two_organizations_are_distinguished(client: OrganizationClient, new_client: NewClient) -> None:
     other = new_client()
     mine, theirs = client.get("/me").json(), other.get("/me").json()
     assert (mine["organization"]["name"], theirs["organization"]["name"]) == (client.organization, other.organization)
     assert mine["caller"]["id"] != theirs["caller"]["id"]
 
 
-def test_the_operator_is_no_key(http_settings: Settings, client: OrganizationClient) -> None:
+def test_the_internal_credential_is_a_service_and_not_a_key(http_settings: Settings, client: OrganizationClient) -> None:
     secret = "the internal credential of this test"
     headers = {"authorization": f"Bearer {secret}", "x-supabase-internal": "true"}
     with running_server(replace(http_settings, service_role_key=secret)) as server:
@@ -70,7 +70,7 @@ def test_regions_are_listed_as_addresses_name_them(client: OrganizationClient) -
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_country_code")
 
 
-def test_a_postal_code_has_its_utilities(client: OrganizationClient) -> None:
+def test_utilities_are_listed_for_a_postal_code(client: OrganizationClient) -> None:
     answer = client.get("/utilities", params={"postal_code": "94102"}).json()
     assert answer["postal_code"] == "94102"
     assert answer["utilities"][0] == {
@@ -95,7 +95,7 @@ def test_a_list_need_not_be_sent_twice(client: OrganizationClient, path: str) ->
 
 
 @pytest.mark.parametrize("path", ["/me", *LISTS])
-def test_every_scope_will_do_and_none_will_not(server: str, http_settings: Settings, client: OrganizationClient, path: str) -> None:
+def test_any_scope_suffices_and_no_credential_does_not(server: str, http_settings: Settings, client: OrganizationClient, path: str) -> None:
     for scope in ("applications:read", "incentives:write"):
         key = api_keys.create(http_settings.database_url, client.organization, scopes=[scope], pepper=PEPPER)
         assert httpx.get(server + path, headers={"x-api-key": key}).status_code == 200

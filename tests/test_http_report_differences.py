@@ -28,7 +28,7 @@ def query(client: OrganizationClient, database: Connection) -> Json:
     return {"from": before, "to": after}
 
 
-def test_sites_come_go_and_change(client: OrganizationClient, query: Json) -> None:
+def test_sites_appear_disappear_and_change(client: OrganizationClient, query: Json) -> None:
     diff = client.get(DIFF, params=query).json()
     assert list(diff) == ["from", "to", "totals", "differences", "total", "limit", "offset", "next_cursor"]
     assert (diff["from"]["id"], diff["to"]["id"]) == (query["from"], query["to"])
@@ -88,7 +88,7 @@ def test_a_report_does_not_differ_from_itself(client: OrganizationClient, query:
         ({"cursor": "x"}, 400, "invalid_cursor"),
     ],
 )
-def test_a_wrong_question_is_refused(client: OrganizationClient, query: Json, changes: Json, status: int, code: str) -> None:
+def test_a_wrong_query_is_refused(client: OrganizationClient, query: Json, changes: Json, status: int, code: str) -> None:
     asked = {name: value for name, value in (query | changes).items() if value is not None}
     response = client.get(DIFF, params=asked)
     assert (response.status_code, response.json()["code"]) == (status, code)

@@ -53,7 +53,7 @@ def test_a_report_grows_with_its_job(client: OrganizationClient, database: Conne
     assert first["programs"] == [{"program_id": "p1", "program_name": "Program", "total_incentive": 1500, "eligible_combinations": 2}]
 
 
-def test_a_report_comes_in_pages(client: OrganizationClient, database: Connection) -> None:
+def test_a_report_is_paged(client: OrganizationClient, database: Connection) -> None:
     created = client.submit(*(site(f"deal-{number:03}") for number in range(5)))
     look_up(database, created, 5, ANSWER)
     path = f"/incentive-reports/{created['report']['id']}"
@@ -169,7 +169,7 @@ def test_a_wrong_page_of_sites_is_refused(client: OrganizationClient, report: st
     assert client.get(report, params=query).status_code == status
 
 
-def test_a_cursor_is_of_one_order(client: OrganizationClient, report: str) -> None:
+def test_a_cursor_belongs_to_one_order(client: OrganizationClient, report: str) -> None:
     cursor = client.get(report, params={"limit": 1}).json()["next_cursor"]
     assert client.get(report, params={"cursor": cursor, "sort": "amount"}).json()["code"] == "invalid_cursor"
 
@@ -193,7 +193,7 @@ def test_reports_are_filtered_by_type_and_time_and_followed_by_cursor(client: Or
     assert client.get("/incentive-reports", params={"cursor": "x"}).status_code == 400
 
 
-def test_the_sums_of_a_report_equal_its_rows(client: OrganizationClient, report: str, database: Connection) -> None:
+def test_the_sums_of_a_report_match_its_rows(client: OrganizationClient, report: str, database: Connection) -> None:
     summary = client.get(report + "/summary").json()
     sites = client.get(report).json()["sites"]
 
@@ -225,7 +225,7 @@ def test_the_sums_of_a_report_equal_its_rows(client: OrganizationClient, report:
     assert [value for key, value in categories.items() if key != "heat_pump"] == [[1, 1, 200]]
 
 
-def test_a_report_comes_as_csv(client: OrganizationClient, report: str) -> None:
+def test_a_report_can_be_downloaded_as_csv(client: OrganizationClient, report: str) -> None:
     response = client.get(report + "/csv")
     assert response.headers["content-type"] == "text/csv; charset=utf-8"
     assert "attachment" in response.headers["content-disposition"]
@@ -237,7 +237,7 @@ def test_a_report_comes_as_csv(client: OrganizationClient, report: str) -> None:
     assert len(client.get(report + "/csv", params={"q": "austin"}).text.splitlines()) == 3
 
 
-def test_the_file_of_a_large_report_comes_in_pieces_that_fit_together(client: OrganizationClient, database: Connection) -> None:
+def test_the_file_of_a_large_report_is_sent_in_pieces_that_fit_together(client: OrganizationClient, database: Connection) -> None:
     [(organization,)] = database.execute("select id from app.organizations where name = %s", [client.organization]).fetchall()
     database.execute(LARGE_REPORT, {"organization": organization})
     [(report,)] = database.execute("select id from public.incentive_reports where organization_id = %s", [organization]).fetchall()
@@ -246,7 +246,7 @@ def test_the_file_of_a_large_report_comes_in_pieces_that_fit_together(client: Or
     assert rows[9_999]["programs"] == "Program 101: 1000; Program 102: 1000; Program 103: 1000"
 
 
-def test_a_cell_like_a_formula_is_harmless(client: OrganizationClient, database: Connection) -> None:
+def test_a_cell_that_looks_like_a_formula_is_escaped(client: OrganizationClient, database: Connection) -> None:
     street = '=HYPERLINK("http://evil.example","x")'
     created = client.submit(site("-deal", address=address(street_1=street)))
     look_up(database, created, 1, answer(5, utility="@SUM(1)"))
@@ -256,7 +256,7 @@ def test_a_cell_like_a_formula_is_harmless(client: OrganizationClient, database:
     assert row["reference_id"] == "'-deal"
 
 
-def test_a_report_comes_as_a_page_that_needs_nothing_else(client: OrganizationClient, report: str) -> None:
+def test_a_report_can_be_downloaded_as_a_self_contained_page(client: OrganizationClient, report: str) -> None:
     response = client.get(report + "/html")
     page = response.text
     assert response.headers["content-type"] == "text/html; charset=utf-8"
@@ -306,12 +306,12 @@ def test_files_name_each_program_of_a_site_once(client: OrganizationClient, data
     assert client.get(path + "/summary").json()["by_program"][0]["program_name"] == "nameless"
 
 
-def test_a_page_of_no_sites_is_a_page(client: OrganizationClient) -> None:
+def test_a_page_without_sites_can_be_made(client: OrganizationClient) -> None:
     summary = client.get(f"/incentive-reports/{client.submit()['report']['id']}/summary").json()
     assert "In progress since" in report_page(summary, [])
 
 
-def test_a_page_tells_what_was_not_looked_up_and_why(client: OrganizationClient, database: Connection) -> None:
+def test_a_page_says_what_was_not_looked_up_and_why(client: OrganizationClient, database: Connection) -> None:
     created = client.submit(site("deal-001"), site("deal-002"), site("deal-003", address=address(street_1="<b>1 Elm St</b>")))
     look_up(database, created, 2, answer(5))
     look_up(database, created, 1, {"error": "No program covers <this> address"}, status=404)
@@ -365,7 +365,7 @@ def test_a_page_outlives_its_job(client: OrganizationClient, database: Connectio
     assert "1 site looked up" in page
 
 
-def test_a_state_with_sites_and_no_incentives_is_not_tinted() -> None:
+def test_a_state_with_sites_but_no_incentives_differs_from_one_without_sites() -> None:
     fills = {tile.code: tile.fill for tile in state_tiles({"TX": 0.0, "CA": 100.0, "NV": 1.0})}
     assert (fills["TX"], fills["UT"]) == (NO_INCENTIVES, NO_SITES)
     assert len({fills[code] for code in ("TX", "UT", "CA", "NV")}) == 4
@@ -441,7 +441,7 @@ def test_a_report_is_deleted_with_its_sites(client: OrganizationClient, report: 
         assert row == (0,)
 
 
-def test_a_report_under_way_is_not_deleted(client: OrganizationClient, database: Connection) -> None:
+def test_a_report_in_progress_cannot_be_deleted(client: OrganizationClient, database: Connection) -> None:
     created = client.submit(site("deal-001"), site("deal-002"))
     path = f"/incentive-reports/{created['report']['id']}"
     assert client.delete(path).json()["code"] == "job_not_ended"

@@ -27,7 +27,7 @@ from tests.worker_fixtures import end_with_parent
 LARGE = 40_000
 
 
-def test_a_cursor_leads_through_all_items(client: OrganizationClient) -> None:
+def test_a_cursor_leads_through_all_the_items(client: OrganizationClient) -> None:
     created = client.submit(*(site(f"deal-{number:03}") for number in range(60)))
     url = f"/batch-lookups/{created['job_id']}/items?limit=25"
     sizes, references = [], []
@@ -59,7 +59,7 @@ def test_large_results_come_in_pages_and_pieces_of_a_bounded_size(client: Organi
     assert [json.loads(line)["reference_id"] for line in lines] == references
 
 
-def test_a_file_ends_with_the_key_that_reads_it(client: OrganizationClient, database: Connection) -> None:
+def test_a_download_ends_when_its_key_is_revoked(client: OrganizationClient, database: Connection) -> None:
     created = client.submit(*(site(f"deal-{number:03}") for number in range(300)))
     look_up(database, created, 300, {"text": "x" * 100_000})
     key = client.post("/api-keys", json={"scopes": ["jobs:read"]}).json()
@@ -91,13 +91,13 @@ def test_items_are_found_by_a_text_page_by_page(client: OrganizationClient, data
 
 
 @pytest.mark.parametrize("cursor", ["", "YWZ0ZXIgLTE", "%F0%9F%98%80"])
-def test_a_cursor_that_is_none_is_refused(client: OrganizationClient, cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(client: OrganizationClient, cursor: str) -> None:
     response = client.get(f"/batch-lookups/{client.submit()['job_id']}/items?cursor={cursor}")
     assert (response.status_code, response.json()["code"]) == (400, "invalid_cursor")
 
 
 @pytest.mark.parametrize("file_format", ["csv", "ndjson"])
-def test_a_file_is_continued_behind_the_last_item_that_one_has(client: OrganizationClient, file_format: str) -> None:
+def test_a_download_resumes_after_the_last_item_received(client: OrganizationClient, file_format: str) -> None:
     created = client.submit(*(site(f"deal-{number:03}") for number in range(130)))
     path = f"/batch-lookups/{created['job_id']}/results"
     whole = client.get(path, params={"format": file_format}).text.splitlines(keepends=True)
@@ -107,7 +107,7 @@ def test_a_file_is_continued_behind_the_last_item_that_one_has(client: Organizat
 
 
 @pytest.mark.parametrize("after", ["", "-1", "x", "2147483648"])
-def test_what_is_no_place_of_an_item_is_refused(client: OrganizationClient, after: str) -> None:
+def test_an_invalid_position_is_refused(client: OrganizationClient, after: str) -> None:
     response = client.get(f"/batch-lookups/{client.submit()['job_id']}/results?after={after}")
     assert (response.status_code, response.json()["code"]) == (400, "invalid_after")
 
@@ -188,7 +188,7 @@ def test_results_can_be_filtered(client: OrganizationClient, database: Connectio
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1 Main St", "-cmd|'/C calc'!A0", "@SUM(A1)", "\uff1d1+1", '="x",1'])
-def test_a_cell_that_looks_like_a_formula_is_harmless(client: OrganizationClient, database: Connection, cell: str) -> None:
+def test_a_result_that_looks_like_a_formula_is_escaped(client: OrganizationClient, database: Connection, cell: str) -> None:
     created = client.submit(site("-deal", address=address(street_1=cell)))
     look_up(database, created, 1, answer(cell))
     response = client.get(f"/batch-lookups/{created['job_id']}/results")
@@ -196,7 +196,7 @@ def test_a_cell_that_looks_like_a_formula_is_harmless(client: OrganizationClient
     assert (row["street_1"], row["utility_name"], row["reference_id"]) == ("'" + cell, "'" + cell, "'-deal")
 
 
-def test_a_batch_that_is_deleted_ends_the_file_of_its_results_with_a_line_in_the_log(
+def test_deleting_a_batch_ends_its_downloads_with_a_line_in_the_log(
     client: OrganizationClient, database: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     created = client.submit(*(site(f"deal-{number}") for number in range(1500)))
@@ -213,7 +213,7 @@ def test_a_batch_that_is_deleted_ends_the_file_of_its_results_with_a_line_in_the
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
-def test_the_head_of_the_file_is_without_the_file(server: str, client: OrganizationClient) -> None:
+def test_a_head_request_for_the_file_has_no_content(server: str, client: OrganizationClient) -> None:
     url = f"{server}/batch-lookups/{client.submit()['job_id']}/results"
     for query in ("", "?format=xlsx"):
         response = httpx.head(url + query, headers={"x-api-key": client.api_key})
@@ -261,7 +261,7 @@ def resident_megabytes(process: subprocess.Popen[bytes]) -> float:
 
 @pytest.mark.parametrize("file_format", ["csv", "ndjson"])
 @pytest.mark.long
-def test_a_large_file_begins_at_once_and_takes_no_memory(
+def test_a_large_file_starts_immediately_and_takes_little_memory(
     large_job: tuple[subprocess.Popen[bytes], OrganizationClient, str], file_format: str
 ) -> None:
     server, client, path = large_job

@@ -63,7 +63,7 @@ def test_the_examples_of_the_description_are_as_described() -> None:
             validator(json.dumps(content["schema"])).validate(example)
 
 
-def test_an_object_with_members_that_are_not_described_says_so() -> None:
+def test_members_that_are_not_described_fail_the_validation() -> None:
     assert [path for path, schema in find_objects(OPENAPI) if schema.keys().isdisjoint({"properties", "additionalProperties"})] == []
 
 
@@ -136,7 +136,7 @@ def test_it_can_be_mounted_under_a_prefix(http_settings: Settings, client: Organ
 
 
 @pytest.mark.parametrize("root_path", ["", "/alpha"])
-def test_what_a_proxy_may_close_has_one_address(http_settings: Settings, root_path: str) -> None:
+def test_paths_that_a_proxy_may_block_have_one_spelling(http_settings: Settings, root_path: str) -> None:
     """As `location = /metrics` of nginx knows it."""
     with running_server(replace(http_settings, root_path=root_path)) as url, httpx.Client(base_url=url) as client:
         for name in ("metrics", "readyz", "healthz"):
@@ -145,7 +145,7 @@ def test_what_a_proxy_may_close_has_one_address(http_settings: Settings, root_pa
                 assert client.get(f"{root_path}{other}" if root_path else f"{url}{other}").status_code == 404, other
 
 
-def test_an_error_of_ours_tells_nothing(server: str, client: OrganizationClient, database: Connection) -> None:
+def test_a_server_error_reveals_nothing(server: str, client: OrganizationClient, database: Connection) -> None:
     database.execute("alter function app.check_choice rename to check_choice_away")
     try:
         response = httpx.get(f"{server}/incentive-reports", headers={"x-api-key": client.api_key})
@@ -159,9 +159,7 @@ def test_an_error_of_ours_tells_nothing(server: str, client: OrganizationClient,
     }
 
 
-def test_a_function_that_the_database_lacks_is_a_migration_that_is_pending(
-    server: str, client: OrganizationClient, database: Connection
-) -> None:
+def test_a_missing_function_means_pending_migrations(server: str, client: OrganizationClient, database: Connection) -> None:
     database.execute("alter function api.list_incentive_reports rename to list_incentive_reports_away")
     try:
         response = client.get("/incentive-reports")

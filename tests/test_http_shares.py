@@ -75,7 +75,7 @@ def test_a_link_leads_to_the_page_and_the_files_without_a_credential(
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_what_a_link_leads_to_is_kept_out_of_search_engines_and_caches(
+def test_shared_pages_are_kept_out_of_search_engines_and_caches(
     client: OrganizationClient, report: str, stranger: httpx.Client, file: str
 ) -> None:
     path = f"/shared-reports/{shared(client, report)['token']}{file}"
@@ -86,7 +86,7 @@ def test_what_a_link_leads_to_is_kept_out_of_search_engines_and_caches(
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_no_answer_tells_why_a_link_leads_nowhere(
+def test_no_answer_reveals_why_a_link_does_not_work(
     client: OrganizationClient, report: str, stranger: httpx.Client, database: Connection, file: str
 ) -> None:
     expired, revoked = shared(client, report), shared(client, report)
@@ -114,7 +114,7 @@ def test_links_are_listed_without_their_tokens_until_they_end(client: Organizati
     assert client.delete(f"{report}/share/x").status_code == 404
 
 
-def test_the_links_of_a_report_end_with_it(client: OrganizationClient, report: str, stranger: httpx.Client) -> None:
+def test_the_links_of_a_report_are_deleted_with_it(client: OrganizationClient, report: str, stranger: httpx.Client) -> None:
     link = shared(client, report)
     assert stranger.get(link["url"]).status_code == 200
     client.delete(report)
@@ -127,7 +127,7 @@ def test_a_link_outlives_the_job(client: OrganizationClient, report: str, strang
     assert stranger.get(link["url"]).status_code == 200
 
 
-def test_a_file_ends_with_the_link_that_leads_to_it(client: OrganizationClient, database: Connection, stranger: httpx.Client) -> None:
+def test_a_download_ends_when_its_link_is_revoked(client: OrganizationClient, database: Connection, stranger: httpx.Client) -> None:
     created = client.submit(site())
     look_up(database, created, 1, answer(5))
     report = created["report"]["id"]
@@ -145,12 +145,12 @@ def test_a_file_ends_with_the_link_that_leads_to_it(client: OrganizationClient, 
 
 
 @pytest.mark.parametrize("body", [{"expires_in_days": 0}, {"expires_in_days": 366}, {"expires_in_days": "7"}, {"days": 7}, []])
-def test_a_link_needs_an_end_that_is_one(client: OrganizationClient, report: str, body: Any) -> None:
+def test_a_link_needs_a_valid_expiry(client: OrganizationClient, report: str, body: Any) -> None:
     assert client.post(f"{report}/share", json=body).status_code == 400
     assert client.get(f"{report}/share").json() == {"shares": []}
 
 
-def test_no_other_organization_makes_sees_or_revokes_links(client: OrganizationClient, report: str, new_client: NewClient) -> None:
+def test_no_other_organization_creates_sees_or_revokes_links(client: OrganizationClient, report: str, new_client: NewClient) -> None:
     other, link = new_client(), shared(client, report)
     for response in (
         other.post(f"{report}/share"),
@@ -164,7 +164,7 @@ def test_no_other_organization_makes_sees_or_revokes_links(client: OrganizationC
     assert len(client.get(f"{report}/share").json()["shares"]) == 1
 
 
-def test_reading_is_no_right_to_share(client: OrganizationClient, report: str) -> None:
+def test_reading_does_not_include_sharing(client: OrganizationClient, report: str) -> None:
     reader = {"x-api-key": client.post("/api-keys", json={"scopes": ["reports:read"]}).json()["key"]}
     assert client.get(f"{report}/share", headers=reader).status_code == 200
     refused = client.post(f"{report}/share", headers=reader)
@@ -181,7 +181,7 @@ def test_followers_of_links_are_limited_by_their_address(client: OrganizationCli
     assert stranger.get(path, headers={"x-forwarded-for": next(addresses)}).status_code == 200
 
 
-def test_a_link_that_many_follow_is_limited_too(
+def test_a_link_followed_from_many_addresses_is_limited_too(
     client: OrganizationClient, report: str, stranger: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shares, "REQUESTS_PER_MINUTE_OF_A_LINK", 3)
@@ -190,7 +190,7 @@ def test_a_link_that_many_follow_is_limited_too(
     assert statuses == [200, 200, 200, 429]
 
 
-def test_the_database_has_no_token(client: OrganizationClient, report: str, database: Connection) -> None:
+def test_the_database_stores_no_token(client: OrganizationClient, report: str, database: Connection) -> None:
     token = shared(client, report)["token"]
     [(row,)] = database.execute("select to_jsonb(s)::text from app.report_shares s order by created_at desc limit 1").fetchall()
     assert token not in row

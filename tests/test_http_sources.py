@@ -72,7 +72,7 @@ def rows_of(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("write", [as_csv, as_workbook])
-def test_the_columns_of_a_file_come_back_in_their_order_with_ours_behind(client: OrganizationClient, write: Any) -> None:
+def test_the_columns_of_a_file_are_returned_in_order_followed_by_ours(client: OrganizationClient, write: Any) -> None:
     batch = created(client, write([["Sites of March"], HEADER, *ROWS]))
     response = client.get(f"/batch-lookups/{batch['job_id']}/results")
     header, first, second = rows_of(response.text)
@@ -86,7 +86,7 @@ def test_the_columns_of_a_file_come_back_in_their_order_with_ours_behind(client:
     assert not Reader("csv", lines[0]).is_final(lines[1])
 
 
-def test_the_plain_layout_has_our_columns_alone(client: OrganizationClient) -> None:
+def test_the_plain_layout_has_only_our_columns(client: OrganizationClient) -> None:
     batch = created(client, as_csv([HEADER, *ROWS]))
     header, first, _ = rows_of(client.get(f"/batch-lookups/{batch['job_id']}/results?layout=plain").text)
     assert header == [name.removesuffix(" (lookup)") for name in OURS]
@@ -134,7 +134,7 @@ def test_a_workbook_of_many_rows_comes_in_upload_order(server: str, client: Orga
     assert (head.status_code, head.content) == (200, b"")
 
 
-def test_a_byte_order_mark_stands_before_the_csv_on_request(client: OrganizationClient) -> None:
+def test_csv_starts_with_a_byte_order_mark_on_request(client: OrganizationClient) -> None:
     batch = created(client, as_csv([HEADER, *ROWS]))
     path = f"/batch-lookups/{batch['job_id']}/results"
     marked, plain = client.get(path, params={"bom": "true"}).content, client.get(path).content
@@ -143,7 +143,7 @@ def test_a_byte_order_mark_stands_before_the_csv_on_request(client: Organization
     assert client.get(path, params={"bom": "true", "format": "ndjson"}).content.startswith(b"{")
 
 
-def test_metadata_of_items_comes_back(client: OrganizationClient) -> None:
+def test_metadata_of_items_is_returned(client: OrganizationClient) -> None:
     batch = client.submit(site("deal-1", metadata={"zone": "north", "crm": {"id": 7}}), site("deal-2"))
     lines = client.get(f"/batch-lookups/{batch['job_id']}/results?format=ndjson").text.splitlines()
     items = [json.loads(line) for line in lines]

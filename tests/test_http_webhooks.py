@@ -31,7 +31,7 @@ def test_the_secret_is_shown_once(client: OrganizationClient) -> None:
     assert "signing_secret" not in client.put("/webhook-config", json={"field_names": ["deal"]}).json()
 
 
-def test_a_change_leaves_alone_what_it_does_not_name(client: OrganizationClient) -> None:
+def test_a_change_affects_only_what_it_names(client: OrganizationClient) -> None:
     client.put("/webhook-config", json={"url": URL, "events": ["lookup.failed", "batch.completed"]})
     client.put("/webhook-config", json={"field_names": ["deal", "stage"]})
     config = client.put("/webhook-config", json={}).json()
@@ -54,11 +54,11 @@ def test_a_url_that_is_not_for_the_internet_is_refused(client: OrganizationClien
 
 
 @pytest.mark.parametrize("body", ['{"url": ', "[]", "null", '{"url": "https://a.example", "secret": "x"}', '{"events": ["x"]}'])
-def test_a_body_that_is_no_config_is_refused(client: OrganizationClient, body: str) -> None:
+def test_a_body_that_is_not_a_config_is_refused(client: OrganizationClient, body: str) -> None:
     assert client.put("/webhook-config", content=body).status_code == 400
 
 
-def test_a_rotated_secret_lives_on_for_a_while(client: OrganizationClient) -> None:
+def test_a_rotated_secret_stays_valid_for_a_while(client: OrganizationClient) -> None:
     first = client.put("/webhook-config", json={"url": URL}).json()
     rotated = client.post("/webhook-config/rotate-secret", json={"overlap_seconds": 600})
     assert rotated.json()["signing_secret"] != first["signing_secret"]
@@ -75,7 +75,7 @@ def test_a_deleted_config_is_gone(client: OrganizationClient) -> None:
     assert client.post("/webhook-config/rotate-secret").json()["code"] == "webhook_config_not_found"
 
 
-def test_a_test_says_at_once_what_came_of_it(developer: OrganizationClient, receiver: FakeReceiver) -> None:
+def test_a_test_returns_its_outcome_immediately(developer: OrganizationClient, receiver: FakeReceiver) -> None:
     secret = developer.put("/webhook-config", json={"url": receiver.url}).json()["signing_secret"]
     receiver.status, receiver.body = 200, b"thank you"
     tested = developer.post("/webhook-config/test").json()
@@ -92,7 +92,7 @@ def test_a_test_says_at_once_what_came_of_it(developer: OrganizationClient, rece
     assert (delivery["status"], delivery["attempt_log"][0]["http_status"]) == ("failed", 500)
 
 
-def test_a_redirect_is_told_with_where_it_leads(developer: OrganizationClient, receiver: FakeReceiver) -> None:
+def test_a_redirect_is_reported_with_its_target(developer: OrganizationClient, receiver: FakeReceiver) -> None:
     developer.put("/webhook-config", json={"url": receiver.url, "enabled": False})
     receiver.status, receiver.headers = 301, {"Location": f"{receiver.url}/in/"}
     tested = developer.post("/webhook-config/test").json()
@@ -107,7 +107,7 @@ def test_a_url_is_taken_as_it_was_pasted(client: OrganizationClient, url: str) -
     assert client.put("/webhook-config", json={"url": url}).json()["url"] == "https://crm.example.com/in"
 
 
-def test_there_must_be_something_to_test(client: OrganizationClient) -> None:
+def test_without_a_url_there_is_nothing_to_test(client: OrganizationClient) -> None:
     assert client.post("/webhook-config/test").json()["code"] == "webhook_url_missing"
 
 
@@ -149,7 +149,7 @@ def test_deliveries_are_listed_page_by_page(client: OrganizationClient, database
     assert body["data"]["job_id"] == job["job_id"]
 
 
-def test_a_single_lookup_is_told_too(client: OrganizationClient) -> None:
+def test_a_single_lookup_sends_a_webhook_too(client: OrganizationClient) -> None:
     client.put("/webhook-config", json={"url": URL, "field_names": ["deal"]})
     answer = client.post("/incentives", json=site(webhook_custom_fields={"deal": 7, "secret": 8}))
     assert answer.status_code == 200, answer.text
@@ -160,7 +160,7 @@ def test_a_single_lookup_is_told_too(client: OrganizationClient) -> None:
     assert (data["reference_id"], data["webhook_custom_fields"]) == ("deal-001", {"deal": 7})
 
 
-def test_the_worker_s_lookup_is_told_with_its_item_only(client: OrganizationClient, database: Connection) -> None:
+def test_a_lookup_of_the_worker_sends_a_webhook_only_for_its_item(client: OrganizationClient, database: Connection) -> None:
     client.put("/webhook-config", json={"url": URL})
     job = client.submit()
     [(key,)] = database.execute("select api.internal_key()").fetchall()

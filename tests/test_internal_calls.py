@@ -70,7 +70,7 @@ async def test_our_own_api_answers_signed_lookups(api: str, organization_id: UUI
     assert (refused.http_status, json.loads(refused.text or b"")["code"]) == (404, "organization_not_found")
 
 
-async def test_another_process_on_the_port_is_told_no_address_and_no_key(squatter: FakeUpstream, organization_id: UUID) -> None:
+async def test_another_process_on_the_port_learns_no_address_and_no_key(squatter: FakeUpstream, organization_id: UUID) -> None:
     url = f"http://127.0.0.1:{squatter.port}"
     answers = await look_up(url, organization_id, *(f"deal-{number:03}" for number in range(50)))
     assert {answer.error_class for answer in answers} == {"unreachable"}
@@ -81,7 +81,7 @@ async def test_another_process_on_the_port_is_told_no_address_and_no_key(squatte
     assert str(organization_id) not in told
 
 
-async def test_what_it_collected_opens_nothing(squatter: FakeUpstream, organization_id: UUID, api: str) -> None:
+async def test_requests_that_it_collected_give_no_access(squatter: FakeUpstream, organization_id: UUID, api: str) -> None:
     await look_up(f"http://127.0.0.1:{squatter.port}", organization_id, "deal-001")
     [collected] = squatter.requests
     for method, path in EVERY_ROUTE:
@@ -93,7 +93,7 @@ async def test_what_it_collected_opens_nothing(squatter: FakeUpstream, organizat
             assert status == 400 if is_same else status in (401, 403) or status == without != 401, (method, path)
 
 
-async def test_a_lookup_that_it_did_collect_is_good_for_nothing_else(api: str, organization_id: UUID, database: Connection) -> None:
+async def test_a_lookup_that_it_collected_cannot_be_used_for_anything_else(api: str, organization_id: UUID, database: Connection) -> None:
     """As when it takes the port of an API that the worker has just recognized."""
     body = json.dumps(site("deal-001")).encode()
     headers = {"authorization": signatures.sign_request(KEY.encode(), str(organization_id), body, time.time())}
@@ -108,7 +108,7 @@ async def test_a_lookup_that_it_did_collect_is_good_for_nothing_else(api: str, o
         assert send(api, "POST", "/incentives", other_time | organization, body) == 401
 
 
-async def test_a_process_that_takes_the_port_later_is_not_believed(
+async def test_a_process_that_takes_the_port_later_is_not_trusted(
     settings: Settings, organization_id: UUID, squatter: FakeUpstream
 ) -> None:
     port = free_port()
@@ -150,9 +150,7 @@ async def test_a_worker_with_another_key_says_so(api: str, organization_id: UUID
     assert "does not know our internal key" in caplog.text
 
 
-async def test_lookups_and_probes_that_go_well_are_no_lines_of_the_log(
-    api: str, organization_id: UUID, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_successful_lookups_and_probes_are_not_logged(api: str, organization_id: UUID, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     await look_up(api, organization_id, "deal-001")
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):

@@ -35,7 +35,7 @@ def verdict(body: bytes, piece_bytes: int) -> str | None:
 @example("[1e0000000000000000000000000016]", 2)
 @example('["\\\\\\"1e16"]', 3)
 @example("[-1E-0000000000000030]", 5)
-def test_where_a_piece_ends_changes_no_verdict(text: str, piece_bytes: int) -> None:
+def test_the_size_of_the_pieces_does_not_affect_the_verdict(text: str, piece_bytes: int) -> None:
     body = text.encode()
     numbers: list[float] = []
 
@@ -58,7 +58,7 @@ def test_levels_are_counted_across_pieces(piece_bytes: int) -> None:
     assert verdict(b"[" * 65, piece_bytes) == "body_too_complex"
 
 
-def test_there_are_as_many_values_as_a_full_batch_has_and_no_end_of_them() -> None:
+def test_values_are_limited_to_more_than_a_full_batch_needs() -> None:
     full_batch = b"[%s1]" % (b"1," * 1_200_000)
     assert verdict(full_batch, PIECE_BYTES) is None
     assert verdict(b"[%s1]" % (b"1," * 1_999_999), PIECE_BYTES) is None
@@ -67,7 +67,7 @@ def test_there_are_as_many_values_as_a_full_batch_has_and_no_end_of_them() -> No
 
 
 @pytest.mark.parametrize("value", ["a" * 1_000_000, "\\" * 300_000, '"' * 300_000, list(range(200_000))])
-def test_no_call_is_given_more_than_a_piece(value: Any) -> None:
+def test_no_call_gets_more_than_a_piece(value: Any) -> None:
     pieces = list(pieces_outside_strings(json.dumps([value, 1]).encode()))
     assert max(map(len, pieces)) <= PIECE_BYTES
     assert len(pieces) > 9

@@ -83,21 +83,21 @@ def test_an_organization_has_its_share_of_large_answers(path: str, hoard: Callab
     wait_until(lambda: one.status(path) == 200)
 
 
-def test_all_organizations_have_so_many_large_answers_together(hoard: Callable[[], Hoarder]) -> None:
+def test_all_organizations_together_have_a_limited_number_of_large_answers(hoard: Callable[[], Hoarder]) -> None:
     one, other = hoard(), hoard()
     for hoarder in (one, one, other):
         hoarder.ask("/items?limit=80")
     assert (other.status("/items?limit=80"), other.status("")) == (503, 200)
 
 
-def test_a_small_answer_gives_its_share_back_at_once(hoard: Callable[[], Hoarder]) -> None:
+def test_a_small_answer_returns_its_share_immediately(hoard: Callable[[], Hoarder]) -> None:
     one = hoard()
     for _ in range(4):
         one.ask("/items?limit=2")
     assert one.status("/items?limit=80") == 200
 
 
-def test_a_client_that_takes_nothing_is_left(hoard: Callable[[], Hoarder], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_reads_nothing_is_dropped(hoard: Callable[[], Hoarder], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "TAKE_SECONDS", 0.3)
     one = hoard()
     asked = [one.ask("/items?limit=80") for _ in range(2)]
@@ -135,7 +135,7 @@ async def test_a_client_that_reads_slowly_is_kept() -> None:
     protocol._stop_watching()
 
 
-async def test_lines_of_results_are_compacted_with_turns_for_others_in_between() -> None:
+async def test_compacting_lines_of_results_yields_to_other_requests() -> None:
     turns = 0
 
     async def take_turns() -> None:
@@ -154,7 +154,7 @@ async def test_lines_of_results_are_compacted_with_turns_for_others_in_between()
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, LARGE_BYTES])
-async def test_a_body_is_sent_in_pieces_and_whole(size: int) -> None:
+async def test_a_body_sent_in_pieces_arrives_complete(size: int) -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:

@@ -57,7 +57,7 @@ def test_secrets_are_cut_out_and_nothing_else(line: str, expected: str | None) -
     assert logs.without_secrets(line) == (line.replace("bearer tokens", "bearer ***") if expected is None else expected)
 
 
-def test_what_was_named_is_hidden_in_tracebacks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_named_secrets_are_hidden_in_tracebacks_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_known", set())
     logs.hide("a secret without a form", "short", None)
     try:
@@ -67,7 +67,7 @@ def test_what_was_named_is_hidden_in_tracebacks_too(monkeypatch: pytest.MonkeyPa
     assert "ValueError: *** is not short" in logs.Formatter().format(record)
 
 
-def test_a_line_names_its_request() -> None:
+def test_a_log_line_names_its_request() -> None:
     record = logging.LogRecord("name", logging.ERROR, "", 0, "failed", (), None)
     request = logs.request_id.set("client-7")
     try:
@@ -77,13 +77,13 @@ def test_a_line_names_its_request() -> None:
     assert logs.Formatter().format(record).endswith("failed")
 
 
-def test_a_message_of_several_lines_is_one_line() -> None:
+def test_a_message_of_several_lines_is_logged_as_one() -> None:
     record = logging.LogRecord("name", logging.WARNING, "", 0, "refused\n\tIs the server running?\r\n", (), None)
     record.fields = {"reason": "a\nb"}
     assert logs.Formatter().format(record).endswith("WARNING name refused Is the server running? reason=a b")
 
 
-def test_a_line_has_no_character_that_a_terminal_obeys() -> None:
+def test_a_log_line_has_no_control_characters() -> None:
     try:
         raise ValueError("\x1b[2Jgone")
     except ValueError:
@@ -93,7 +93,7 @@ def test_a_line_has_no_character_that_a_terminal_obeys() -> None:
     assert trace[-1] == r"ValueError: \x1b[2Jgone"
 
 
-def test_a_path_looks_like_no_fields_of_the_access_log(server: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_path_cannot_forge_fields_of_the_access_log(server: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     httpx.get(f"{server}/x%20200%20client=203.0.113.9%1b%e2%80%a8", headers={"x-request-id": "forged"})
     [record] = [record for record in caplog.records if "forged" in logs.JsonFormatter().format(record)]
@@ -130,7 +130,7 @@ def test_the_access_log_says_who_and_from_where(client: OrganizationClient, capl
     ]
 
 
-def test_a_request_is_not_logged_as_of_the_caller_before_it(client: OrganizationClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_request_is_not_logged_with_the_previous_caller(client: OrganizationClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     head = "GET /me HTTP/1.1\r\nHost: x\r\nx-request-id: "
     with socket.create_connection((client.base_url.host, client.base_url.port or 80), 20) as connection:

@@ -57,7 +57,7 @@ def test_metrics_count_requests_by_route_and_show_the_queue(server: str, client:
     assert not [name for name in samples if "01890000" in name]
 
 
-def test_no_path_makes_a_series_of_its_own(http_settings: Settings) -> None:
+def test_no_path_creates_a_series_of_its_own(http_settings: Settings) -> None:
     templates = [route.path for route in routes if isinstance(route, Route)]
     parts = {part for template in templates for part in re.split(r"[/{}]", template)} - {""}
     values = [*sorted(parts)[::12], *"aeo-", "%7B", "%2F", "%2e%2e", "{job_id}", "%00", "é"]
@@ -110,7 +110,7 @@ def test_without_a_database_the_metrics_of_the_process_are_there() -> None:
         assert samples["process_start_time_seconds"] > 0
 
 
-def test_a_slow_database_makes_nobody_wait(shared_database_url: str, shared_owner: Connection) -> None:
+def test_a_slow_database_does_not_delay_metrics(shared_database_url: str, shared_owner: Connection) -> None:
     [definition] = shared_owner.execute("select pg_get_functiondef('api.get_metrics'::regproc)").fetchone() or ()
     shared_owner.execute(
         "create or replace function api.get_metrics() returns json language plpgsql stable security definer"
@@ -154,7 +154,7 @@ def worker_url() -> Iterator[str]:
         yield f"http://127.0.0.1:{settings.metrics_port}"
 
 
-def test_a_worker_serves_its_own(worker_url: str) -> None:
+def test_a_worker_serves_its_own_metrics(worker_url: str) -> None:
     assert httpx.get(f"{worker_url}/metrics").status_code == 401
     assert httpx.get(f"{worker_url}/elsewhere").status_code == 404
     answer = httpx.get(f"{worker_url}/metrics", headers={"authorization": "Bearer the token of the scrapes"})

@@ -69,7 +69,7 @@ def test_only_pending_migrations_are_applied(empty_database_url: str, sources: S
     ]
 
 
-def test_functions_are_laid_down_whole_each_time(empty_database_url: str, sources: Sources) -> None:
+def test_all_functions_are_applied_at_each_deploy(empty_database_url: str, sources: Sources) -> None:
     migrate(empty_database_url, sources)
     file = sources.functions / "10_things.sql"
     file.write_text(file.read_text().replace("count(*)", "count(*) + 42"))
@@ -84,7 +84,7 @@ def test_an_edited_migration_is_refused(empty_database_url: str, sources: Source
         migrate(empty_database_url, sources)
 
 
-def test_other_line_ends_are_no_edit(empty_database_url: str, sources: Sources) -> None:
+def test_other_line_ends_do_not_count_as_an_edit(empty_database_url: str, sources: Sources) -> None:
     migrate(empty_database_url, sources)
     file = sources.migrations / "0001_initial.sql"
     file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
@@ -149,12 +149,12 @@ def test_the_release_itself_is_not_pending_after_a_deploy(owner: Connection) -> 
 
 
 @pytest.mark.parametrize(("preset", "pace"), [(None, 20), (50, 50), (math.inf, None)])
-def test_a_new_database_gets_the_preset_pace(preset: float | None, pace: float | None, empty_database_url: str) -> None:
+def test_a_new_database_gets_the_preset_rate_limit(preset: float | None, pace: float | None, empty_database_url: str) -> None:
     migrate(empty_database_url, lookups_per_second=preset)
     assert value(empty_database_url, "select api.get_settings() ->> 'lookups_per_second'") == (None if pace is None else str(pace))
 
 
-def test_a_deploy_keeps_the_pace_that_somebody_set(database_url: str) -> None:
+def test_a_deploy_keeps_a_rate_limit_that_was_set(database_url: str) -> None:
     migrate(database_url, lookups_per_second=50)
     assert value(database_url, "select api.get_settings() ->> 'lookups_per_second'") == "20"
 
@@ -166,7 +166,7 @@ def test_a_deploy_again_changes_nothing(database_url: str) -> None:
     assert before == (value(database_url, rows), value(database_url, "select deployed_at from app.deployed_parts"))
 
 
-def test_a_queue_in_use_goes_on_after_the_migration_to_leases_by_job(empty_database_url: str, tmp_path: Path) -> None:
+def test_a_queue_in_use_continues_after_the_migration_to_leases_by_job(empty_database_url: str, tmp_path: Path) -> None:
     """Of a job's eight items two have ended, three are in flight under two leases, one waits for its retry, two were never claimed."""
     before = tmp_path / "before"
     before.mkdir()
@@ -254,7 +254,7 @@ def test_deploys_end_well_while_others_use_the_tables(database_url: str) -> None
     assert served
 
 
-def test_a_deploy_waits_for_a_long_transaction_only_so_long_at_a_time(
+def test_a_deploy_waits_for_a_long_transaction_only_briefly_at_a_time(
     database_url: str, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "50ms")
@@ -270,7 +270,7 @@ def test_a_deploy_waits_for_a_long_transaction_only_so_long_at_a_time(
     assert any("others use the database" in line for line in lines)
 
 
-def test_a_deploy_does_not_wait_for_who_reads_a_view(database_url: str) -> None:
+def test_a_deploy_does_not_wait_for_readers_of_a_view(database_url: str) -> None:
     """Replacing a view would wait for its readers, and everybody who comes later for the deploy."""
     lines: list[str] = []
     with psycopg.connect(database_url) as reader:
@@ -294,7 +294,7 @@ def test_a_deploy_replaces_a_view_that_differs(database_url: str) -> None:
         assert connection.execute("select * from api.sites").fetchall() == []
 
 
-def test_owners_who_are_no_superusers_can_deploy_or_are_told_what_they_lack() -> None:
+def test_owners_without_superuser_rights_can_deploy_or_learn_what_they_lack() -> None:
     with throw_away_postgres() as postgres, psycopg.connect(postgres.url("postgres"), autocommit=True) as administrator:
 
         def database_of(owner: str) -> str:
@@ -322,7 +322,7 @@ def test_owners_who_are_no_superusers_can_deploy_or_are_told_what_they_lack() ->
         migrate(second)
 
 
-def test_migrations_make_what_the_schema_says(cluster: PrivatePostgres) -> None:
+def test_migrations_create_the_same_database_as_the_schema(cluster: PrivatePostgres) -> None:
     assert drift.difference(cluster) == ""
 
 
@@ -342,7 +342,7 @@ def test_drift_of_rows_is_shown(cluster: PrivatePostgres, sources: Sources) -> N
     assert "+INSERT INTO app.things VALUES (1);" in drift.difference(cluster, sources, schema)
 
 
-def test_a_role_that_is_not_the_owner_is_told_so(owner: Connection, database_url: str) -> None:
+def test_a_role_that_is_not_the_owner_is_refused_with_the_reason(owner: Connection, database_url: str) -> None:
     owner.execute("create role no_owner login password 'secret'")
     with pytest.raises(MigrationError, match=r"^permission denied for schema app\. For this, DATABASE_URL must name the owner"):
         migrate(psycopg.conninfo.make_conninfo(database_url, user="no_owner", password="secret"))
@@ -386,7 +386,7 @@ def test_a_database_of_an_earlier_release_is_upgraded_with_its_functions_and_its
     assert {line for line in upgraded ^ new if not line.startswith("INSERT ")} == set()
 
 
-def test_organizations_that_users_of_clerk_named_give_up_names_that_operators_may_give(owner: Connection) -> None:
+def test_organizations_named_by_clerk_users_give_up_names_reserved_for_operators(owner: Connection) -> None:
     owner.execute(
         "insert into app.organizations (id, name, clerk_organization_id)"
         " values (app.organization_id_of_clerk('org_1'), 'initech', 'org_1'), (app.organization_id_of_clerk('org_2'), %s, 'org_2'),"
@@ -398,7 +398,7 @@ def test_organizations_that_users_of_clerk_named_give_up_names_that_operators_ma
     assert sorted(names) == ["clerk:initech", "clerk:org_2", "linked", "plain"]
 
 
-def test_settings_beyond_their_greatest_value_get_it(owner: Connection) -> None:
+def test_settings_beyond_their_maximum_are_lowered_to_it(owner: Connection) -> None:
     names = ["max_open_items", "requests_per_minute", "organization_requests_per_minute", "job_retention_days", "report_retention_days"]
     for name in names:
         owner.execute(
@@ -494,7 +494,7 @@ class TestWhoseObjects:
             assert owner.execute(grants).fetchone() == before
 
     @timed
-    def test_a_stranger_holds_up_no_deploy(self, stranger: Connection, empty_database_url: str) -> None:
+    def test_sessions_of_others_delay_no_deploy(self, stranger: Connection, empty_database_url: str) -> None:
         migrate(empty_database_url)
         # The key by which earlier releases took turns.
         stranger.execute("select pg_advisory_lock(x'6261746368'::bigint)")
@@ -541,7 +541,7 @@ def test_only_the_history_of_our_own_jobs_is_pruned(cron_database_url: str) -> N
         "(p_thing app.things default null) returns integer language sql as 'select 1'",
     ],
 )
-def test_a_table_changes_whose_rows_functions_of_before_take(empty_database_url: str, sources: Sources, body: str) -> None:
+def test_a_table_can_change_although_older_functions_take_its_rows(empty_database_url: str, sources: Sources, body: str) -> None:
     (sources.functions / "20_rows.sql").write_text(f"create or replace function app.of_row{body};\n")
     migrate(empty_database_url, sources)
     (sources.migrations / "0002_more.sql").write_text("alter table app.things add column size integer not null default 7;\n")
@@ -549,7 +549,7 @@ def test_a_table_changes_whose_rows_functions_of_before_take(empty_database_url:
     assert value(empty_database_url, "select app.of_row(row(1, 2)::app.things)") == 1
 
 
-def test_what_is_left_of_a_function_with_new_arguments_is_dropped_and_nothing_else(database_url: str) -> None:
+def test_only_old_overloads_of_changed_functions_are_dropped(database_url: str) -> None:
     def functions() -> list[str]:
         with psycopg.connect(database_url) as connection:
             query = "select oid::regprocedure::text from pg_proc where pronamespace in ('app'::regnamespace, 'api'::regnamespace)"

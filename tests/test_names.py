@@ -73,7 +73,7 @@ def test_a_search_by_name_reads_few_more_batches_than_it_finds(named: Connection
     assert rows_scanned(seen, "batch_lookup_jobs") <= 50 + 2 * candidates
 
 
-def test_a_search_for_what_many_have_reads_no_names_of_them(named: Connection) -> None:
+def test_a_search_for_a_common_name_reads_no_indexed_names(named: Connection) -> None:
     """They are counted in the batches, and those of the page come first."""
     seen = plans_of_a_search(named, "district")
     assert rows_scanned(seen, "job_names") <= 1

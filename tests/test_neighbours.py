@@ -88,7 +88,7 @@ def worker_of_all(shared_database_url: str, shared_owner: Connection, pace: int 
 
 @pytest.mark.parametrize("what", [*HELD_BY_A_NEIGHBOUR, *HELD_BY_AN_OPERATOR])
 @timed
-def test_an_open_transaction_holds_up_nobody_else(
+def test_an_open_transaction_delays_nobody_else(
     worker_of_all: FakeUpstream, shared_owner: Connection, shared_database_url: str, pace: int | None, what: str
 ) -> None:
     neighbour, other = Batches(shared_owner), Batches(shared_owner)
@@ -121,7 +121,7 @@ def test_the_log_names_an_organization_that_is_held_once_and_says_when_that_is_o
     assert caplog.text.count("cannot claim for organization") == 1
 
 
-def test_a_worker_that_stops_gives_back_what_it_has_of_the_others(
+def test_a_worker_that_stops_releases_the_items_of_other_organizations(
     worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pyshell.worker.process.LAST_CALLS_SECONDS", 1.5)
@@ -141,7 +141,7 @@ def test_a_worker_that_stops_gives_back_what_it_has_of_the_others(
         assert fetch_value(owner, of_one, other.organization_id) == 0
 
 
-def test_a_worker_that_stops_gives_back_what_it_has_once_its_rows_are_free(
+def test_a_worker_that_stops_releases_items_once_their_rows_are_free(
     batches: Batches,
     worker_settings: Settings,
     upstream: FakeUpstream,
@@ -165,9 +165,7 @@ def test_a_worker_that_stops_gives_back_what_it_has_once_its_rows_are_free(
     assert leases(owner) == 0
 
 
-async def test_leases_are_renewed_beside_those_that_cannot_be_given_back(
-    worker_settings: Settings, owner: Connection, database_url: str
-) -> None:
+async def test_leases_are_renewed_while_others_cannot_be_released(worker_settings: Settings, owner: Connection, database_url: str) -> None:
     neighbour, other = (Batches(owner, name) for name in ("neighbour", "other"))
     session = Session(database_url, "test")
     keeper = LeaseKeeper(session)
@@ -200,7 +198,7 @@ def test_workers_that_wait_for_one_another_for_a_moment_are_not_worth_a_warning(
     assert busy.is_worth_a_warning(b"two", first=1)
 
 
-def test_uploads_and_lookups_go_on_beside_an_open_batch_of_the_same_organization(
+def test_uploads_and_lookups_continue_during_an_open_upload_of_the_organization(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str
 ) -> None:
     with running_worker(worker_settings), held(database_url, HELD_BY_A_NEIGHBOUR["an open batch"], batches.organization_id):
@@ -219,7 +217,7 @@ HELD_OF_WEBHOOKS = {
 
 
 @pytest.mark.parametrize("what", HELD_OF_WEBHOOKS)
-def test_lookups_go_on_beside_an_open_change_of_the_organizations_webhooks(
+def test_lookups_continue_during_an_open_change_of_webhooks(
     worker_settings: Settings, owner: Connection, database_url: str, what: str
 ) -> None:
     organization = Organization(owner, "https://example.com/", events=["lookup.completed", "batch.completed"])
@@ -233,7 +231,7 @@ def test_lookups_go_on_beside_an_open_change_of_the_organizations_webhooks(
 
 
 @pytest.mark.parametrize("what", HELD_OF_WEBHOOKS)
-def test_an_open_transaction_holds_up_nobody_elses_webhooks(owner: Connection, database_url: str, what: str) -> None:
+def test_an_open_transaction_delays_no_webhooks_of_others(owner: Connection, database_url: str, what: str) -> None:
     settings = Settings(database_url=database_url, webhooks_allow_private_networks=True)
     with fake_receiver() as receiver, running_sender(settings):
         neighbour, other = (Organization(owner, receiver.url, name, events=["lookup.completed"]) for name in ("neighbour", "other"))
@@ -249,7 +247,7 @@ def test_an_open_transaction_holds_up_nobody_elses_webhooks(owner: Connection, d
 
 
 @pytest.mark.parametrize("what", ["app.webhook_requests", "app.update_receiver_health"], ids=["claim", "record"])
-def test_an_organization_whose_webhooks_cannot_be_claimed_or_recorded_leaves_the_others_theirs(
+def test_webhooks_of_others_are_sent_while_one_organizations_cannot_be_claimed_or_recorded(
     owner: Connection, database_url: str, what: str
 ) -> None:
     settings = Settings(database_url=database_url, webhooks_allow_private_networks=True)
@@ -294,7 +292,7 @@ OPEN_CLAIM = "select from api.claim_webhooks(%(organization)s, 'another sender',
 THEIR_DELIVERIES = "select from app.webhook_deliveries where organization_id = %(organization)s for update"
 
 
-async def test_a_manual_run_sends_the_others_webhooks_and_tells_whose_it_could_not_claim(owner: Connection, database_url: str) -> None:
+async def test_a_manual_run_sends_webhooks_of_others_and_names_those_it_could_not_claim(owner: Connection, database_url: str) -> None:
     settings = Settings(database_url=database_url, webhooks_allow_private_networks=True)
     with fake_receiver() as receiver:
         neighbour, other = (Organization(owner, receiver.url, name, events=["lookup.completed"]) for name in ("neighbour", "other"))
@@ -345,7 +343,7 @@ async def test_a_manual_run_records_attempts_once_their_rows_are_free(
     assert neighbour.statuses() == ({"delivered": 1} if patience else {"sending": 1})
 
 
-async def test_a_manual_run_records_the_others_lookups_though_one_organizations_rows_are_held(
+async def test_a_manual_run_records_lookups_of_others_while_one_organizations_rows_are_locked(
     worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str
 ) -> None:
     upstream.usual = Reply(delay=1)
@@ -362,7 +360,7 @@ async def test_a_manual_run_records_the_others_lookups_though_one_organizations_
         assert await run == {"claimed": 6, "accepted": 6}
 
 
-def test_whoever_holds_rows_of_the_queue_is_named(batches: Batches, owner: Connection, database_url: str) -> None:
+def test_transactions_that_lock_rows_of_the_queue_are_named(batches: Batches, owner: Connection, database_url: str) -> None:
     batches.create(1)
     with suppress(psycopg.OperationalError), held(database_url, HELD_BY_A_NEIGHBOUR["its jobs"], batches.organization_id):
         wait_until(lambda: fetch_value(owner, "select json_array_length(blocking_transactions) from api.queue_health") == 1)
@@ -376,7 +374,7 @@ def test_whoever_holds_rows_of_the_queue_is_named(batches: Batches, owner: Conne
 @pytest.mark.parametrize("reply", [Reply(delay=FOREVER), Reply(500), Reply(429)], ids=["hangs", "fails", "refuses"])
 @timed
 @pytest.mark.long
-def test_an_organization_whose_lookups_go_wrong_leaves_the_others_theirs(
+def test_lookups_of_others_continue_while_one_organizations_go_wrong(
     worker_settings: Settings, upstream: FakeUpstream, owner: Connection, reply: Reply
 ) -> None:
     update_settings(owner, lookups_per_second=100, max_in_flight=10, lookup_timeout_seconds=600, max_retries=20)

@@ -49,7 +49,7 @@ async def test_many_subscribers_share_one_connection(shared_database_url: str, s
     assert third == [None, "two"]
 
 
-async def test_everybody_is_told_that_some_may_have_been_missed(shared_database_url: str, shared_owner: Connection) -> None:
+async def test_all_subscribers_learn_that_notifications_may_have_been_missed(shared_database_url: str, shared_owner: Connection) -> None:
     first, second = Heard(), Heard()
     notifier = Notifier(shared_database_url, NAME)
     notifier.subscribe("a", first)
@@ -63,7 +63,9 @@ async def test_everybody_is_told_that_some_may_have_been_missed(shared_database_
         await until(lambda: second == [None, None, "heard"])
 
 
-async def test_a_cluster_is_heard_at_each_of_its_nodes(database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_notifications_arrive_from_each_node_of_a_cluster(
+    database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(notifications, "HEARTBEAT_SECONDS", 0.1)
     heard = Heard()
     nodes = (
@@ -126,7 +128,7 @@ async def test_a_connection_that_falls_silent_before_it_listens_is_replaced(
     assert attempts == 2
 
 
-async def test_one_handler_that_fails_keeps_nothing_from_others(
+async def test_a_handler_that_fails_does_not_keep_notifications_from_others(
     shared_database_url: str, shared_owner: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(payload: str | None) -> None:
@@ -143,7 +145,9 @@ async def test_one_handler_that_fails_keeps_nothing_from_others(
     assert "a notification on a could not be handled" in caplog.text
 
 
-async def test_a_database_that_is_away_is_asked_ever_more_rarely(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_database_that_is_away_is_tried_less_and_less_often(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     delays: list[float] = []
 
     class NotedBackoff(Backoff):
@@ -162,7 +166,7 @@ async def test_a_database_that_is_away_is_asked_ever_more_rarely(caplog: pytest.
     assert caplog.text.count("cannot listen") == 1
 
 
-def test_a_backoff_begins_anew_after_success() -> None:
+def test_a_backoff_starts_again_after_a_success() -> None:
     backoff = Backoff(first=1, longest=4)
     for longest in (1, 2, 4, 4):
         assert longest * 0.75 <= backoff.delay() <= longest

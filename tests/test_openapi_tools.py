@@ -82,7 +82,7 @@ def test_every_object_has_a_name() -> None:
     assert unnamed({"properties": {"a": {"properties": {"b": {}}}}}, "/A") == ["/A/properties/a"]
 
 
-def test_no_schema_is_called_as_the_constructor_of_another() -> None:
+def test_no_schema_is_named_like_the_constructor_of_another() -> None:
     # In Go, NewKey() makes a Key.
     schemas = OPENAPI["components"]["schemas"].keys()
     assert [name for name in schemas if name.removeprefix("New") in schemas and name.startswith("New")] == []

@@ -22,7 +22,7 @@ METRIC = re.compile(r"\b(?:batch_lookups|http_server|process)_\w+")
 SUFFIX = re.compile(r"_(total|bucket|count|sum)$")
 
 
-def test_every_alert_says_what_is_wrong_and_where_help_is() -> None:
+def test_every_alert_says_what_is_wrong_and_links_to_help() -> None:
     runbook = (FOLDER / "runbook.md").read_text()
     headings = {re.sub(r"[^\w-]", "", line[4:].lower()) for line in runbook.splitlines() if line.startswith("### ")}
     assert len(RULES) > 20
@@ -60,7 +60,7 @@ async def test_every_metric_that_is_named_is_served(server: str) -> None:
     assert {name for name in named if name not in served and SUFFIX.sub("", name) not in served} == set()
 
 
-async def test_what_an_alert_counts_is_served_before_it_happens(server: str) -> None:
+async def test_counters_of_alerts_are_served_before_they_increase(server: str) -> None:
     """Prometheus sees no increase in a series that begins with its first events."""
     async with httpx.AsyncClient() as client:
         families = text_string_to_metric_families((await client.get(f"{server}/metrics")).text)
@@ -76,7 +76,7 @@ async def test_what_an_alert_counts_is_served_before_it_happens(server: str) -> 
         assert [sample for sample in served if sample.name == name and labels.items() <= sample.labels.items()], (name, labels)
 
 
-def test_the_dashboard_is_one_that_grafana_takes() -> None:
+def test_grafana_accepts_the_dashboard() -> None:
     panels = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     taken = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"]]

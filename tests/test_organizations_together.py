@@ -49,7 +49,7 @@ def hold(database_url: str, what: str, batches: Batches) -> AbstractContextManag
 
 
 @pytest.mark.parametrize("what", ["its jobs", "its reports", "its leases", "its items"])
-async def test_one_held_organization_among_fifty_is_left_out_of_their_flush(
+async def test_one_locked_organization_among_fifty_is_left_out_of_their_flush(
     worker_settings: Settings, owner: Connection, database_url: str, what: str
 ) -> None:
     organizations = several(owner, 50)
@@ -73,7 +73,7 @@ async def test_one_held_organization_among_fifty_is_left_out_of_their_flush(
     check_invariants(owner)
 
 
-async def test_a_held_organization_is_passed_over_and_the_others_are_claimed_for(
+async def test_a_locked_organization_is_skipped_and_the_others_are_claimed_for(
     worker_settings: Settings, owner: Connection, database_url: str
 ) -> None:
     organizations = several(owner, 5)
@@ -95,7 +95,7 @@ async def test_a_held_organization_is_passed_over_and_the_others_are_claimed_for
     check_invariants(owner)
 
 
-async def test_claims_end_with_the_total_and_those_left_out_come_first(worker_settings: Settings, owner: Connection) -> None:
+async def test_claims_stop_at_the_limit_and_organizations_left_out_come_first(worker_settings: Settings, owner: Connection) -> None:
     organizations = several(owner, 4)
     for batches in organizations:
         batches.create(6)
@@ -189,7 +189,7 @@ WHAT_IS_RECORDED = {
 }
 
 
-async def test_what_is_recorded_together_is_what_each_records_by_itself(worker_settings: Settings, owner: Connection) -> None:
+async def test_recording_together_gives_the_same_result_as_recording_separately(worker_settings: Settings, owner: Connection) -> None:
     """Two batches of each: one ends, with applications, the other goes on. One organization has webhooks, another a failure behind it."""
     together, alone = several(owner, 5), several(owner, 5)
     session = Session(worker_settings.database_url, "test")
@@ -331,7 +331,7 @@ def test_triggers_that_move_rows_while_they_are_recorded_cost_no_count(
     assert fetch_value(owner, "select sum(total_sites) from public.incentive_reports") == 20
 
 
-def test_a_crash_in_the_middle_of_a_shared_transaction_loses_and_doubles_nothing(
+def test_a_crash_during_a_shared_transaction_loses_and_doubles_nothing(
     worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
     """The backend ends while it records the last of ten organizations; nobody's outcomes are recorded, and the worker has them all."""

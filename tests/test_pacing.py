@@ -20,7 +20,7 @@ def most_in_a_second(arrivals: list[float]) -> int:
 
 @pytest.mark.parametrize("rate", [10, 40])
 @timed
-def test_three_workers_together_keep_to_the_pace_and_use_it(
+def test_three_workers_together_keep_to_the_rate_limit_and_use_it(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, rate: int
 ) -> None:
     update_settings(owner, lookups_per_second=rate)
@@ -54,7 +54,7 @@ def test_slots_keep_their_times_however_long_the_claim_takes(batches: Batches, o
 
 
 @timed
-def test_retry_after_holds_all_workers_and_all_organizations(
+def test_retry_after_pauses_all_workers_and_all_organizations(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
     update_settings(owner, lookups_per_second=50, max_in_flight=4, max_retries=0)

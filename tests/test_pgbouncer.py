@@ -71,7 +71,7 @@ def url_of(conninfo: str) -> str:
 
 
 @pytest.mark.parametrize(("mode", "pooled"), [("transaction", True), ("session", False)])
-async def test_transaction_pooling_is_told_apart(cluster: PrivatePostgres, database_url: str, mode: str, pooled: bool) -> None:
+async def test_transaction_pooling_is_recognized(cluster: PrivatePostgres, database_url: str, mode: str, pooled: bool) -> None:
     with pgbouncer(cluster, database_url, mode) as url:
         async with await ClosableConnection.connect(url, autocommit=True) as connection:
             assert await is_transaction_pooled(url, connection) is pooled
@@ -79,7 +79,7 @@ async def test_transaction_pooling_is_told_apart(cluster: PrivatePostgres, datab
         assert not await is_transaction_pooled(database_url, connection)
 
 
-def test_the_api_works_where_servers_are_lent_to_transactions(
+def test_the_api_works_with_transaction_pooling(
     cluster: PrivatePostgres, database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed, "POLL_SECONDS", 0.3)
@@ -104,7 +104,7 @@ def test_the_api_works_where_servers_are_lent_to_transactions(
             assert other.execute("select from pg_prepared_statements").fetchall() == []
 
 
-async def test_a_transaction_that_fails_is_not_taken_for_done(cluster: PrivatePostgres, database_url: str) -> None:
+async def test_a_transaction_that_fails_is_not_taken_for_committed(cluster: PrivatePostgres, database_url: str) -> None:
     with pgbouncer(cluster, database_url, "transaction") as url:
         async with Pool(url) as pool:
 
@@ -118,9 +118,7 @@ async def test_a_transaction_that_fails_is_not_taken_for_done(cluster: PrivatePo
 
 
 @pytest.mark.parametrize(("command", "settings"), [("worker", {}), ("worker", {"SERVICE_ROLE_KEY": "s" * 32}), ("up", {})])
-def test_a_worker_refuses_servers_that_are_lent_to_transactions(
-    cluster: PrivatePostgres, database_url: str, command: str, settings: dict[str, str]
-) -> None:
+def test_a_worker_refuses_transaction_pooling(cluster: PrivatePostgres, database_url: str, command: str, settings: dict[str, str]) -> None:
     with pgbouncer(cluster, database_url, "transaction") as conninfo, folder_for_postgres(cluster) as state_dir:
         environment = os.environ | {"DATABASE_URL": url_of(conninfo), "STATE_DIR": str(state_dir), "PORT": str(free_port())} | settings
         ended = subprocess.run(
@@ -131,7 +129,7 @@ def test_a_worker_refuses_servers_that_are_lent_to_transactions(
     assert "Traceback" not in ended.stderr
 
 
-def test_a_worker_works_where_servers_are_lent_to_sessions(
+def test_a_worker_works_with_session_pooling(
     cluster: PrivatePostgres, batches: Batches, worker_settings: Settings, upstream: FakeUpstream
 ) -> None:
     with pgbouncer(cluster, worker_settings.database_url, "session") as conninfo:

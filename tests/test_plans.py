@@ -265,7 +265,7 @@ def test_recording_reads_the_items_recorded(large_queue: str, owner: Connection,
     assert most_rows_compared(seen) <= count * count / 4, "no outcome is compared with every item"
 
 
-def test_leases_are_renewed_given_back_and_expired_by_index(large_queue: str, owner: Connection) -> None:
+def test_leases_are_renewed_released_and_expired_by_index(large_queue: str, owner: Connection) -> None:
     claimed = owner.execute("select job_id, position, lease_token from api.claim_lookups(%s, 'plans', 300)", (large_queue,)).fetchall()
     plans = Plans(owner)
     held = {
@@ -302,7 +302,7 @@ def test_settling_and_enqueuing_read_a_handful_of_items(large_queue: str, owner:
     assert rows_scanned(seen, "lookup_queue_items") == 0
 
 
-def test_how_a_job_stands_is_told_without_reading_the_leases_of_others(large_queue: str, owner: Connection) -> None:
+def test_the_status_of_a_job_reads_no_leases_of_others(large_queue: str, owner: Connection) -> None:
     owner.execute("select api.claim_lookups(%s, 'plans', 500)", (large_queue,))
     item = {
         "reference_id": "one-more",
@@ -337,7 +337,7 @@ def test_a_page_of_items_reads_the_page_wherever_it_is(large_queue: str, owner: 
     assert rows_scanned(seen, "lookup_queue_items") <= 51
 
 
-def test_a_text_is_looked_for_in_the_job_alone(large_queue: str, owner: Connection) -> None:
+def test_a_search_for_text_reads_only_the_job(large_queue: str, owner: Connection) -> None:
     plans = Plans(owner)
     job = owner.execute(
         "select id from public.batch_lookup_jobs where organization_id = %s and total_items = 1 limit 1", (large_queue,)

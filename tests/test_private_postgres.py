@@ -73,7 +73,7 @@ def test_it_starts_and_leaves_nothing_running(new_postgres: PrivatePostgres) -> 
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_data_and_port_stay_over_a_restart(postgres: PrivatePostgres) -> None:
+def test_data_and_port_survive_a_restart(postgres: PrivatePostgres) -> None:
     with postgres.running():
         with psycopg.connect(postgres.url()) as connection:
             connection.execute("create table kept ()")
@@ -91,7 +91,7 @@ def test_a_taken_port_is_replaced(postgres: PrivatePostgres) -> None:
         assert ask(postgres, "select 1") == 1
 
 
-def test_several_starts_at_once_make_one_server(new_postgres: PrivatePostgres) -> None:
+def test_concurrent_starts_share_one_server(new_postgres: PrivatePostgres) -> None:
     with ThreadPoolExecutor(5) as pool:
         for start in [pool.submit(PrivatePostgres(new_postgres.folder).start) for _ in range(5)]:
             start.result()
@@ -108,7 +108,7 @@ def test_the_last_user_stops_it(postgres: PrivatePostgres) -> None:
     assert postgres.pid is None
 
 
-def test_started_by_hand_it_stays(postgres: PrivatePostgres) -> None:
+def test_a_server_started_by_hand_keeps_running(postgres: PrivatePostgres) -> None:
     postgres.keep_running()
     with postgres.running():
         pass
@@ -167,7 +167,7 @@ def test_its_folder_may_move(postgres: PrivatePostgres, folder: Path) -> None:
         assert ask(moved, "select count(*) from kept") == 0
 
 
-def test_nobody_comes_in_without_the_password(postgres: PrivatePostgres) -> None:
+def test_nobody_can_connect_without_the_password(postgres: PrivatePostgres) -> None:
     postgres.start()
     with pytest.raises(psycopg.OperationalError, match="password"):
         psycopg.connect(f"postgresql://postgres:guessed@127.0.0.1:{postgres.port}/postgres")
@@ -187,7 +187,7 @@ def test_pg_cron_finds_what_it_needs(postgres: PrivatePostgres) -> None:
     assert ask(postgres, "select current_setting('cron.database_name') = current_database()") is True
 
 
-def test_a_throw_away_server_ends_with_its_process() -> None:
+def test_a_temporary_server_ends_with_its_process() -> None:
     program = (
         "import time\n"
         "from pyshell.local.throw_away import throw_away_postgres\n"
@@ -255,7 +255,7 @@ def test_another_build_can_be_named(cluster: PrivatePostgres, tmp_path: Path, mo
     assert not named.has_extensions(["no_such_extension"])
 
 
-def test_a_name_without_a_postgresql_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_a_postgresql_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_HOME", str(tmp_path))
     with pytest.raises(PostgresError, match="where no PostgreSQL is"):
         newest_installation()
@@ -294,7 +294,7 @@ def test_pg_cron_runs_the_maintenance(own_postgres: PrivatePostgres) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has anything to give away")
 class TestRootAmongOthers:
-    def test_only_the_data_are_the_servers(self, postgres: PrivatePostgres) -> None:
+    def test_only_the_data_belong_to_the_servers_user(self, postgres: PrivatePostgres) -> None:
         account = pwd.getpwnam("postgres")
         owners = {path.name: path.lstat().st_uid for path in (postgres.folder, *postgres.folder.iterdir())}
         assert {name for name, owner in owners.items() if owner == account.pw_uid} == {"data"}
@@ -319,7 +319,7 @@ class TestRootAmongOthers:
         own_postgres.start()
         assert victim.read_text() == "root's own"
 
-    def test_a_folder_of_an_earlier_release_is_taken_back(self, own_postgres: PrivatePostgres, tmp_path: Path) -> None:
+    def test_a_folder_of_an_earlier_release_is_made_safe(self, own_postgres: PrivatePostgres, tmp_path: Path) -> None:
         own_postgres.stop(immediately=True)
         account = pwd.getpwnam("postgres")
         victim = tmp_path / "victim"
@@ -353,7 +353,7 @@ def test_the_api_and_the_worker_log_in_as_a_role_that_owns_nothing(own_postgres:
     assert (own_postgres.folder / "app_password").stat().st_mode & 0o077 == 0
 
 
-def test_a_free_port_is_none_that_an_outgoing_connection_may_get() -> None:
+def test_a_free_port_is_outside_the_range_for_outgoing_connections() -> None:
     first_lent = int(LENT_PORTS.read_text().split()[0])
     ports = {free_port() for _ in range(20)}
     assert max(ports) < first_lent
@@ -361,7 +361,7 @@ def test_a_free_port_is_none_that_an_outgoing_connection_may_get() -> None:
         socket.create_server(("127.0.0.1", port)).close()
 
 
-def test_where_all_ports_are_lent_one_of_them_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_free_port_is_found_even_if_that_range_has_all_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "range").write_text("1024\t65535\n")
     monkeypatch.setattr(machine, "LENT_PORTS", tmp_path / "range")
     socket.create_server(("127.0.0.1", free_port())).close()

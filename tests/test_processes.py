@@ -165,7 +165,7 @@ def websockets(stack: ExitStack, url: str, key: str, number: int) -> list[BareSo
     return sockets
 
 
-def test_the_websockets_of_an_organization_are_counted_together_and_those_of_a_killed_process_come_back(
+def test_websockets_of_an_organization_are_counted_together_and_a_killed_process_releases_its_own(
     server: Server, client: OrganizationClient
 ) -> None:
     with ExitStack() as stack:
@@ -239,7 +239,7 @@ def test_connections_are_counted_together(server: Server) -> None:
     wait_until(lambda: is_ready(server.url))
 
 
-def test_one_run_of_the_worker_is_under_way_in_all_processes(server: Server, shared_database_url: str) -> None:
+def test_all_processes_together_have_one_manual_run_of_the_worker(server: Server, shared_database_url: str) -> None:
     headers = {"authorization": f"Bearer {SERVICE_ROLE_KEY}", "x-supabase-internal": "true", "prefer": "respond-async"}
 
     def start() -> str:
@@ -275,7 +275,7 @@ def test_metrics_are_those_of_all_processes_and_never_fall(server: Server) -> No
     ] == []
 
 
-def test_waiting_and_realtime_work_in_every_process(server: Server, client: OrganizationClient, shared_owner: Connection) -> None:
+def test_long_polls_and_realtime_work_in_every_process(server: Server, client: OrganizationClient, shared_owner: Connection) -> None:
     job = client.submit()
     path = f"/batch-lookups/{job['job_id']}?wait=30"
     with ExitStack() as stack, ThreadPoolExecutor(12) as executor:
@@ -326,7 +326,7 @@ def test_processes_end_with_a_parent_that_is_killed(own_server: Server) -> None:
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 @pytest.mark.parametrize(("host", "reason"), [("127.0.0.1", "Address already in use"), ("192.0.2.1", "Cannot assign requested address")])
-def test_an_address_that_cannot_be_used_is_said(shared_database_url: str, processes: str, host: str, reason: str) -> None:
+def test_an_address_that_cannot_be_used_is_reported(shared_database_url: str, processes: str, host: str, reason: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         run = subprocess.run(
@@ -349,7 +349,7 @@ def needs_ipv6() -> None:
 
 
 @pytest.mark.usefixtures("needs_ipv6")
-def test_every_address_of_the_machine_is_listened_at() -> None:
+def test_the_server_can_listen_on_every_address_of_the_machine() -> None:
     with ExitStack() as stack:
         sockets = [stack.enter_context(listener) for listener in listening("::", free_port("::"))]
         for listener in sockets:
@@ -382,7 +382,7 @@ def in_processes(count: int, do: Callable[[int], None]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 
 
-async def test_who_finds_all_shares_taken_waits_for_one_of_any_process() -> None:
+async def test_whoever_finds_all_shares_taken_gets_the_next_one_of_any_process() -> None:
     holdings = SharedHoldings(2)
     shares = SharesOfAll("uploads of", 1, 0.3, holdings)
 
@@ -427,7 +427,7 @@ def test_no_count_of_a_window_is_lost() -> None:
     assert (window.requests, window.ends_at, counts.of("admitted")) == (12_000, 61.0, 5_000)
 
 
-def test_who_is_killed_holds_neither_a_lock_nor_a_share() -> None:
+def test_a_killed_process_holds_neither_a_lock_nor_a_share() -> None:
     holdings = SharedHoldings(2)
 
     def take_and_die(number: int) -> None:
@@ -443,7 +443,7 @@ def test_who_is_killed_holds_neither_a_lock_nor_a_share() -> None:
     assert [holdings.take("organization", 3) for _ in range(3)] == [True, True, False]
 
 
-def test_who_is_stopped_with_the_lock_holds_up_nobody() -> None:
+def test_a_process_that_is_stopped_while_it_holds_the_lock_delays_nobody() -> None:
     windows = SharedWindows()
     reader, writer = os.pipe()
 
@@ -507,7 +507,7 @@ raise SystemExit(Parent(1, serve, ended.append, []).run())
     assert run.returncode == 0
 
 
-async def test_metrics_are_told_though_the_disk_is_full(tmp_path: Path) -> None:
+async def test_metrics_are_served_though_the_disk_is_full(tmp_path: Path) -> None:
     exchange = Exchange(1, tmp_path / "gone")
     told = Metric("things", "Things", "gauge")
     told.add_sample("things", {}, 3)
@@ -536,7 +536,7 @@ def test_shared_counts_count_as_those_of_one_process_do() -> None:
         assert alone[1].of(who) == together[1].of(who) == held[who]
 
 
-def test_a_full_table_forgets_the_window_that_ends_first_and_no_holder() -> None:
+def test_a_full_table_forgets_the_window_that_ends_first_but_no_share_in_use() -> None:
     table, windows, holdings = Table("names", 1), SharedWindows(), SharedHoldings(1)
     crowd = list(itertools.islice((name for name in itertools.count() if table.near(name) == table.near("home")), NEAR))
     for at, name in enumerate(crowd):

@@ -123,7 +123,7 @@ def test_maintenance_does_not_wait_for_an_outcome_that_is_being_recorded(
 @pytest.mark.parametrize(
     ("table", "passed_over"), [("app.organization_queue_state", "pending"), ("public.batch_lookup_jobs", "processing")]
 )
-def test_who_holds_a_row_for_long_holds_up_no_other_organization(
+def test_a_row_that_is_locked_for_long_delays_no_other_organization(
     database_url: str, owner: Connection, clock: Clock, start: Start, table: str, passed_over: str
 ) -> None:
     update_settings(owner, lookups_per_second=None)
@@ -155,7 +155,7 @@ def test_maintenance_and_a_request_repeated_after_a_week_do_not_wait_for_each_ot
     assert fetch_value(owner, "select count(*) from app.idempotency_keys") == 1
 
 
-def test_what_is_given_back_during_a_claim_comes_next(database_url: str, owner: Connection, batches: Batches, start: Start) -> None:
+def test_what_is_released_during_a_claim_comes_next(database_url: str, owner: Connection, batches: Batches, start: Start) -> None:
     let_everything_wait(owner)
     update_settings(owner, lookups_per_second=None)
     batches.create(6)
@@ -191,7 +191,7 @@ def test_the_first_two_claims_of_an_organization_come_one_after_the_other(databa
         assert third.fetchall() == []
 
 
-def test_a_batch_that_is_being_cancelled_is_passed_over(database_url: str, owner: Connection, batches: Batches, start: Start) -> None:
+def test_a_batch_that_is_being_cancelled_is_skipped(database_url: str, owner: Connection, batches: Batches, start: Start) -> None:
     update_settings(owner, lookups_per_second=None)
     cancelled, other = batches.create(4), batches.create(["other-1", "other-2"])
     claim(batches, 2)
@@ -237,7 +237,7 @@ def test_an_item_that_is_released_twice_at_the_same_time_is_uncounted_once(
     check_invariants(owner)
 
 
-def test_a_late_answer_and_the_answer_it_was_replaced_by_do_not_wait_in_a_circle(
+def test_a_late_answer_and_the_one_that_replaced_it_do_not_deadlock(
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
 ) -> None:
     """Both workers have outcomes for the same two items, in another order."""
@@ -261,7 +261,7 @@ def test_a_late_answer_and_the_answer_it_was_replaced_by_do_not_wait_in_a_circle
     assert batches.status(job_id) == "completed"
 
 
-def test_two_deletions_of_a_report_do_not_wait_in_a_circle(database_url: str, owner: Connection, batches: Batches, start: Start) -> None:
+def test_two_deletions_of_a_report_do_not_deadlock(database_url: str, owner: Connection, batches: Batches, start: Start) -> None:
     """One of the report alone, the other together with its batch."""
     update_settings(owner, lookups_per_second=None)
     job_id = batches.create(1)
@@ -281,7 +281,7 @@ def test_two_deletions_of_a_report_do_not_wait_in_a_circle(database_url: str, ow
 
 
 @pytest.mark.parametrize("deduplicates", [False, True], ids=["looked up each", "deduplicated"])
-def test_a_cancel_and_late_answers_do_not_wait_in_a_circle(
+def test_a_cancel_and_late_answers_do_not_deadlock(
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start, deduplicates: bool
 ) -> None:
     """The late answer has the item, and wants the job; the cancel has the job, and passes the item over."""
@@ -327,7 +327,7 @@ def test_an_item_whose_outcome_is_being_recorded_during_a_cancel_is_not_tried_ag
     assert batches.counts() == {"failed": 1, "processing": 1}
 
 
-def test_rows_of_a_clock_that_was_set_back_are_pulled_back(owner: Connection, batches: Batches, clock: Clock) -> None:
+def test_times_written_before_the_clock_was_set_back_are_corrected(owner: Connection, batches: Batches, clock: Clock) -> None:
     update_settings(owner, lookups_per_second=10)
     batches.create(30)
     clock.freeze()
@@ -352,7 +352,7 @@ def test_rows_of_a_clock_that_was_set_back_are_pulled_back(owner: Connection, ba
     assert fetch_value(owner, "select count(*) from public.lookup_leases where expires_at > app.clock() + interval '2 minutes'") == 0
 
 
-def test_no_lease_expires_before_its_holder_could_have_renewed_it(owner: Connection, batches: Batches, clock: Clock) -> None:
+def test_no_lease_expires_before_its_worker_could_have_renewed_it(owner: Connection, batches: Batches, clock: Clock) -> None:
     update_settings(owner, lookups_per_second=None, lease_seconds=10)
     batches.create(1)
     clock.advance(hours=1)  # long after the server started
@@ -401,7 +401,7 @@ def test_a_rate_limit_that_no_interval_can_hold_is_refused(owner: Connection) ->
     assert refused.value.diag.constraint_name == "invalid_settings"
 
 
-def test_leases_are_renewed_beside_one_that_somebody_holds(database_url: str, owner: Connection, batches: Batches, clock: Clock) -> None:
+def test_leases_are_renewed_while_one_of_them_is_locked(database_url: str, owner: Connection, batches: Batches, clock: Clock) -> None:
     update_settings(owner, lookups_per_second=None, lease_seconds=60)
     batches.create(2)
     clock.freeze()
@@ -416,7 +416,7 @@ def test_leases_are_renewed_beside_one_that_somebody_holds(database_url: str, ow
         assert sorted(renewed) == [(held[1], 30), (free[1], 60)]
 
 
-def test_a_lease_that_was_held_as_its_job_ended_leaves_with_the_job(
+def test_a_lease_that_was_locked_when_its_job_ended_is_deleted_with_the_job(
     database_url: str, owner: Connection, batches: Batches, clock: Clock
 ) -> None:
     update_settings(owner, lookups_per_second=None)
@@ -430,7 +430,7 @@ def test_a_lease_that_was_held_as_its_job_ended_leaves_with_the_job(
     assert fetch_value(owner, "select count(*) from api.ready_organizations()") == 0
 
 
-def test_an_upload_that_is_open_holds_no_other_batch_with_the_same_sites(database_url: str, owner: Connection, batches: Batches) -> None:
+def test_an_open_upload_does_not_lock_other_batches_with_the_same_sites(database_url: str, owner: Connection, batches: Batches) -> None:
     update_settings(owner, lookups_per_second=None, deduplicate_seconds=60)
     batches.create(2)
     claimed = claim(batches, 1)
@@ -441,7 +441,7 @@ def test_an_upload_that_is_open_holds_no_other_batch_with_the_same_sites(databas
     assert batches.counts() == {"completed": 2, "pending": 1}
 
 
-def test_a_cancel_ends_a_duplicate_that_a_claim_makes_new_again(
+def test_a_cancel_ends_a_duplicate_that_a_claim_has_just_made_due(
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
 ) -> None:
     update_settings(owner, lookups_per_second=None, deduplicate_seconds=60)
@@ -476,7 +476,7 @@ def test_a_limit_that_is_raised_during_a_claim_is_effective_at_once(
 
 
 @pytest.mark.parametrize("what", ["a delivery", "a link to its report"])
-def test_the_maintenance_passes_over_an_organization_whose_expired_rows_somebody_holds(
+def test_maintenance_skips_an_organization_whose_expired_rows_are_locked(
     database_url: str, owner: Connection, clock: Clock, start: Start, what: str
 ) -> None:
     update_settings(owner, lookups_per_second=None, job_retention_days=1, report_retention_days=1)
@@ -497,7 +497,7 @@ def test_the_maintenance_passes_over_an_organization_whose_expired_rows_somebody
     assert fetch_value(owner, left) == 0
 
 
-def test_the_maintenance_does_not_wait_for_an_organization_that_is_being_deleted(
+def test_maintenance_does_not_wait_for_an_organization_that_is_being_deleted(
     database_url: str, owner: Connection, clock: Clock, start: Start
 ) -> None:
     update_settings(owner, lookups_per_second=None)
@@ -523,7 +523,7 @@ def test_the_maintenance_does_not_wait_for_an_organization_that_is_being_deleted
     check_invariants(owner)
 
 
-def test_a_delivery_that_is_claimed_while_its_organization_is_deleted_stops_no_maintenance(
+def test_a_delivery_claimed_while_its_organization_is_deleted_does_not_stop_maintenance(
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
 ) -> None:
     update_settings(owner, lookups_per_second=None)
@@ -545,7 +545,7 @@ def test_a_delivery_that_is_claimed_while_its_organization_is_deleted_stops_no_m
     assert fetch_value(owner, "select count(*) from app.webhook_deliveries") == 0
 
 
-def test_a_report_that_somebody_holds_keeps_no_lease_of_another_batch_from_expiring(
+def test_a_locked_report_does_not_keep_leases_of_another_batch_from_expiring(
     database_url: str, owner: Connection, batches: Batches, clock: Clock
 ) -> None:
     update_settings(owner, lookups_per_second=None, max_retries=0)
@@ -560,9 +560,7 @@ def test_a_report_that_somebody_holds_keeps_no_lease_of_another_batch_from_expir
     check_invariants(owner)
 
 
-def test_an_answer_is_recorded_while_somebody_holds_the_report_of_a_duplicate(
-    database_url: str, owner: Connection, batches: Batches
-) -> None:
+def test_an_answer_is_recorded_while_the_report_of_a_duplicate_is_locked(database_url: str, owner: Connection, batches: Batches) -> None:
     update_settings(owner, lookups_per_second=None, deduplicate_seconds=60)
     batches.create(1)
     claimed = claim(batches, 1)

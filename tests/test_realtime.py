@@ -103,7 +103,7 @@ def test_a_bad_credential_is_refused(key: str, said: str, server: str, watch: Wa
     assert heard[0]["error"] == f"Unauthorized: {said}"
 
 
-def test_a_wrong_filter_is_told_as_the_page_says_with_the_limits(server: str, client: OrganizationClient, watch: Watch) -> None:
+def test_a_wrong_filter_is_refused_with_the_documented_limits(server: str, client: OrganizationClient, watch: Watch) -> None:
     page = (ROOT / "docs" / "supabase.md").read_text()
     told_limits = f"A connection can have {connection.MAX_CHANNELS} channels, a channel {joins.MAX_SUBSCRIPTIONS} entries of"
     assert told_limits in " ".join(page.split())
@@ -126,7 +126,7 @@ def test_filters_choose_the_rows(server: str, client: OrganizationClient, databa
     assert [[change["new"]["processed_items"] for change in watcher.changes(0.2)] for watcher in watchers] == [[2], [2], [2], [], []]
 
 
-def test_a_client_comes_back_after_a_restart(
+def test_a_client_reconnects_after_a_restart(
     http_settings: Settings, client: OrganizationClient, database: Connection, watch: Watch
 ) -> None:
     job = submit(client, 2)
@@ -141,7 +141,7 @@ def test_a_client_comes_back_after_a_restart(
         watcher.until(lambda lines: any(line.get("change", {}).get("new", {}).get("status") == "completed" for line in lines))
 
 
-def test_changes_are_found_though_the_listener_lost_its_connection(
+def test_changes_are_found_after_the_listener_lost_its_connection(
     server: str, client: OrganizationClient, database: Connection, watch: Watch
 ) -> None:
     job = submit(client, 2)
@@ -295,7 +295,7 @@ class TestTheProtocol:
             connect(f"{server.replace('http', 'ws')}/realtime/v1/websocket")
         assert refused.value.response.status_code == 401
 
-    def test_goes_by_the_networks_of_a_key(self, server: str, client: OrganizationClient) -> None:
+    def test_respects_the_networks_of_a_key(self, server: str, client: OrganizationClient) -> None:
         key = client.post("/api-keys", json={"allowed_networks": ["127.0.0.0/8"]}).json()["key"]
         with bare_socket(server, key) as bare:
             assert bare.join({})["status"] == "ok"
@@ -305,9 +305,7 @@ class TestTheProtocol:
     def test_is_refused_with_an_unknown_key(self, server: str) -> None:
         assert refusal(server, api_keys.generate()) == 401
 
-    def test_bounds_the_connections_that_have_not_said_who_they_are(
-        self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_limits_anonymous_connections(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
         for limit in ("MAX_ANONYMOUS", "MAX_ANONYMOUS_PER_ADDRESS"):
             monkeypatch.setattr(limits, limit, 2)
             monkeypatch.setattr(limits, "REFUSAL_SECONDS", 0)
@@ -322,7 +320,7 @@ class TestTheProtocol:
             wait_until(lambda: refusal(server, "anon") is None)
             monkeypatch.undo()
 
-    def test_lets_those_wait_that_it_refuses_and_only_so_many(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_delays_refusals_and_only_so_many_of_them(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "REFUSAL_SECONDS", 10)
         monkeypatch.setattr(limits, "MAX_REFUSALS", 1)
         with ThreadPoolExecutor() as executor:
@@ -332,7 +330,7 @@ class TestTheProtocol:
             assert not waiting.done()
             assert waiting.result() == 401
 
-    def test_lets_those_wait_that_have_not_said_who_they_are(
+    def test_delays_refusals_of_anonymous_connections(
         self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(limits, "ANONYMOUS_SECONDS", 4)
@@ -343,7 +341,7 @@ class TestTheProtocol:
             assert not anonymous.done()
             assert anonymous.result() is None
 
-    def test_lets_the_refused_of_one_address_wait_the_longer_the_more_they_are(self) -> None:
+    def test_delays_refusals_of_one_address_the_longer_the_more_there_are(self) -> None:
         assert [refusal_seconds(waiting) for waiting in (1, 20, 50, 1000)] == [0.1, 2.0, 5.0, 5.0]
 
     def test_bounds_the_channels_of_an_organization(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,7 +416,7 @@ class TestTheProtocol:
             ({"since": "yesterday"}, "since must be a time"),
         ],
     )
-    def test_tells_what_cannot_be_watched_after_the_join(
+    def test_reports_what_cannot_be_watched_after_the_join(
         self, entry: Json, reason: str, server: str, client: OrganizationClient, database: Connection
     ) -> None:
         with bare_socket(server, client.api_key) as bare:
@@ -432,7 +430,7 @@ class TestTheProtocol:
                 bare.receive(0.5)
 
     @pytest.mark.parametrize("since", ["0001-01-01T00:00:00+14:00", -62_135_596_800_000])
-    def test_tells_all_since_the_earliest_times_there_are(self, since: str | int, server: str, client: OrganizationClient) -> None:
+    def test_replays_everything_since_the_earliest_possible_times(self, since: str | int, server: str, client: OrganizationClient) -> None:
         job = submit(client, 1)
         with bare_socket(server, client.api_key) as bare:
             assert bare.join({"since": since})["status"] == "ok"
@@ -517,7 +515,7 @@ class TestTheProtocol:
             assert bare.receive(12)[3] == "phx_reply"
             assert "invalid pattern for match filter" in bare.receive(12)[4]["message"]
 
-    def test_tells_the_selected_columns_only(self, server: str, client: OrganizationClient, database: Connection) -> None:
+    def test_sends_the_selected_columns_only(self, server: str, client: OrganizationClient, database: Connection) -> None:
         with bare_socket(server, client.api_key) as bare:
             bare.join({"event": "INSERT", "select": ["status"]}, {"event": "INSERT"}, {"event": "INSERT", "select": ["status", "id"]})
             bare.receive()
@@ -534,7 +532,7 @@ class TestTheProtocol:
         "data",
         [b"", b"\x03", b"\xff\x00", b"\x00\x01\x01\x0d\xff1", b"\x03\x01\x01\x0d\x01\x00\x01", b"\x02\x00\x00\x00\x00"],
     )
-    def test_survives_binary_frames_of_no_meaning(self, data: bytes, server: str, client: OrganizationClient) -> None:
+    def test_survives_meaningless_binary_frames(self, data: bytes, server: str, client: OrganizationClient) -> None:
         with bare_socket(server, client.api_key) as bare:
             bare.connection.send(data)
             assert bare.ask("heartbeat", topic="phoenix", join_ref=None)["status"] == "ok"
@@ -551,7 +549,7 @@ class TestTheProtocol:
                 assert (answer[:4], answer[4]["status"]) == (["1", ref, "realtime:jobs", "phx_reply"], "error")
 
     @pytest.mark.parametrize("text", ["", "{}", "[1]", "[" * 5000, '[null,null,5,"x",{}]', '["1","1","","phx_join",{}]'])
-    def test_closes_on_what_is_no_frame(self, text: str, server: str, client: OrganizationClient) -> None:
+    def test_closes_on_an_invalid_frame(self, text: str, server: str, client: OrganizationClient) -> None:
         with bare_socket(server, client.api_key) as bare:
             bare.connection.send(text)
             with pytest.raises(ConnectionClosed):
@@ -574,7 +572,7 @@ class TestTheProtocol:
             answer = second.join({}, access_token=client.api_key)
             assert answer["response"]["reason"].startswith("ConnectionRateLimitReached: ")
 
-    def test_tells_a_client_that_reads_too_slowly_before_it_is_dropped(
+    def test_warns_a_client_that_reads_too_slowly_before_it_is_dropped(
         self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(outbox, "MAX_WAITING", 5)
@@ -639,7 +637,7 @@ class TestTheProtocol:
             ending.join(PATIENCE)
             assert not ending.is_alive()
 
-    def test_is_spoken_in_its_first_version_too(self, server: str, client: OrganizationClient, database: Connection) -> None:
+    def test_supports_version_1_of_the_protocol_too(self, server: str, client: OrganizationClient, database: Connection) -> None:
         job = submit(client, 1)
         with connect(f"{server.replace('http', 'ws')}/realtime/v1/websocket?apikey={client.api_key}") as socket_:
             watching = {"event": "*", "schema": "public", "table": "batch_lookup_jobs"} | of_job(job)
@@ -659,7 +657,7 @@ class TestTheProtocol:
         ):
             assert bare.join({})["status"] == "ok"
 
-    def test_keeps_no_client_that_joins_nothing(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_drops_a_client_that_joins_nothing(self, server: str, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(connection, "CHANNELLESS_SECONDS", 0.1)
         with bare_socket(server, client.api_key) as idle, bare_socket(server, client.api_key) as busy:
             assert busy.join({})["status"] == "ok"
@@ -675,12 +673,12 @@ class TestTheProtocol:
                 pass
             assert refused.value.response.status_code == 503
 
-    def test_a_refused_connection_is_no_error_of_ours(self, server: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_refused_connection_is_not_logged_as_an_error(self, server: str, caplog: pytest.LogCaptureFixture) -> None:
         with pytest.raises(InvalidStatus), bare_socket(server, api_keys.generate()):
             pass
         assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
-    def test_a_text_that_is_none_ends_its_connection_and_is_no_error_of_ours(self, server: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_invalid_text_ends_its_connection_and_is_not_logged_as_an_error(self, server: str, caplog: pytest.LogCaptureFixture) -> None:
         with bare_socket(server, "anon") as bare:
             bare.connection.socket.sendall(b"\x81\x82\0\0\0\0\xff\xfe")
             with pytest.raises(ConnectionClosed) as closed:
@@ -708,7 +706,9 @@ class TestTheProtocol:
             assert bare.receive(10)[4]["message"].startswith("Unauthorized: ")
             assert bare.receive()[3] == "phx_close"
 
-    def test_hears_at_once_of_a_key_that_is_revoked_elsewhere(self, server: str, client: OrganizationClient, database: Connection) -> None:
+    def test_notices_immediately_that_a_key_is_revoked_elsewhere(
+        self, server: str, client: OrganizationClient, database: Connection
+    ) -> None:
         with bare_socket(server, client.api_key) as bare:
             assert bare.join({})["status"] == "ok"
             assert bare.receive()[3] == "system"
@@ -721,9 +721,7 @@ class TestTheProtocol:
             assert bare.receive()[3] == "phx_close"
 
     @pytest.mark.parametrize("event", ["DELETE", 'E"VIL', "TRUNCATE"])
-    def test_forged_notifications_tell_nothing_that_is_not_so(
-        self, server: str, client: OrganizationClient, database: Connection, event: str
-    ) -> None:
+    def test_forged_notifications_reveal_nothing(self, server: str, client: OrganizationClient, database: Connection, event: str) -> None:
         """Whoever can connect to the database can send them."""
         job = submit(client, 1)
         [organization_id] = database.execute(
@@ -742,7 +740,7 @@ class TestTheProtocol:
                 heard = bare.receive()
             assert (heard[3], heard[4]["data"]["type"]) == ("postgres_changes", "UPDATE")
 
-    def test_a_subscriber_whose_read_fails_hurts_nobody_else(
+    def test_a_subscriber_whose_read_fails_does_not_affect_others(
         self, server: str, client: OrganizationClient, database: Connection, http_settings: Settings
     ) -> None:
         job = submit(client, 1)

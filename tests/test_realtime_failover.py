@@ -56,7 +56,7 @@ def hear(bare: BareSocket, name: str) -> None:
             return
 
 
-def test_what_a_new_primary_writes_is_told_though_the_former_one_had_counted_further(own_postgres: PrivatePostgres) -> None:
+def test_writes_of_a_new_primary_are_reported_though_the_former_one_had_higher_transaction_ids(own_postgres: PrivatePostgres) -> None:
     with running_standby(own_postgres, own_postgres.folder.parent / "standby") as standby:
         settings = Settings(database_url=either(own_postgres, standby), api_key_pepper=PEPPER)
         with running_server(settings) as url, OrganizationClient(url, own_postgres.url()) as client:
@@ -78,7 +78,7 @@ def test_what_a_new_primary_writes_is_told_though_the_former_one_had_counted_fur
                 hear(bare, "of the new primary")
 
 
-def test_what_a_primary_writes_after_a_crash_is_told_though_it_counts_anew(
+def test_writes_of_a_primary_after_a_crash_are_reported_though_it_reuses_transaction_ids(
     own_postgres: PrivatePostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last transactions that nobody waited for are lost, as when the use of a key is noted, and their numbers are given once more."""
@@ -120,7 +120,7 @@ def test_what_a_primary_writes_after_a_crash_is_told_though_it_counts_anew(
                 hear(bare, "after the crash")
 
 
-def test_whoever_joins_after_a_start_hears_nothing_of_before(database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_joins_after_a_start_gets_no_earlier_changes(database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "POLL_SECONDS", 0.2)
     settings = Settings(database_url=database_url, api_key_pepper=PEPPER)
     with running_server(settings) as url, OrganizationClient(url, database_url) as client:

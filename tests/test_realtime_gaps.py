@@ -173,7 +173,7 @@ def test_every_subscriber_hears_the_last_state_of_every_job(
 
 
 @of_many_jobs
-def test_more_jobs_than_anybody_lists_are_told_of_without_notifications(
+def test_changes_of_very_many_jobs_are_reported_without_notifications(
     organization: Organization, subscribe: Callable[..., Subscriber]
 ) -> None:
     everything = subscribe()
@@ -189,7 +189,7 @@ def is_named(subscriber: Subscriber, job_id: str, name: str) -> bool:
     return subscriber.names.get(job_id) == name
 
 
-def test_a_plain_update_is_told_of_though_it_stamps_nothing(organization: Organization, subscribe: Callable[..., Subscriber]) -> None:
+def test_an_update_that_does_not_set_updated_at_is_reported(organization: Organization, subscribe: Callable[..., Subscriber]) -> None:
     subscriber = subscribe()
     # On a busy machine, the notifications of the new jobs come late. They are told before these, which the feed reads apart.
     for name in ("first", "second"):
@@ -202,7 +202,7 @@ def test_a_plain_update_is_told_of_though_it_stamps_nothing(organization: Organi
     assert set(subscriber.names) == {organization.job_ids[5]}
 
 
-def test_a_poll_that_had_to_wait_makes_the_next_one_no_rarer(organization: Organization, subscribe: Callable[..., Subscriber]) -> None:
+def test_a_poll_that_had_to_wait_does_not_delay_the_next_one(organization: Organization, subscribe: Callable[..., Subscriber]) -> None:
     subscriber = subscribe()
     with psycopg.connect(organization.database_url) as connection:
         connection.execute("lock table public.batch_lookup_jobs")
@@ -223,7 +223,7 @@ def test_clocks_may_disagree(hours: int, organization: Organization, subscribe: 
     wait_until(lambda: subscriber.names.get(organization.job_ids[5]) == "stamped")
 
 
-def test_what_commits_late_is_told_of_though_it_was_stamped_early(organization: Organization, subscribe: Callable[..., Subscriber]) -> None:
+def test_a_late_commit_is_reported_though_its_timestamp_is_early(organization: Organization, subscribe: Callable[..., Subscriber]) -> None:
     subscriber = subscribe()
     late, soon = organization.job_ids[:2]
     with psycopg.connect(organization.database_url) as connection:
@@ -236,7 +236,7 @@ def test_what_commits_late_is_told_of_though_it_was_stamped_early(organization: 
     wait_until(lambda: subscriber.names.get(late) == "late")
 
 
-def test_a_deletion_is_told_of_without_a_notification(server: str, organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deletion_is_reported_without_a_notification(server: str, organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "parse", lambda payload: None)
     since, gone = organization.now(), organization.job_ids[3]
     with bare_socket(server, organization.api_key) as present:
@@ -251,7 +251,7 @@ def test_a_deletion_is_told_of_without_a_notification(server: str, organization:
             assert late.receive(PATIENCE)[4]["data"]["old_record"]["id"] == gone
 
 
-def test_supabase_js_hears_what_it_missed_since_a_time(
+def test_supabase_js_gets_what_it_missed_since_a_given_time(
     server: str, organization: Organization, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed, "REPLAY_MARGIN", timedelta(0))
@@ -264,7 +264,7 @@ def test_supabase_js_hears_what_it_missed_since_a_time(
 
 
 @of_many_jobs
-def test_a_replay_is_as_slow_as_its_client(server: str, organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_waits_for_a_slow_client(server: str, organization: Organization, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "READS_AT_ONCE", 10)
     monkeypatch.setattr(outbox, "MAX_WAITING", 100)
     since = organization.now()

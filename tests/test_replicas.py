@@ -129,7 +129,7 @@ def outcomes_since(before: dict[str, float]) -> set[str]:
     return {outcome for outcome, count in reads().items() if count > before[outcome]}
 
 
-def test_a_replica_shows_a_state_of_before_and_how_old_it_is(pair: Pair) -> None:
+def test_a_replica_shows_an_earlier_state_and_its_age(pair: Pair) -> None:
     client = pair.client()
     job = client.submit()
     ids = {"job_id": job["job_id"], "report_id": job["report"]["id"], "position": "0", "application_id": "1"}
@@ -170,7 +170,7 @@ def test_who_has_written_is_answered_by_the_primary_until_the_replica_has_it(pai
     assert eventual(writer).json()["total"] == 2
 
 
-def test_processes_know_of_each_others_writes(pair: Pair) -> None:
+def test_processes_know_about_each_others_writes(pair: Pair) -> None:
     client = pair.client()
     job = client.submit()
     another = pair.another_server()
@@ -192,7 +192,7 @@ def test_a_refused_write_changes_nothing_for_the_caller(pair: Pair) -> None:
     assert lag_of(client) is not None
 
 
-def test_what_is_known_of_writes_is_begun_anew_after_a_crash(own_pair: Pair) -> None:
+def test_after_a_crash_the_record_of_writes_starts_again(own_pair: Pair) -> None:
     client = own_pair.client()
     client.submit()
     own_pair.pause(client)
@@ -208,7 +208,7 @@ def test_what_is_known_of_writes_is_begun_anew_after_a_crash(own_pair: Pair) -> 
     assert eventual(client).json()["total"] == 2
 
 
-def test_a_write_whose_outcome_is_unknown_counts(pair: Pair) -> None:
+def test_a_write_whose_outcome_is_unknown_counts_as_a_write(pair: Pair) -> None:
     client = pair.client()
     job = client.submit()
     with running_proxy(int(str(conninfo_to_dict(pair.primary.url())["port"]))) as proxy, ThreadPoolExecutor(1) as threads:
@@ -298,7 +298,7 @@ def test_the_primary_answers_while_the_replica_is_silent(pair: Pair) -> None:
         wait_until(lambda: lag_of(client) is not None)
 
 
-def test_a_replica_to_which_its_url_leads_later_is_found(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_is_found_once_its_url_leads_to_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a failover, when the connections to the former standby are still there: it is the primary now."""
     monkeypatch.setattr("pyshell.postgres.replica.AWAY_SECONDS", 0)
     client = pair.client()
@@ -311,7 +311,7 @@ def test_a_replica_to_which_its_url_leads_later_is_found(pair: Pair, monkeypatch
         wait_until(lambda: lag_of(client) is not None)
 
 
-async def test_who_waits_in_vain_for_the_primary_does_so_once() -> None:
+async def test_a_request_waits_in_vain_for_the_primary_only_once() -> None:
     class Busy:
         asked = 0
 
@@ -370,7 +370,7 @@ def test_a_promoted_standby_is_no_replica(own_pair: Pair) -> None:
     assert outcomes_since(before) == {"unavailable"}
 
 
-def test_doctor_tells_whether_the_replica_is_read(own_pair: Pair) -> None:
+def test_doctor_says_whether_the_replica_is_used(own_pair: Pair) -> None:
     def found(**changes: object) -> tuple[str, str]:
         [finding] = [finding for finding in doctor.diagnose(replace(own_pair.settings, **changes)) if finding.check == "replica"]  # type: ignore[arg-type]
         return finding.state, finding.finding
@@ -430,7 +430,7 @@ def interrupted_at_standby(pair: Pair, function: str, sqlstate: str, condition: 
         pair.database.execute(definition.encode())
 
 
-def test_an_etag_of_the_replica_is_one_of_what_it_showed(pair: Pair) -> None:
+def test_an_etag_of_the_replica_is_that_of_the_state_it_showed(pair: Pair) -> None:
     client = pair.client()
     job = client.submit()
     path = f"/batch-lookups/{job['job_id']}"

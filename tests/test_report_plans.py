@@ -43,7 +43,7 @@ def test_a_page_of_sites_reads_the_page_wherever_it_is(large_report: tuple[UUID,
         assert len(rows[0][0]["sites"]) == (0 if sort == "-position" and position == 0 else 100)
 
 
-def test_a_text_is_looked_for_in_the_report_alone(large_report: tuple[UUID, UUID], shared_owner: Connection) -> None:
+def test_a_search_for_text_reads_only_the_report(large_report: tuple[UUID, UUID], shared_owner: Connection) -> None:
     organization, report = large_report
     find = "select api.get_incentive_report(%(organization)s, %(report)s, 100, p_q => 'no such street')"
     [(page,)], seen = Plans(shared_owner).run(find, {"organization": organization, "report": report})

@@ -81,7 +81,7 @@ def test_a_step_of_the_retention_is_bounded(shared_owner: Connection, shared_clo
 
 
 @pytest.mark.long
-def test_whatever_has_outlived_its_retention_is_gone_within_a_minute(
+def test_whatever_has_outlived_its_retention_is_deleted_within_a_minute(
     shared_database_url: str, shared_owner: Connection, shared_clock: Clock
 ) -> None:
     assert left(shared_owner) == (2 * JOBS, 2 * JOBS * ITEMS, 2 * JOBS)
@@ -132,7 +132,7 @@ def test_a_step_is_short_however_long_a_deletion_takes(owner: Connection, clock:
     assert fetch_value(owner, "select api.prune_expired()") > 0, "the next one goes on"
 
 
-def test_small_jobs_leave_together(owner: Connection, clock: Clock) -> None:
+def test_small_jobs_are_deleted_together(owner: Connection, clock: Clock) -> None:
     """And their reports: a table is asked once for many of them, not once for each."""
     make_ended_jobs(owner, 200)
     owner.execute("""select api.update_settings('{"job_retention_days": 30, "report_retention_days": 30}')""")
@@ -151,7 +151,7 @@ def test_small_jobs_leave_together(owner: Connection, clock: Clock) -> None:
     assert rows == [("incentive_report_sites", 2), ("lookup_queue_items", 2)]
 
 
-def test_a_job_that_somebody_holds_does_not_keep_the_others(database_url: str, owner: Connection, clock: Clock) -> None:
+def test_a_locked_job_does_not_keep_others_from_being_deleted(database_url: str, owner: Connection, clock: Clock) -> None:
     make_ended_jobs(owner, 3)
     owner.execute("""select api.update_settings('{"job_retention_days": 30}')""")
     clock.advance(days=31)

@@ -67,7 +67,7 @@ def checked(
     return answer, rows_scanned(seen, table)
 
 
-def test_the_first_upload_reads_the_newest_results_and_the_maintenance_the_others(owner: Connection, organization: str) -> None:
+def test_the_first_upload_reads_the_newest_results_and_maintenance_the_others(owner: Connection, organization: str) -> None:
     plans = Plans(owner)
     first, read = checked(plans, organization)
     assert read == 2 * ITEMS
@@ -82,7 +82,7 @@ def test_the_first_upload_reads_the_newest_results_and_the_maintenance_the_other
     assert owner.execute("select count(*) from app.known_results").fetchone() == (JOBS * ITEMS,)
 
 
-def test_what_many_sites_ask_is_looked_for_once(owner: Connection, organization: str) -> None:
+def test_a_question_of_many_sites_is_searched_for_once(owner: Connection, organization: str) -> None:
     owner.execute("""update public.lookup_queue_items set address = address || '{"street_1": "7 Elm St"}'""")
     plans = Plans(owner)
     checked(plans, organization)
@@ -94,13 +94,15 @@ def test_what_many_sites_ask_is_looked_for_once(owner: Connection, organization:
     assert read == JOBS * ITEMS, "as often as it was answered, and not 50 times that"
 
 
-def test_the_maintenance_reads_nothing_for_those_who_never_reused_a_result(owner: Connection, organization: str) -> None:
+def test_maintenance_reads_nothing_for_organizations_that_never_reused_a_result(owner: Connection, organization: str) -> None:
     owner.execute("select api.run_maintenance()")
     assert owner.execute("select count(*) from app.known_jobs").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("plan", ["auto", "force_generic_plan"])
-def test_an_answer_that_is_too_old_is_read_once_for_all_who_ask_the_same(owner: Connection, organization: str, plan: str) -> None:
+def test_an_answer_that_is_too_old_is_read_once_for_all_items_with_the_same_question(
+    owner: Connection, organization: str, plan: str
+) -> None:
     """With deduplicate_seconds, those who ask the same wait for the first of them; none is compared with all that ever asked it."""
     owner.execute("select api.update_settings('{\"deduplicate_seconds\": 60}')")
     owner.execute("""update public.lookup_queue_items

@@ -28,7 +28,7 @@ def sites(changed: int = 0) -> list[dict[str, Any]]:
     return items
 
 
-def test_the_same_file_again_pays_for_what_is_new(
+def test_the_same_file_again_costs_only_lookups_of_what_is_new(
     worker_settings: Settings, upstream: FakeUpstream, batches: Batches, owner: Connection
 ) -> None:
     def submit(changed: int) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def row(reference_id: str, street_1: str) -> dict[str, str]:
     }
 
 
-def test_a_file_is_told_what_is_known(client: OrganizationClient, database: Connection) -> None:
+def test_a_dry_run_of_a_file_says_what_is_known(client: OrganizationClient, database: Connection) -> None:
     job = client.submit(site("deal-0"))
     look_up(database, job, 1)
     file = csv_of(row("other-0", "200 N. Spring St."), row("other-1", "201 N Spring St"))
@@ -96,7 +96,7 @@ def test_a_file_is_told_what_is_known(client: OrganizationClient, database: Conn
     check_invariants(database, of_job=created["job_id"])
 
 
-def test_a_draft_says_what_is_known_and_its_start_pays_for_the_rest(client: OrganizationClient, database: Connection) -> None:
+def test_a_draft_says_what_is_known_and_its_start_looks_up_the_rest(client: OrganizationClient, database: Connection) -> None:
     def change(**changes: Any) -> dict[str, Any]:
         response = client.patch(f"/uploads/{draft['id']}", json=changes)
         assert response.status_code == 200, response.text
@@ -123,7 +123,7 @@ def test_a_draft_says_what_is_known_and_its_start_pays_for_the_rest(client: Orga
 
 
 @pytest.mark.parametrize("days", ["0", "3651", "-1", "1.5", "week", ""])
-def test_the_age_of_results_has_its_bounds(client: OrganizationClient, days: str) -> None:
+def test_the_age_of_results_is_limited(client: OrganizationClient, days: str) -> None:
     response = client.post("/batch-lookups", json=[site()], params={"reuse_max_age_days": days})
     assert (response.status_code, response.json()["code"]) == (400, "invalid_reuse_results")
 

@@ -210,7 +210,7 @@ def test_what_could_not_be_mapped_is_counted_by_reason(owner: Connection, clone:
     }
 
 
-def test_loans_and_the_use_of_a_car_are_no_incentives(owner: Connection, clone: Path, lookups: Lookups) -> None:
+def test_loans_and_the_use_of_a_car_are_not_incentives(owner: Connection, clone: Path, lookups: Lookups) -> None:
     def aid(number: int, text: str, method: str = "assistance_program") -> Json:
         return incentive(number, "state", payment_methods=[method], short_description={"en": text})
 
@@ -223,7 +223,7 @@ def test_loans_and_the_use_of_a_car_are_no_incentives(owner: Connection, clone: 
     assert lookups.amounts() == {"wy_state": 500}
 
 
-def test_a_rebate_of_all_is_one_only_where_words_say_so(owner: Connection, clone: Path, lookups: Lookups) -> None:
+def test_a_rebate_of_100_percent_needs_words_that_confirm_it(owner: Connection, clone: Path, lookups: Lookups) -> None:
     whole = {"type": "percent", "number": 1}
     untold = incentive(1, "state", amount=whole, short_description={"en": "Rebate for a new heat pump."})
     told = incentive(3, "plains", amount=whole, short_description={"en": "Up to 100% rebate for a heat pump."})
@@ -298,12 +298,12 @@ POVERTY_LEVELS = {"HI": {"levels_by_hhsize": [0, 17990]}, "other": {"levels_by_h
         ("small homes", "small homes", "1:31300 2:42300"),
     ],
 )
-def test_limits_of_income_are_read_as_far_as_they_are_told(name: str, requirement: str, limits: str | None) -> None:
+def test_income_limits_are_read_as_far_as_they_are_given(name: str, requirement: str, limits: str | None) -> None:
     cells = Incomes(THRESHOLDS, POVERTY_LEVELS).requirement(name, "WY")
     assert cells == {"income_requirement": requirement} | ({"income_limits": limits} if limits else {})
 
 
-def test_an_offer_that_depends_on_income_is_conditional_until_the_income_is_told(owner: Connection, clone: Path, lookups: Lookups) -> None:
+def test_an_offer_that_depends_on_income_is_conditional_until_the_income_is_given(owner: Connection, clone: Path, lookups: Lookups) -> None:
     (clone / "data" / "low_income_thresholds.json").write_text(json.dumps(THRESHOLDS))
     (clone / "data" / "federal_poverty_levels.json").write_text(json.dumps(POVERTY_LEVELS))
     change_incentives(
@@ -345,7 +345,7 @@ def test_what_an_offer_excludes_is_not_added_to_it(owner: Connection, clone: Pat
     assert lookups.amounts(household={"income": 62601, "size": 1}) == {"wy_state": 100, "wy_plains": 1000}
 
 
-def test_the_most_that_an_offer_pays_for_a_unit_is_no_cap_of_the_device(owner: Connection, clone: Path, lookups: Lookups) -> None:
+def test_the_maximum_for_a_unit_is_not_a_cap_for_the_device(owner: Connection, clone: Path, lookups: Lookups) -> None:
     pay = {"type": "dollars_per_unit", "number": 600, "unit": "ton", "minimum": 300, "maximum": 600}
     change_incentives(clone, incentive(1, "state", amount=pay, short_description={"en": "$300 to $600 per ton."}))
     load_rewiring_america(owner, clone)
@@ -391,7 +391,7 @@ def test_an_offer_may_begin_on_a_day_and_end_with_a_year_or_month(owner: Connect
     assert load_rewiring_america(owner, clone)[1] == {"ends before it starts": 1}
 
 
-def test_what_an_offer_needs_beside_it_is_listed_as_not_checked(owner: Connection, clone: Path, lookups: Lookups) -> None:
+def test_other_requirements_of_an_offer_are_listed_as_not_checked(owner: Connection, clone: Path, lookups: Lookups) -> None:
     relationships = {"prerequisites": {"WY-5": {"allOf": ["WY-9", "WY-2", "WY-70"], "description": "First the audit"}}}
     (clone / "data" / "WY" / "incentive_relationships.json").write_text(json.dumps(relationships))
     change_incentives(clone, incentive(2, "state"), incentive(5, "plains"), incentive(9, "plains", items=["energy_audit"], paused=True))
@@ -404,7 +404,7 @@ def test_what_an_offer_needs_beside_it_is_listed_as_not_checked(owner: Connectio
     assert ignored == {"WY-2": [], "WY-5": ["Other requirements: only together with Offer 9; Offer 2"]}
 
 
-def test_what_an_offer_needs_may_be_one_or_any_of_several() -> None:
+def test_an_offer_may_require_one_or_any_of_several() -> None:
     incentives = {number: {"short_description": {"en": f"offer {number}"}} for number in "123"}
     assert needs_of("1", incentives) == "offer 1"
     assert needs_of({"anyOf": ["1", "9", "2"]}, incentives) == "offer 1 or offer 2"
@@ -437,7 +437,9 @@ def test_an_amount_keeps_its_meaning(pay: Json, expected: Json) -> None:
         (500, "ton", 1500, "$500 per ton, limit 3 tons.", "1500"),
     ],
 )
-def test_the_most_for_a_unit_is_told_from_a_cap(number: float, unit: str, most: float, description: str, cap: str | None) -> None:
+def test_the_maximum_for_a_unit_is_distinguished_from_a_cap(
+    number: float, unit: str, most: float, description: str, cap: str | None
+) -> None:
     assert amount({"type": "dollars_per_unit", "number": number, "unit": unit, "maximum": most}, description).get("cap") == cap
 
 
@@ -450,7 +452,7 @@ def test_the_most_for_a_unit_is_told_from_a_cap(number: float, unit: str, most: 
         (500, 500, "Up to $500 per household.", "500"),
     ],
 )
-def test_the_most_for_a_device_is_told_from_a_cap(number: float, most: float, description: str, cap: str | None) -> None:
+def test_the_maximum_for_a_device_is_distinguished_from_a_cap(number: float, most: float, description: str, cap: str | None) -> None:
     assert amount({"type": "dollar_amount", "number": number, "maximum": most}, description).get("cap") == cap
 
 
@@ -463,7 +465,7 @@ def test_the_most_for_a_device_is_told_from_a_cap(number: float, most: float, de
         {"type": "lottery", "number": 1},
     ],
 )
-def test_an_amount_without_a_meaning_is_left_out(pay: Json) -> None:
+def test_an_amount_without_a_clear_meaning_is_skipped(pay: Json) -> None:
     with pytest.raises(SkippedError):
         amount(pay)
 
@@ -478,7 +480,7 @@ def test_an_amount_without_a_meaning_is_left_out(pay: Json) -> None:
         ("Up to $250 ($200 for manufactured homes) for duct sealing.", "RESIDENTIAL"),
     ],
 )
-def test_an_offer_for_manufactured_homes_is_for_these(description: str, types: str) -> None:
+def test_an_offer_for_manufactured_homes_is_recognized(description: str, types: str) -> None:
     assert building_types(description) == types
 
 
@@ -498,7 +500,7 @@ def test_an_offer_for_all_of_a_category_names_no_devices() -> None:
     assert (categories, devices) == (["energy_audit", "insulation"], [14, 49, 50])
 
 
-def test_a_folder_that_is_no_clone_is_refused(owner: Connection, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_clone_is_refused(owner: Connection, tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match=r"cannot be read as a clone .*: No such file or directory"):
         load_rewiring_america(owner, tmp_path)
 

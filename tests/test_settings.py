@@ -13,7 +13,7 @@ from pyshell.settings import ROOT, Settings, SettingsError
 from tests.clerk_fixtures import public_pem
 
 
-def test_an_empty_environment_will_do() -> None:
+def test_an_empty_environment_suffices() -> None:
     assert Settings.from_environment({}) == Settings()
 
 
@@ -61,7 +61,7 @@ def test_every_variable_is_read() -> None:
     assert [name for name in VARIABLES if getattr(read, name.lower()) == getattr(Settings(), name.lower())] == []
 
 
-def test_an_empty_variable_is_as_none() -> None:
+def test_an_empty_variable_counts_as_unset() -> None:
     assert Settings.from_environment({"PORT": "", "INCENTIVES_API_URL": " "}) == Settings()
 
 
@@ -84,7 +84,7 @@ def test_pages_that_tokens_are_made_for_may_call_the_api_from_a_browser() -> Non
     assert Settings.from_environment(parties | {"CORS_ORIGINS": "*"}).cors_origins == ("*",)
 
 
-def test_a_pace_of_none_is_no_limit() -> None:
+def test_a_rate_limit_of_none_means_no_limit() -> None:
     assert Settings.from_environment({"LOOKUPS_PER_SECOND": "none"}).lookups_per_second == math.inf
 
 

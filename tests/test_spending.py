@@ -46,7 +46,7 @@ def test_a_sample_waits_to_be_continued(client: OrganizationClient, database: Co
     assert client.get(path(job)).json()["status"] == "completed"
 
 
-def test_a_limit_is_raised_to_go_on(client: OrganizationClient, database: Connection) -> None:
+def test_a_limit_is_raised_to_continue(client: OrganizationClient, database: Connection) -> None:
     job = submit(client, 6, max_lookups=2, when_limit_reached="wait")
     look_up(database, job, 10)
     database.execute("select count(*) from api.claim_lookups(%s, 'w', 9)", [organization_of(database, job)])
@@ -65,7 +65,7 @@ def test_a_limit_is_raised_to_go_on(client: OrganizationClient, database: Connec
     check_invariants(database, of_job=job["job_id"])
 
 
-def test_a_limit_holds_for_a_batch_that_comes_in_the_middle_of_a_claim(database_url: str, owner: Connection) -> None:
+def test_a_limit_holds_for_a_batch_that_arrives_during_a_claim(database_url: str, owner: Connection) -> None:
     """The claim has found an organization without limits; then it dawdles."""
     update_settings(owner, lookups_per_second=None)
     owner.execute(
@@ -101,7 +101,7 @@ def test_jobs_of_others_are_not_continued(client: OrganizationClient, new_client
     ("option", "value"),
     [("sample", 0), ("sample", "few"), ("sample", 1.5), ("max_lookups", -1), ("max_lookups", True), ("when_limit_reached", "stop")],
 )
-def test_options_have_their_bounds(client: OrganizationClient, option: str, value: object) -> None:
+def test_options_have_limits(client: OrganizationClient, option: str, value: object) -> None:
     in_body = client.post("/batch-lookups", json={"items": [site()], option: value})
     in_query = client.post("/batch-lookups", json=[site()], params={option: str(value)})
     for response in (in_body, in_query):

@@ -44,7 +44,7 @@ def test_an_error_has_a_kind(shared_database_url: str, statement: str, kind: Kin
         assert is_about_the_data(raised.value) is (kind in (Kind.DATA, Kind.REFUSED))
 
 
-def test_a_lock_that_is_not_to_be_had_is_busy(shared_database_url: str) -> None:
+def test_a_lock_timeout_means_busy(shared_database_url: str) -> None:
     with psycopg.connect(shared_database_url) as holder, psycopg.connect(shared_database_url) as other:
         holder.execute("lock table app.organizations in access exclusive mode")
         with pytest.raises(psycopg.Error) as raised:
@@ -97,5 +97,5 @@ def test_what_psycopg_raises_by_itself_has_a_kind(shared_database_url: str) -> N
         (errors.InternalError_(), Kind.INTERNAL, False),
     ],
 )
-def test_what_may_be_repeated_is_told_by_the_error(error: psycopg.Error, kind: Kind, without_effect: bool) -> None:
+def test_the_error_says_whether_the_call_may_be_repeated(error: psycopg.Error, kind: Kind, without_effect: bool) -> None:
     assert (kind_of(error), had_no_effect(error)) == (kind, without_effect)

@@ -156,13 +156,13 @@ def test_a_postgres_that_cannot_start_at_once_is_tried_until_it_can(environment:
     assert "trying again in" in log
 
 
-def test_a_postgres_that_is_already_running_is_used_with_a_word(environment: Environment) -> None:
+def test_a_postgres_that_is_already_running_is_used_and_named(environment: Environment) -> None:
     with PrivatePostgres.of_project(Path(environment["STATE_DIR"])).running(), up(environment) as process:
         process.terminate()
         assert "using the PostgreSQL that is already running" in process.communicate(timeout=30)[1]
 
 
-def test_up_ends_with_a_word_when_the_api_dies(environment: Environment) -> None:
+def test_up_says_why_it_ends_when_the_api_dies(environment: Environment) -> None:
     with up(environment) as process:
         os.kill(processes_of(environment)["serve"], signal.SIGKILL)
         assert "error: The API ended with status -9." in process.communicate(timeout=30)[1]
@@ -193,7 +193,7 @@ def test_a_database_without_migrations_is_named(new_environment: Environment, ne
     assert "`python -m pyshell migrate` applies them" in ended.stderr
 
 
-def test_a_key_makes_no_database(new_environment: Environment) -> None:
+def test_creating_a_key_does_not_create_a_database(new_environment: Environment) -> None:
     ended = run(new_environment, "keys", "create", "--organization", "Acme")
     assert ended.returncode == 1
     assert re.fullmatch(r"error: There is no database in .*\. Is STATE_DIR that of `make up`\? .*\n", ended.stderr)
@@ -220,14 +220,14 @@ def test_a_command_that_fails_says_why_and_no_more(new_environment: Environment,
 
 
 @pytest.mark.parametrize("words", [["migrate"], ["keys", "create", "--organization", "Acme"]])
-def test_a_database_that_only_answers_reads_is_named(new_environment: Environment, database_url: str, words: list[str]) -> None:
+def test_a_read_only_database_is_named_at_the_start(new_environment: Environment, database_url: str, words: list[str]) -> None:
     assert "?" not in database_url
     ended = run(new_environment | {"DATABASE_URL": f"{database_url}?options=-c%20default_transaction_read_only%3Don"}, *words)
     assert ended.returncode == 1
     assert ended.stderr.endswith(": DATABASE_URL must lead to the primary: this database is a standby, or lets nobody write.\n")
 
 
-def test_a_worker_without_migrations_says_so(new_environment: Environment, new_database: Callable[..., str]) -> None:
+def test_a_worker_names_missing_migrations(new_environment: Environment, new_database: Callable[..., str]) -> None:
     environment = new_environment | {"DATABASE_URL": new_database(empty=True)}
     with subprocess.Popen(
         [sys.executable, "-m", "pyshell", "worker"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
@@ -239,7 +239,7 @@ def test_a_worker_without_migrations_says_so(new_environment: Environment, new_d
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])
-def test_a_single_process_wants_a_database(command: str, new_environment: Environment) -> None:
+def test_a_single_process_needs_a_database(command: str, new_environment: Environment) -> None:
     assert "error: DATABASE_URL is not set." in run(new_environment, command).stderr
 
 

@@ -67,7 +67,7 @@ def test_one_file_installs_everything_without_a_superuser(cluster: PrivatePostgr
             owner.execute("delete from public.batch_lookup_jobs")
 
 
-def test_what_a_project_grants_on_all_that_is_new_is_not_granted_on_ours(project_url: str, new_database: Databases) -> None:
+def test_default_privileges_of_a_project_do_not_apply_to_our_objects(project_url: str, new_database: Databases) -> None:
     defaults = """
         select defaclobjtype, privilege
           from pg_default_acl, unnest(defaclacl::text[]) privilege

@@ -93,7 +93,7 @@ def service(worker_settings: Settings, owner: Connection, upstream: FakeUpstream
         yield Service(client, owner, upstream, receiver)
 
 
-def test_the_trace_of_an_upload_goes_on_with_its_lookups_and_webhooks(service: Service) -> None:
+def test_the_trace_of_an_upload_continues_with_its_lookups_and_webhooks(service: Service) -> None:
     expected = [("lookup", traceparent(1)), ("batch.completed", traceparent(1)), ("lookup.completed", traceparent(1))]
     assert service.sent(service.upload("json", traceparent(1)), "json") == expected
 
@@ -121,7 +121,7 @@ def test_the_trace_of_an_upload_goes_on_with_its_lookups_and_webhooks(service: S
     ]
 
 
-def test_what_is_no_trace_context_is_ignored(service: Service) -> None:
+def test_an_invalid_trace_context_is_ignored(service: Service) -> None:
     for number, given in enumerate([[], ["nonsense"], [traceparent(0)], [traceparent(1), traceparent(2)], ["é" * 55]]):
         assert {sent for _, sent in service.sent(service.upload(f"site-{number}", *given), f"site-{number}")} == {None}, given
 
@@ -238,7 +238,7 @@ def test_a_trace_that_is_not_recorded_elsewhere_is_not_recorded_here(spans: InMe
     assert trace_of(spans, 9) == {}
 
 
-def test_spans_hold_nothing_of_what_is_asked_and_answered(
+def test_spans_contain_nothing_of_requests_and_responses(
     spans: InMemorySpanExporter, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.upstream.plan("deal-404", Reply(404, '{"error": "nothing at 200 N Spring St"}'))
@@ -367,7 +367,7 @@ def test_processes_send_their_traces_to_a_collector(database_url: str, owner: Co
     assert sent["batch-lookups-worker"] == {"lookup", "flush", "record_lookups"}
 
 
-def test_a_collector_that_does_not_answer_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collector_that_does_not_respond_does_not_delay_the_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_of_spans, "LAST_CALLS_SECONDS", 0.1)
     with fake_receiver() as collector:
         collector.delay = 60
@@ -411,7 +411,7 @@ with traces.sent_by("a test"):
     assert "pip install '.[otel]'" in ended.stderr
 
 
-def test_who_asks_for_no_traces_loads_nothing_of_opentelemetry() -> None:
+def test_without_traces_nothing_of_opentelemetry_is_loaded() -> None:
     program = (
         "import sys, pyshell.api.app, pyshell.worker.process; print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )

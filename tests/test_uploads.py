@@ -98,7 +98,7 @@ class TestCsv:
     @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
     @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
-    def test_spreadsheets_write_it_in_their_ways(self, delimiter: str, end: str, encoding: str) -> None:
+    def test_csv_of_spreadsheets_is_read_in_all_its_variants(self, delimiter: str, end: str, encoding: str) -> None:
         rows = [
             ["Deal ID", "Street Address", "Apt", "City", "ZIP", "Devices", "Notes"],
             ["deal-001", "5 Rue d'Été", "4, B", "Québec", "G1A 1A1", "1, 2|3", 'said "yes";\nthen no'],
@@ -120,14 +120,14 @@ class TestCsv:
         assert (cells_of(table)[1][0], cells_of(table)[1][6], table.lines) == ("deal-001", "1|2", [2, 3])
         assert read_csv("\n\r\nsep=;\n" + HEADER + ROW).lines == [4, 5]
 
-    def test_empty_rows_at_the_end_are_no_items(self) -> None:
+    def test_empty_rows_at_the_end_are_ignored(self) -> None:
         table = read_csv(HEADER + ROW + ",,,,,,\n" * (MAX_ROWS - 3) + ROW + ",,,,,,\n" * MAX_ROWS)
         assert (len(table.rows), table.lines[-1], cells_of(table)[-1][0]) == (MAX_ROWS, MAX_ROWS, "deal-001")
         with pytest.raises(ApiError) as raised:
             read_csv(HEADER + ROW + ",,,,,,\n" * (MAX_ROWS - 2) + ROW)
         assert raised.value.code == "invalid_item_count"
 
-    def test_the_delimiter_is_the_one_that_cuts_the_rows_alike(self) -> None:
+    def test_the_delimiter_is_the_one_that_splits_all_rows_alike(self) -> None:
         assert detect_delimiter("Deal ID;Street, with number;City\nd-1;12 Elm St, Unit 4;Boston\n") == ";"
         assert detect_delimiter("My sites; all of them\n" + HEADER + ROW) == ","
 
@@ -147,7 +147,7 @@ class TestCsv:
             rows = cells_of(read_csv(HEADER + ROW.replace("200 N Spring St", f" {street}") * 2))
             assert [row[1] for row in rows[1:]] == [street] * 2
 
-    def test_a_control_z_at_the_end_is_none_of_the_text(self) -> None:
+    def test_a_control_z_at_the_end_is_not_part_of_the_text(self) -> None:
         assert cells_of(read_file((HEADER + ROW + "\x1a").encode()))[-1][0] == "deal-001"
 
     @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ class TestCsv:
 
     @given(st.lists(st.lists(cells, min_size=3, max_size=3)),
            st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]))  # fmt: skip
-    def test_every_cell_comes_through(self, rows: list[list[str]], quoting: Any, end: str) -> None:
+    def test_every_cell_of_a_csv_file_is_read_back(self, rows: list[list[str]], quoting: Any, end: str) -> None:
         # The writer takes a lone carriage return for harmless.
         assume(quoting == csv.QUOTE_ALL or not any("\r" in cell for row in rows for cell in row))
         text = io.StringIO(newline="")
@@ -181,7 +181,7 @@ class TestCsv:
         assert [row[:3] for row in cells_of(read_csv(text.getvalue()))[1:]] == [[cell.strip() for cell in row] for row in rows]
 
     @given(st.binary(max_size=300) | st.text('a",;\t\r\n\ufeff', max_size=60).map(str.encode), st.booleans())
-    def test_no_bytes_are_more_than_refused(self, data: bytes, with_header: bool) -> None:
+    def test_any_bytes_are_read_or_refused(self, data: bytes, with_header: bool) -> None:
         with contextlib.suppress(ApiError):
             read_file((HEADER.encode() if with_header else b"") + data)
 
@@ -206,7 +206,7 @@ class TestWorkbooks:
         ]
         assert table.lines == [1, 2, 3, 4]
 
-    def test_a_formula_without_its_result_is_told_of(self) -> None:
+    def test_a_formula_without_its_result_is_noted(self) -> None:
         data = workbook(
             [["Deal ID", "ZIP", "Note"], ["d-1", 2134, "x"], ["=A2", '=TEXT(2134,"00000")', "=B2"], ["d-3", 2135, "=B2"], ["=A4"]]
         )
@@ -268,7 +268,7 @@ class TestWorkbooks:
         book.worksheets[0]["A2"].number_format = style
         assert [row[0] for row in cells_of(read_file(saved(book)))[1:]] == [text, str(number)]
 
-    def test_rows_that_are_hidden_are_read_and_told_of(self) -> None:
+    def test_hidden_rows_are_read_and_noted(self) -> None:
         book = openpyxl.load_workbook(io.BytesIO(workbook([["Deal ID"], ["d-1"], ["d-2"], ["d-3"]])))
         for row in (3, 4, 5):
             book.worksheets[0].row_dimensions[row].hidden = True
@@ -298,7 +298,7 @@ class TestWorkbooks:
         assert [note.message for note in table.notes] == ["The sheet Sheet 3 was read; `sheet` chooses another: Sheet 4"]
 
     @pytest.mark.parametrize("cover", [[["hello"]], [["Sites of March"], [], ["Read this first"]]])
-    def test_a_cover_page_is_passed_over(self, cover: list[list[str]]) -> None:
+    def test_a_cover_page_is_skipped(self, cover: list[list[str]]) -> None:
         table = read_file(workbook(cover, [["id", "city"], ["1", "Boston"]], [["a", "b"], ["c", "d"]]))
         assert cells_of(table)[0] == ["id", "city"]
         assert [note.message for note in table.notes] == ["The sheet Sheet 2 was read; `sheet` chooses another: Sheet 1, Sheet 3"]
@@ -311,7 +311,7 @@ class TestWorkbooks:
             read_workbook(book, "3")
         assert raised.value.hint == "It has Sheet 1, Sheet 2."
 
-    def test_a_workbook_tells_its_sheets_with_rows_whoever_chose(self) -> None:
+    def test_a_workbook_lists_its_sheets_with_rows_whoever_chose_one(self) -> None:
         book = workbook([["hidden"]], [["Cover"]], [], [["id", "city"], ["1", "Boston"]], [["fifth"]], hidden=1)
         [chosen], [given], [hidden] = (read_workbook(book, sheet).notes for sheet in (None, "5", "1"))
         assert (chosen.sheet, chosen.sheets) == ("Sheet 4", ["Sheet 2", "Sheet 4", "Sheet 5"])
@@ -319,7 +319,7 @@ class TestWorkbooks:
         assert (hidden.sheet, hidden.sheets) == ("Sheet 1", ["Sheet 1", "Sheet 2", "Sheet 4", "Sheet 5"])
         assert read_workbook(workbook([["one"]], []), "1").notes == []
 
-    def test_names_of_sheets_are_told_within_limits(self) -> None:
+    def test_names_of_sheets_are_listed_within_limits(self) -> None:
         file = io.BytesIO()
         with (
             zipfile.ZipFile(io.BytesIO(workbook(*[[["one"]]] * 3))) as book,
@@ -355,7 +355,7 @@ class TestWorkbooks:
             assert (raised.value.status, raised.value.code) == (413, "suspicious_compression")
 
     @given(st.integers(0, 5000), st.binary(min_size=1, max_size=20))
-    def test_a_damaged_workbook_is_no_more_than_refused(self, run_in_fork: Run, place: int, damage: bytes) -> None:
+    def test_a_damaged_workbook_is_read_or_refused(self, run_in_fork: Run, place: int, damage: bytes) -> None:
         data = bytearray(BOOK)
         data[place : place + len(damage)] = damage
         with pytest.MonkeyPatch.context() as monkeypatch, contextlib.suppress(ApiError):
@@ -377,7 +377,7 @@ class TestWorkbooks:
             (b"<style>td {}</style><table>", "This is a web page"),
         ],
     )
-    def test_what_is_no_table_is_named_for_what_it_is(self, data: bytes, message: str) -> None:
+    def test_a_file_that_is_not_a_table_is_named_for_what_it_is(self, data: bytes, message: str) -> None:
         with pytest.raises(ApiError) as raised:
             read_file(data)
         assert raised.value.message.startswith(message)
@@ -414,7 +414,7 @@ class TestNdjson:
         assert raised.value.message.startswith("Record 2 (line 3) is not valid JSON")
 
     @given(st.lists(st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=5), max_size=8), st.booleans())
-    def test_every_value_comes_through(self, values: list[Any], escaped: bool) -> None:
+    def test_every_value_of_a_json_line_is_read_back(self, values: list[Any], escaped: bool) -> None:
         text = "\n".join(json.dumps(value, ensure_ascii=escaped) for value in values)
         assert json.loads(read_ndjson(text.encode())[0]) == values
 
@@ -565,7 +565,7 @@ def test_a_workbook_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPat
         read_workbook(sheet_of({"A1": 1}))
 
 
-def test_a_text_that_many_cells_share_counts_in_each_of_them() -> None:
+def test_a_text_shared_by_many_cells_counts_once_for_each() -> None:
     def sheet(rows: int) -> bytes:
         return workbook([["reference_id", "note"], *([f"deal-{row}", "é" * 15_000] for row in range(rows))])
 
@@ -677,7 +677,7 @@ def test_a_workbook_with_a_password_is_named_for_what_it_is(data: bytes) -> None
     assert (refused.value.code, refused.value.message) == ("protected_workbook", "The workbook is protected by a password")
 
 
-def test_a_damaged_workbook_is_not_said_to_have_a_password() -> None:
+def test_a_damaged_workbook_is_not_said_to_be_encrypted() -> None:
     for data in (compound_file("Something"), sheet_of({"A1": 1})[:1000]):
         with pytest.raises(ApiError) as refused:
             read_workbook(data)
@@ -696,7 +696,7 @@ def test_a_workbook_whose_sites_are_hidden_is_not_said_to_be_empty() -> None:
     assert cells_of(read_workbook(data, "Sites")) == [["reference_id"]]
 
 
-def test_an_error_in_a_workbook_arrives_whole() -> None:
+def test_an_error_in_a_workbook_arrives_complete() -> None:
     with pytest.raises(ApiError) as refused:
         read_workbook(sheet_of({"A1": 1, "SG2": 2}))
     error = refused.value

@@ -139,7 +139,7 @@ def test_the_name_that_is_checked_is_the_name_that_is_connected_to(written: str,
     assert listener.connected == (["127.0.0.2"] if host != "127.0.0.1" else [])
 
 
-def test_a_name_that_is_bound_anew_is_checked_anew(names: Names, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_resolves_differently_is_checked_again(names: Names, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "RESOLUTION_SECONDS", 0.0)
     names.answers["rebinding.example"] = [["127.0.0.2"], ["127.0.0.1"]]
     assert [a.error_class for a in attempt(f"https://rebinding.example:{listener.port}/", times=2)] == ["tls", "refused_address"]
@@ -199,7 +199,7 @@ def test_a_url_that_is_not_https_is_refused(url: str) -> None:
     Receiver("https://a:1024/", allow_private=False)
 
 
-def test_nobody_learns_which_names_a_private_network_has(names: Names) -> None:
+def test_errors_do_not_reveal_which_names_a_private_network_has(names: Names) -> None:
     names.answers["inside.example"] = [["10.0.0.1"]]
     assert [attempt(url)[0].error_class for url in ("https://inside.example/", "https://nobody.invalid/")] == 2 * ["refused_address"]
     assert attempt("https://nobody.invalid/", allow_private=True)[0].error_class == "dns"
@@ -237,7 +237,7 @@ def test_proxies_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
         assert proxy.received == []
 
 
-def test_no_more_of_an_answer_is_read_than_is_kept() -> None:
+def test_only_the_part_of_an_answer_that_is_kept_is_read() -> None:
     def endless(file: Any) -> None:
         file.write(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
@@ -249,7 +249,7 @@ def test_no_more_of_an_answer_is_read_than_is_kept() -> None:
     assert answered.body == "x" * 1024
 
 
-def test_endless_headers_are_no_answer() -> None:
+def test_endless_headers_are_an_error() -> None:
     def endless(file: Any) -> None:
         file.write(b"HTTP/1.1 200 OK\r\n")
         while True:
@@ -259,13 +259,13 @@ def test_endless_headers_are_no_answer() -> None:
         assert attempt(url, allow_private=True)[0].error_class == "invalid_response"
 
 
-def test_a_compressed_answer_stays_compressed() -> None:
+def test_a_compressed_answer_is_not_decompressed() -> None:
     with fake_receiver() as receiver:
         receiver.status, receiver.body, receiver.headers = 200, b"not really gzip", {"Content-Encoding": "gzip"}
         assert attempt(receiver.url, allow_private=True)[0].body == "not really gzip"
 
 
-def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "ATTEMPT_SECONDS", 0.3)
 
     def drip(file: Any) -> None:
@@ -311,7 +311,7 @@ class TestTls:
         assert receiver.received == []
 
 
-def test_what_a_receiver_says_unasked_is_not_taken_for_its_answer() -> None:
+def test_what_a_receiver_sends_unprompted_is_not_taken_for_its_answer() -> None:
     def talkative(file: Any) -> None:
         file.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
         time.sleep(0.2)

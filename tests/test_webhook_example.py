@@ -17,7 +17,7 @@ from tests.http_fixtures import PEPPER, OrganizationClient, running_server, site
 from tests.timed import wait_until
 
 
-def test_a_receiver_hears_what_a_worker_looked_up(new_database: Callable[..., str]) -> None:
+def test_a_receiver_gets_what_a_worker_looked_up(new_database: Callable[..., str]) -> None:
     settings = Settings(database_url=new_database(), api_key_pepper=PEPPER, webhooks_allow_private_networks=True)
     with running_server(settings) as url, OrganizationClient(url, settings.database_url) as client:
         secret = client.put(

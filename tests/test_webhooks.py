@@ -102,7 +102,7 @@ def test_a_completed_lookup_is_sent(owner: Connection, receiver: FakeReceiver, s
     assert data["webhook_custom_fields"] == {"deal": {"id": 7}}
 
 
-def test_its_signature_is_what_standard_webhooks_asks_for(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+def test_its_signature_is_that_of_standard_webhooks(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
     organization = Organization(owner, receiver.url)
     with running_sender(sender_settings):
         organization.complete(1, webhook_custom_fields={"name": "Ünïcode ☀"})
@@ -115,7 +115,7 @@ def test_its_signature_is_what_standard_webhooks_asks_for(owner: Connection, rec
         Webhook("whsec_" + "A" * 43 + "=").verify(received.body, received.headers)
 
 
-def test_and_what_its_package_for_node_asks_for(
+def test_its_signature_is_accepted_by_the_node_package_of_standard_webhooks(
     owner: Connection, receiver: FakeReceiver, sender_settings: Settings, tmp_path: Path
 ) -> None:
     if not shutil.which("node") or not shutil.which("npm"):
@@ -140,7 +140,7 @@ def test_and_what_its_package_for_node_asks_for(
     assert json.loads(answer.stdout) == received.message
 
 
-def test_a_rotated_secret_signs_along_until_it_expires(
+def test_deliveries_are_also_signed_with_a_rotated_secret_until_it_expires(
     owner: Connection, receiver: FakeReceiver, sender_settings: Settings, clock: Clock
 ) -> None:
     organization = Organization(owner, receiver.url)
@@ -218,7 +218,7 @@ def wake(owner: Connection) -> None:
     owner.execute("notify webhooks_ready")
 
 
-def test_a_slow_receiver_holds_its_own_window_only(
+def test_a_slow_receiver_fills_only_its_own_window(
     owner: Connection, receiver: FakeReceiver, sender_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ExitStack() as stack:
@@ -238,7 +238,7 @@ def test_a_slow_receiver_holds_its_own_window_only(
 
 
 @pytest.mark.parametrize("bound", ["MAX_IN_FLIGHT", "MAX_BYTES", "MAX_UNRECORDED"])
-def test_what_is_on_its_way_or_unrecorded_is_bounded(
+def test_deliveries_in_flight_or_unrecorded_are_bounded(
     owner: Connection,
     receiver: FakeReceiver,
     sender_settings: Settings,
@@ -332,7 +332,7 @@ def test_a_sender_that_dies_loses_nothing(
         organization.wait(delivered=10)
 
 
-def test_stopping_lets_deliveries_come_to_their_end(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+def test_stopping_waits_for_deliveries_in_flight(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
     receiver.delay = 0.5
     organization = Organization(owner, receiver.url)
     with running_sender(sender_settings):
@@ -361,7 +361,7 @@ def test_stopping_records_what_was_sent_once_its_rows_are_free(
     assert organization.statuses() == {"delivered": 2}
 
 
-def test_a_connection_that_the_receiver_closed_is_made_again(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+def test_a_connection_that_the_receiver_closed_is_replaced(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
     receiver.headers = {"Connection": "close"}
     organization = Organization(owner, receiver.url)
     with running_sender(sender_settings):
@@ -414,7 +414,7 @@ def test_a_broken_connection_to_the_database_loses_nothing(owner: Connection, re
         organization.wait(delivered=90)
 
 
-def test_a_claim_whose_answer_is_lost_delays_no_webhook(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
+def test_a_claim_whose_response_is_lost_delays_no_webhook(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
     """The claim has committed when the connection breaks, so the sender never hears what it holds. A setting, which all nodes of a cluster
     know, keeps the claim from its end.
     """
@@ -454,7 +454,7 @@ def test_a_claim_whose_answer_is_lost_delays_no_webhook(owner: Connection, recei
 
 
 @pytest.mark.parametrize("seconds", [0.1, PATIENCE], ids=["lost", "broken off"])
-async def test_a_claim_that_is_not_heard_of_before_the_stop_is_given_back(
+async def test_a_claim_whose_response_is_missing_at_the_stop_is_released(
     owner: Connection, sender_settings: Settings, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     monkeypatch.setattr(sender, "LAST_CALLS_SECONDS", 0.7)
@@ -467,7 +467,7 @@ async def test_a_claim_that_is_not_heard_of_before_the_stop_is_given_back(
     assert organization.statuses() == {"pending": 1}
 
 
-def test_webhooks_wait_while_lookups_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webhooks_wait_while_there_are_many_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
     now, lookups = 0.0, 0
     set_monotonic(monkeypatch, receiver_limits, lambda: now)
     load_shedding = LoadShedding(lambda: lookups)
@@ -504,7 +504,7 @@ def test_a_window_is_filled_again_when_half_of_it_is_free() -> None:
     assert room == [7, 6, 5, 4, 0]
 
 
-def test_large_bodies_have_a_window_by_their_size() -> None:
+def test_the_window_depends_on_the_size_of_bodies() -> None:
     small, large = (Delivery(b"o", b"d", b"t", b"x" * size, "https://a.example/", [], "lookup.completed") for size in (1000, 2_000_000))
     limit = ReceiverLimit(Receiver(small.url, allow_private=False), window=LARGEST_WINDOW)
     limit.start(small)

@@ -28,7 +28,7 @@ from tests.upstream import FOREVER, FakeUpstream, Reply
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, running_worker, update_settings, wait_for_all
 
 
-def test_every_item_of_a_batch_is_looked_up_once_and_stands_in_the_report(
+def test_every_item_of_a_batch_is_looked_up_once_and_is_in_the_report(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
     with running_worker(worker_settings):
@@ -58,7 +58,7 @@ def count_held(owner: Connection, worker: str) -> int:
     return answer
 
 
-def test_a_worker_without_a_share_of_the_concurrency_leaves_its_items_to_the_others(
+def test_a_worker_without_a_share_of_the_concurrency_limit_releases_its_items(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The first share goes to the first by name.
@@ -76,7 +76,7 @@ def test_a_worker_without_a_share_of_the_concurrency_leaves_its_items_to_the_oth
     assert set(upstream.times_seen().values()) == {1}
 
 
-def test_a_worker_that_became_slow_leaves_to_the_others_what_it_would_not_start_for_long(
+def test_a_worker_that_became_slow_releases_what_it_would_not_start_soon(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "LONGEST_SLEEP", 1.5)
@@ -89,9 +89,7 @@ def test_a_worker_that_became_slow_leaves_to_the_others_what_it_would_not_start_
         wait_until(lambda: len(upstream.requests) > 300 and count_held(owner, "") < 15)
 
 
-def test_a_providers_key_goes_to_the_provider_and_the_organization_does_not(
-    batches: Batches, worker_settings: Settings, upstream: FakeUpstream
-) -> None:
+def test_a_provider_gets_its_key_but_not_the_organization(batches: Batches, worker_settings: Settings, upstream: FakeUpstream) -> None:
     with running_worker(worker_settings):
         batches.wait(batches.create(1))
     [seen] = upstream.requests
@@ -118,7 +116,7 @@ def test_without_a_provider_our_own_api_is_asked_in_the_name_of_the_organization
     assert seen.body["reference_id"] == "site-0"
 
 
-def test_a_lookup_that_fails_in_passing_is_tried_again(batches: Batches, worker_settings: Settings, upstream: FakeUpstream) -> None:
+def test_a_lookup_that_fails_temporarily_is_tried_again(batches: Batches, worker_settings: Settings, upstream: FakeUpstream) -> None:
     upstream.plan("site-1", Reply(500), Reply(reset=True), Reply())
     with running_worker(worker_settings):
         assert batches.wait(batches.create(3)) == "completed"
@@ -168,7 +166,7 @@ BAD_ANSWERS = {
 }
 
 
-def test_a_bad_answer_ends_its_item_with_a_reason_and_no_other(
+def test_a_bad_answer_fails_only_its_item_and_says_why(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
     update_settings(owner, max_retries=0, lookup_timeout_seconds=1, max_response_bytes=30_000)
@@ -197,7 +195,7 @@ def test_an_answer_that_postgresql_cannot_store_fails_its_item_and_no_other(
 
 
 @pytest.mark.parametrize("end", ["perform 1 / 0", "perform pg_terminate_backend(pg_backend_pid())"], ids=["error", "end of the connection"])
-async def test_a_claim_whose_commit_fails_is_no_claim(batches: Batches, worker_settings: Settings, owner: Connection, end: str) -> None:
+async def test_a_claim_whose_commit_fails_is_not_used(batches: Batches, worker_settings: Settings, owner: Connection, end: str) -> None:
     """PostgreSQL sends the rows of a statement before it commits it."""
     batches.create(2)
     owner.execute(
@@ -228,7 +226,7 @@ def test_what_was_claimed_is_looked_up_while_others_are_claimed_for(
     assert set(upstream.times_seen().values()) == {1}
 
 
-def test_a_claim_that_fails_does_not_spoil_the_others(batches: Batches, worker_settings: Settings, owner: Connection) -> None:
+def test_a_claim_that_fails_does_not_affect_others(batches: Batches, worker_settings: Settings, owner: Connection) -> None:
     others = Batches(owner)
     owner.execute(f"alter table public.lookup_leases add constraint refuse check (organization_id <> '{batches.organization_id}')".encode())
     with running_worker(worker_settings):
@@ -303,7 +301,7 @@ def test_a_failure_that_comes_after_the_lease_is_lost_does_not_count(
     assert batches.counts() == {"processing": 1}
 
 
-def test_a_worker_that_stops_ends_what_is_in_flight_and_gives_back_the_rest(
+def test_a_worker_that_stops_finishes_what_is_in_flight_and_releases_the_rest(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
     update_settings(owner, max_in_flight=5)
@@ -333,7 +331,7 @@ def test_a_worker_that_stops_does_not_wait_for_ever(
     check_invariants(owner)
 
 
-def test_an_idle_worker_hears_of_a_new_batch_at_once(
+def test_an_idle_worker_notices_a_new_batch_immediately(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "LONGEST_SLEEP", 600.0)
@@ -406,7 +404,7 @@ def test_settings_take_effect_without_a_restart(
         assert upstream.most_in_flight == 1
 
 
-def test_a_dropped_connection_costs_no_outcome(
+def test_a_dropped_connection_loses_no_outcome(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
     upstream.usual = Reply(delay=0.05)

@@ -39,7 +39,7 @@ def prompt_job_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFix
     caplog.set_level(logging.INFO)
 
 
-def test_a_pause_and_the_end_of_a_job_are_told(
+def test_a_pause_and_the_end_of_a_job_are_logged(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream.plan("site-0", Reply(429, headers={"Retry-After": "600"}), Reply(404))
@@ -55,7 +55,7 @@ def test_a_pause_and_the_end_of_a_job_are_told(
     assert "outage" not in caplog.text
 
 
-def test_claims_do_not_wait_for_what_is_told_of_jobs(
+def test_claims_do_not_wait_for_the_logging_of_jobs(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never_ends(self: job_log.JobLog, now: float) -> None:
@@ -67,7 +67,7 @@ def test_claims_do_not_wait_for_what_is_told_of_jobs(
             assert batches.wait(batches.create(2)) == "completed"
 
 
-def test_items_that_have_used_up_their_retries_are_told_once_for_each_reason(
+def test_items_that_have_used_up_their_retries_are_logged_once_for_each_reason(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     update_settings(owner, max_retries=2, outage_failures=1000)
@@ -89,7 +89,7 @@ def test_items_that_have_used_up_their_retries_are_told_once_for_each_reason(
     assert "Main" not in caplog.text
 
 
-def test_short_pauses_are_told_once_a_minute(
+def test_short_pauses_are_logged_once_a_minute(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream.plan("site-0", *[Reply(429, headers={"Retry-After": "1"})] * 3, Reply())
@@ -99,7 +99,7 @@ def test_short_pauses_are_told_once_a_minute(
     assert caplog.text.count("a pause") == caplog.text.count("lookups continue") == 1
 
 
-def test_an_event_is_told_again_after_a_minute_with_the_number_of_the_last_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_is_logged_again_after_a_minute_with_the_number_since_then(caplog: pytest.LogCaptureFixture) -> None:
     events = FirstOfEach("things happened")
     assert [events.is_first(reason, 100.0 + n) for n, reason in enumerate(["a", "b", "a", "a"])] == [True, True, False, False]
     assert "things happened" not in caplog.text
@@ -109,14 +109,14 @@ def test_an_event_is_told_again_after_a_minute_with_the_number_of_the_last_one(c
     assert caplog.text.count("things happened") == 1
 
 
-def test_failures_in_a_row_are_named_once_a_minute_and_their_end_is_known() -> None:
+def test_failures_in_a_row_are_logged_once_a_minute_and_their_end_is_logged() -> None:
     outage = Outage()
     assert [second for second in range(130) if outage.is_worth_a_warning(float(second))] == [0, 60, 120]
     assert (outage.end(130.0), outage.end(131.0)) == (130.0, None)
     assert outage.is_worth_a_warning(132.0), "the next outage is another one"
 
 
-def test_a_database_that_is_away_is_named_once_and_its_return_is_told(
+def test_a_database_that_is_away_is_logged_once_and_so_is_its_return(
     worker_settings: Settings, owner: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sender, "PAUSE_AFTER_ERROR", 0.01)
@@ -136,7 +136,7 @@ def test_a_database_that_is_away_is_named_once_and_its_return_is_told(
     assert caplog.text.count("cannot claim lookups, will try again") == 1
 
 
-def test_an_outage_is_told_as_one(
+def test_an_outage_is_logged_once(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     update_settings(owner, outage_failures=1)
@@ -163,9 +163,7 @@ class DisabledReceiver:
         return "gone"
 
 
-async def test_a_receiver_that_was_disabled_is_told_once_a_minute(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_disabled_receivers_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing")
     sender = Sender(settings, Notifier(settings.database_url, "test"))
     session = DisabledReceiver()
@@ -203,7 +201,7 @@ async def test_attempts_are_recorded_once_though_nobody_knows_whether_their_rece
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0.0, True), (60.0, False)])
-def test_a_call_of_the_database_that_takes_long_is_told(
+def test_a_slow_call_of_the_database_is_logged(
     seconds: float, told: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slow.Threshold, "seconds", seconds)

@@ -46,7 +46,7 @@ class HeldRows:
         return {"accepted": len(outcomes)}
 
 
-async def test_a_connection_rests_while_the_other_tries_an_organization_in_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_connection_waits_while_the_other_tries_an_organization_in_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 3 * LARGEST_FLUSH
     session = HeldRows(count, failing=range(1, 3), waiting=range(3, 1000))
     outcomes = Outcomes([cast(Session, session)] * 2, LeaseKeeper(cast(Any, None)))
@@ -97,7 +97,7 @@ class LostAmidARecord:
 
 
 @pytest.mark.parametrize("together", [False, True])
-async def test_a_connection_lost_amid_a_record_makes_no_flush_smaller(together: bool) -> None:
+async def test_a_connection_lost_during_a_record_makes_no_flush_smaller(together: bool) -> None:
     organizations = [uuid4().bytes for _ in range(2 if together else 1)]
     session = LostAmidARecord(10 * len(organizations))
     outcomes = Outcomes([cast(Session, session)], LeaseKeeper(cast(Any, None)))
@@ -162,7 +162,7 @@ class EarlyTimers:
         return self._loop.call_later(max(delay - 0.002, 0.0), callback)
 
 
-async def test_a_timer_that_goes_off_early_leaves_no_outcome_behind() -> None:
+async def test_a_timer_that_fires_early_leaves_no_outcome_unrecorded() -> None:
     count = 2 * LARGEST_FLUSH
     session = HeldRows(count, failing=[2], waiting=[1])
     outcomes = Outcomes([cast(Session, session)] * 2, LeaseKeeper(cast(Any, None)))
@@ -198,7 +198,7 @@ class SlowDatabase:
         return {"accepted": len(outcomes)}
 
 
-async def test_a_connection_rests_for_longer_than_a_slow_flush_took() -> None:
+async def test_a_connection_waits_for_longer_than_a_slow_flush_took() -> None:
     session = SlowDatabase()
     outcomes = Outcomes([cast(Session, session)], LeaseKeeper(cast(Any, None)))
     running = asyncio.create_task(outcomes.run())

@@ -81,7 +81,7 @@ async def test_a_lease_starts_at_its_slot() -> None:
     assert released == []
 
 
-async def test_what_missed_its_slot_takes_the_next_and_the_last_goes_back(loop_clock: LoopClock) -> None:
+async def test_a_lease_that_missed_its_slot_takes_the_next_and_the_last_is_released(loop_clock: LoopClock) -> None:
     released: list[Lease] = []
     schedule = make_schedule(released.append)
     started = Started(schedule)
@@ -97,7 +97,7 @@ async def test_what_missed_its_slot_takes_the_next_and_the_last_goes_back(loop_c
 
 
 @pytest.mark.parametrize(("late", "started"), [(0.085, ["a", "b"]), (0.095, ["a"])])
-async def test_a_slot_is_used_late_by_no_more_than_the_pace_allows(loop_clock: LoopClock, late: float, started: list[str]) -> None:
+async def test_a_slot_is_used_late_by_no_more_than_the_rate_limit_allows(loop_clock: LoopClock, late: float, started: list[str]) -> None:
     schedule = make_schedule()
     schedule.configure(1000, 10)
     taken = Started(schedule)
@@ -109,7 +109,7 @@ async def test_a_slot_is_used_late_by_no_more_than_the_pace_allows(loop_clock: L
     await taken.end(schedule)
 
 
-async def test_slots_go_with_what_is_released() -> None:
+async def test_slots_are_given_up_with_what_is_released() -> None:
     schedule = make_schedule()
     started = Started(schedule)
     schedule.add([[lease("a", 0.1)]])
@@ -180,7 +180,7 @@ async def test_shares_that_are_rounded_up_exceed_no_limit() -> None:
     assert await asyncio.wait_for(waiting, 1), "a higher limit lets it start"
 
 
-async def test_what_one_organization_leaves_another_may_use_but_for_a_reserve() -> None:
+async def test_unused_shares_may_be_used_by_others_except_for_a_reserve() -> None:
     schedule = make_schedule(limit=10)
     schedule.add([of("a", 30)])
     assert len(await take(schedule, 10)) == 10, "alone, it has all"
@@ -204,7 +204,7 @@ async def test_what_one_organization_leaves_another_may_use_but_for_a_reserve() 
     await waiting
 
 
-async def test_an_hour_after_the_others_one_organization_has_all(loop_clock: LoopClock) -> None:
+async def test_an_hour_after_the_others_one_organization_may_use_everything(loop_clock: LoopClock) -> None:
     schedule = make_schedule(limit=10)
     schedule.add([of("b")])
     [other] = await take(schedule, 1)
@@ -241,7 +241,7 @@ async def test_an_organization_without_room_for_outcomes_is_passed_over() -> Non
     schedule.close()
 
 
-async def test_another_rate_limit_releases_what_was_claimed_under_the_former() -> None:
+async def test_a_new_rate_limit_releases_what_was_claimed_under_the_former_one() -> None:
     released: list[Lease] = []
     schedule = make_schedule(released.append)
     schedule.add([of("a", 3)])
@@ -249,7 +249,7 @@ async def test_another_rate_limit_releases_what_was_claimed_under_the_former() -
     assert (len(schedule), len(released)) == (0, 3)
 
 
-async def test_a_lease_that_expired_while_it_waited_goes_back() -> None:
+async def test_a_lease_that_expired_while_it_waited_is_released() -> None:
     released: list[Lease] = []
     schedule = make_schedule(released.append)
     schedule.add([[lease("expired", expires_in=-0.1), lease("held", expires_in=0.1)]])
@@ -259,7 +259,7 @@ async def test_a_lease_that_expired_while_it_waited_goes_back() -> None:
     assert [each.job_id for each in released] == [b"expired"]
 
 
-async def test_what_is_too_much_goes_back_and_the_first_stay() -> None:
+async def test_excess_leases_are_released_and_the_first_ones_stay() -> None:
     released: list[Lease] = []
     schedule = make_schedule(released.append)
     large, small = of("large", 30), of("small", 3)
@@ -270,7 +270,7 @@ async def test_what_is_too_much_goes_back_and_the_first_stay() -> None:
     assert await take(schedule, 13) == large[:10] + small
 
 
-async def test_a_low_schedule_asks_for_more() -> None:
+async def test_a_schedule_that_runs_low_wakes_the_claimer() -> None:
     wakeup = asyncio.Event()
     schedule = make_schedule(wakeup=wakeup)
     schedule.add([[lease("a"), lease("b"), lease("c")]])
@@ -308,7 +308,7 @@ async def test_each_slot_has_a_caller_though_lookups_take_long() -> None:
     assert [caller.done() for caller in callers] == [True, True, True]
 
 
-async def test_a_closed_schedule_gives_everything_back() -> None:
+async def test_a_closed_schedule_releases_everything() -> None:
     released: list[Lease] = []
     schedule = make_schedule(released.append)
     schedule.add([[lease("a"), lease("b", 0.5)]])
@@ -318,7 +318,7 @@ async def test_a_closed_schedule_gives_everything_back() -> None:
     assert [each.job_id for each in released] == [b"a", b"b", b"late"]
 
 
-def test_shares_are_even_and_the_rest_goes_to_those_who_waited_longest() -> None:
+def test_shares_are_equal_and_the_remainder_goes_to_those_who_waited_longest() -> None:
     assert fair_shares([b"a", b"b", b"c"], 11) == {b"a": 4, b"b": 4, b"c": 3}
     assert fair_shares([b"a", b"b", b"c"], 2) == {b"a": 1, b"b": 1}
 

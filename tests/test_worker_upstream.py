@@ -56,7 +56,7 @@ async def test_connections_are_kept_and_used_again(upstream: FakeUpstream) -> No
 
 
 @pytest.mark.parametrize("internal_key", [None, "key"])
-async def test_a_client_that_could_not_be_made_is_made_anew(internal_key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_could_not_be_created_is_created_again(internal_key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -193,7 +193,7 @@ async def test_an_answer_is_read_however_it_is_framed(upstream: FakeUpstream, re
         *("too large", "too large when unpacked", "cut off", "closed", "reset", "silent"),
     ],
 )
-async def test_what_is_no_answer_has_an_error_class(upstream: FakeUpstream, reply: Reply, error_class: str) -> None:
+async def test_a_lookup_without_an_answer_has_an_error_class(upstream: FakeUpstream, reply: Reply, error_class: str) -> None:
     client = client_of(upstream.url)
     upstream.usual = reply
     assert await look_up(client, seconds=0.5) == Answer(None, error_class, None, None)
@@ -211,7 +211,7 @@ def test_a_url_or_key_that_cannot_be_sent_is_a_wrong_setting() -> None:
         assert "\n" not in str(refused.value)
 
 
-async def test_of_an_error_in_an_encoding_nobody_asked_for_the_status_counts(upstream: FakeUpstream) -> None:
+async def test_an_error_status_counts_even_with_an_unknown_content_encoding(upstream: FakeUpstream) -> None:
     client = client_of(upstream.url)
     upstream.usual = Reply(status=429, body=b"?", headers={"Content-Encoding": "br", "Retry-After": "7"})
     assert await look_up(client) == Answer(429, None, b"", 7.0)
@@ -315,13 +315,13 @@ class TestTls:
         assert (await look_up(Upstream.from_settings(self.settings(), ""))).error_class == "tls"
         assert not self.upstream.requests
 
-    async def test_the_file_of_the_settings_is_trusted(self, ca_file: Path) -> None:
+    async def test_the_certificates_of_the_settings_are_trusted(self, ca_file: Path) -> None:
         client = Upstream.from_settings(self.settings(incentives_api_ca_file=ca_file), "")
         assert [(await look_up(client)).http_status for _ in range(2)] == [200, 200]
         assert self.upstream.connections == 1
         client.close()
 
-    async def test_so_is_the_file_of_the_machine(self, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_the_certificates_of_the_machine_are_trusted(self, ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
         assert (await look_up(Upstream.from_settings(self.settings(), ""))).http_status == 200
 
@@ -329,12 +329,12 @@ class TestTls:
         self.url = f"https://127.0.0.1:{self.upstream.port}/"
         assert (await look_up(Upstream.from_settings(self.settings(incentives_api_ca_file=ca_file), ""))).error_class == "tls"
 
-    async def test_a_server_without_tls_is_none(self) -> None:
+    async def test_a_server_without_tls_is_a_tls_error(self) -> None:
         with raw_receiver(lambda file: file.write(b"HTTP/1.1 400 Bad Request\r\n\r\n"), at_once=True) as url:
             assert (await look_up(client_of(url.replace("http:", "https:")))).error_class == "tls"
 
     @pytest.mark.parametrize("content", [None, "", "-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n"])
-    def test_a_file_that_holds_no_certificate_is_refused_at_the_start(self, content: str | None, tmp_path: Path) -> None:
+    def test_a_file_without_certificates_is_refused_at_the_start(self, content: str | None, tmp_path: Path) -> None:
         file = tmp_path / "authority.pem"
         if content is not None:
             file.write_text(content)
@@ -374,12 +374,12 @@ class TestProxy:
             assert [seen.headers["host"] for seen in upstream.requests] == ["incentives.invalid"]
             assert asked_for == ["CONNECT incentives.invalid:443 HTTP/1.1", "Basic dXNlcjpzZWNyZXQ="]
 
-    async def test_a_proxy_of_the_other_scheme_is_none(self, proxy: FakeUpstream, upstream: FakeUpstream) -> None:
+    async def test_a_proxy_for_the_other_scheme_is_not_used(self, proxy: FakeUpstream, upstream: FakeUpstream) -> None:
         answer = await self.look_up(INCENTIVES_API_URL=upstream.url, HTTPS_PROXY=f"http://127.0.0.1:{proxy.port}")
         assert (answer.http_status, len(upstream.requests), len(proxy.requests)) == (200, 1, 0)
 
     @pytest.mark.parametrize("exempt", ["127.0.0.1", "example.com, 127.0.0.0/8", "*"])
-    async def test_a_host_in_no_proxy_is_reached_directly(self, proxy: FakeUpstream, upstream: FakeUpstream, exempt: str) -> None:
+    async def test_a_host_in_no_proxy_is_reached_without_one(self, proxy: FakeUpstream, upstream: FakeUpstream, exempt: str) -> None:
         answer = await self.look_up(INCENTIVES_API_URL=upstream.url, HTTP_PROXY=f"http://127.0.0.1:{proxy.port}", NO_PROXY=exempt)
         assert (answer.http_status, len(upstream.requests), len(proxy.requests)) == (200, 1, 0)
 
@@ -392,14 +392,14 @@ class TestProxy:
         assert (await self.look_up(PORT=str(upstream.port), HTTP_PROXY=f"http://127.0.0.1:{proxy.port}")).http_status == 200
         assert (len(upstream.requests), len(proxy.requests)) == (2, 0)
 
-    async def test_a_proxy_that_is_away_or_refuses_is_no_answer(self) -> None:
+    async def test_a_proxy_that_is_away_or_refuses_is_an_error(self) -> None:
         answer = await self.look_up(INCENTIVES_API_URL="https://incentives.invalid/", HTTPS_PROXY="http://127.0.0.1:1")
         assert answer.error_class == "unreachable"
         with raw_receiver(lambda file: file.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")) as url:
             answer = await self.look_up(INCENTIVES_API_URL="https://incentives.invalid/", HTTPS_PROXY=url)
         assert answer.error_class == "unreachable"
 
-    def test_a_proxy_that_is_no_url_is_refused(self) -> None:
+    def test_a_proxy_that_is_not_a_url_is_refused(self) -> None:
         with pytest.raises(SettingsError, match="HTTPS_PROXY must be a URL"):
             Settings.from_environment({"HTTPS_PROXY": "ftp://proxy.example"})
 
@@ -440,7 +440,7 @@ SURPLUS = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"b": 2}'
 
 
 @pytest.mark.parametrize("surplus", [SURPLUS, SURPLUS[:20], b"\r\n\r\nx"], ids=["an answer", "half an answer", "anything"])
-async def test_a_connection_that_says_more_than_it_was_asked_is_closed(upstream: FakeUpstream, surplus: bytes) -> None:
+async def test_a_connection_that_sends_too_much_is_closed(upstream: FakeUpstream, surplus: bytes) -> None:
     client = client_of(upstream.url)
     upstream.usual = Reply(raw=b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}' + surplus)
     assert [await look_up(client) for _ in range(5)] == 5 * [Answer(200, None, b'{"a": 1}', None)]
@@ -448,7 +448,7 @@ async def test_a_connection_that_says_more_than_it_was_asked_is_closed(upstream:
     client.close()
 
 
-async def test_a_connection_that_speaks_unasked_is_closed(upstream: FakeUpstream) -> None:
+async def test_a_connection_that_sends_unprompted_is_closed(upstream: FakeUpstream) -> None:
     client = client_of(upstream.url)
     upstream.usual = Reply(again=0.02)
     for n in range(5):
@@ -459,7 +459,7 @@ async def test_a_connection_that_speaks_unasked_is_closed(upstream: FakeUpstream
     client.close()
 
 
-async def test_an_answer_to_another_request_is_none_and_its_connection_is_not_used_again(
+async def test_an_answer_to_another_request_is_refused_and_its_connection_not_used_again(
     upstream: FakeUpstream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = client_of(upstream.url)
@@ -597,7 +597,7 @@ async def test_an_answer_that_could_not_be_stored_or_read_is_refused(upstream: F
 
 
 @pytest.mark.parametrize("body", STORABLE.values(), ids=STORABLE)
-async def test_an_answer_that_only_looks_so_is_taken(upstream: FakeUpstream, body: bytes) -> None:
+async def test_an_answer_that_only_looks_like_one_for_another_request_is_accepted(upstream: FakeUpstream, body: bytes) -> None:
     client = client_of(upstream.url)
     upstream.usual = Reply(body=body)
     assert await look_up(client) == Answer(200, None, body, None)
@@ -605,12 +605,12 @@ async def test_an_answer_that_only_looks_so_is_taken(upstream: FakeUpstream, bod
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com", "http://", "example.com/incentives", "http://example.com:99999"])
-def test_an_address_that_is_none_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"not an http or https URL|invalid port number"):
         client_of(url)
 
 
-def test_a_header_cannot_smuggle_another() -> None:
+def test_a_header_cannot_inject_another() -> None:
     with pytest.raises(ValueError, match="line break") as refused:
         Upstream("http://127.0.0.1/", {"Authorization": "Bearer a\r\nX-Other: b"})
     assert "Bearer" not in str(refused.value)
@@ -633,7 +633,7 @@ def test_retry_after_as_a_date_counts_from_the_servers_clock() -> None:
 
 
 @pytest.mark.parametrize("until", ["Sun Nov  6 08:49:37 1994", "Sun, 06 Nov 1994 08:49:37 -0000", "Sunday, 06-Nov-94 08:49:37 GMT"])
-def test_retry_after_is_no_date_of_the_time_zone_of_the_worker(monkeypatch: pytest.MonkeyPatch, until: str) -> None:
+def test_retry_after_as_a_date_does_not_depend_on_the_time_zone_of_the_worker(monkeypatch: pytest.MonkeyPatch, until: str) -> None:
     monkeypatch.setenv("TZ", "America/Los_Angeles")
     time.tzset()
     try:

@@ -207,7 +207,7 @@ def test_who_did_what_is_listed(signed_in: SignedIn, client: OrganizationClient)
     assert "action=api_key.created" in page.url
 
 
-def test_who_rotates_their_own_key_goes_on_with_the_new_one(person: Person, client: OrganizationClient) -> None:
+def test_whoever_rotates_their_own_key_continues_with_the_new_one(person: Person, client: OrganizationClient) -> None:
     own = client.post("/api-keys", json={"name": "Mine", "scopes": ["keys:admin"]}).json()
     person.sign_in(own["key"], "keys")
     page = person.page
@@ -272,7 +272,7 @@ def test_a_secret_is_copied_and_the_dialog_says_so(signed_in: SignedIn) -> None:
     expect(name).to_have_value(key)
 
 
-def test_what_is_wrong_with_a_field_is_told_there_and_in_words(signed_in: SignedIn) -> None:
+def test_what_is_wrong_with_a_field_is_said_beside_it_in_words(signed_in: SignedIn) -> None:
     person = signed_in("keys")
     page = person.page
     page.get_by_role("button", name="New key").click()

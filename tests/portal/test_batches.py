@@ -58,7 +58,7 @@ def test_a_browser_that_keeps_nothing_signs_in(person: Person, client: Organizat
     expect(page.get_by_label("API key")).to_be_visible()
 
 
-def test_the_list_moves_by_itself(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+def test_the_list_updates_by_itself(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     first = client.post("/batch-lookups", params={"name": "March portfolio"}, json=[site(f"deal-{n}") for n in range(10)]).json()
     person = signed_in("")
     page = person.page
@@ -89,7 +89,7 @@ def test_the_list_moves_by_itself(signed_in: SignedIn, client: OrganizationClien
     page.keyboard.press("Escape")
 
 
-def test_batches_of_long_ago_show_their_incentives(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+def test_old_batches_show_their_incentives(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     first = client.post("/batch-lookups", params={"name": "January portfolio"}, json=[site()]).json()
     look_up(database, first, 1, ANSWER)
     for _ in range(205):
@@ -107,7 +107,7 @@ def test_what_a_key_may_not_do_is_not_offered(person: Person, client: Organizati
     person.look("batches-empty")
 
 
-def test_an_address_that_leads_nowhere_says_so(signed_in: SignedIn) -> None:
+def test_an_unknown_address_says_so(signed_in: SignedIn) -> None:
     person = signed_in("nowhere")
     person.look("nothing-here")
     person.page.get_by_role("link", name="Back to the start").click()
@@ -128,7 +128,7 @@ def test_the_keyboard_is_enough(signed_in: SignedIn) -> None:
     expect(page.get_by_role("searchbox")).to_be_focused()
 
 
-def test_another_organizations_batches_stay_its_own(signed_in: SignedIn, new_client: NewClient) -> None:
+def test_batches_of_another_organization_are_not_shown(signed_in: SignedIn, new_client: NewClient) -> None:
     new_client().post("/batch-lookups", params={"name": "Secret"}, json=[site()])
     page = signed_in("").page
     expect(page.get_by_text("No batches yet")).to_be_visible()

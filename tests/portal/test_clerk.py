@@ -127,7 +127,7 @@ def test_a_user_signs_in_switches_the_organization_and_signs_out(page: Page, cle
     assert not account.signed_in
 
 
-def test_a_session_is_taken_up_once_clerk_is_back(page: Page, clerk_server: str, account: Account) -> None:
+def test_a_session_is_resumed_once_clerk_is_back(page: Page, clerk_server: str, account: Account) -> None:
     page.clock.install()
     account.is_away = True
     Person(page, clerk_server).open("batches")
@@ -183,7 +183,7 @@ def test_an_organization_that_cannot_be_switched_to_is_not_shown_as_switched_to(
     expect(choice).to_have_value("org_south")
 
 
-def test_what_is_done_before_the_switch_is_of_the_organization_that_is_shown(page: Page, clerk_server: str, account: Account) -> None:
+def test_what_is_done_before_the_switch_concerns_the_organization_that_is_shown(page: Page, clerk_server: str, account: Account) -> None:
     Person(page, clerk_server).open("upload")
     choice = page.get_by_role("combobox", name="Organization")
     expect(choice).to_have_value("org_north")
@@ -200,7 +200,7 @@ def test_what_is_done_before_the_switch_is_of_the_organization_that_is_shown(pag
     expect(page.get_by_role("alert")).to_contain_text("Upload not found")
 
 
-def test_a_user_of_no_organization_may_leave_clerk(page: Page, clerk_server: str, account: Account) -> None:
+def test_a_user_without_an_organization_may_sign_out_of_clerk(page: Page, clerk_server: str, account: Account) -> None:
     account.has_organizations = False
     person = Person(page, clerk_server)
     person.open("batches")
@@ -223,7 +223,7 @@ def test_a_tab_stays_with_its_organization_when_another_tab_switches(page: Page,
     assert {place for place in account.asked if place.startswith("tokens/")} == {"tokens/org_north"}
 
 
-def test_clerks_own_client_takes_up_a_session(page: Page, http_settings: Settings) -> None:
+def test_clerks_own_client_resumes_a_session(page: Page, http_settings: Settings) -> None:
     if not list(portal.DIST.glob("clerk-*.js")):
         pytest.skip("Clerk's client is not built: scripts/setup test")
     instance = ClerkInstance()

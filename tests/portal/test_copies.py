@@ -107,7 +107,7 @@ def test_what_is_copied_runs(address: str, reader: Reader, database: Connection)
         "audit?action=QUOTE",
     ],
 )
-def test_what_an_address_says_stays_text_in_what_is_copied(address: str, reader: Reader) -> None:
+def test_text_from_an_address_cannot_break_out_of_a_copied_command(address: str, reader: Reader) -> None:
     """A link may come from anybody."""
     reader.person.page.goto("about:blank")
     reader.person.open(address.replace("JOB", reader.job["job_id"]).replace("QUOTE", "%27;drop%20%27"))

@@ -340,7 +340,7 @@ def test_a_change_without_a_connection_is_sent_when_it_is_back(signed_in: Signed
     expect(default).to_have_value("RESIDENTIAL")
 
 
-def test_a_change_amid_a_release_is_sent_again(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_a_change_that_meets_a_503_can_be_sent_again(signed_in: SignedIn, client: OrganizationClient) -> None:
     row = "deal-1,1 N Spring St,Los Angeles,CA,90012,,1,Kim\n"
     draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()
     page = signed_in(f"uploads/{draft['id']}?step=columns").page
@@ -492,7 +492,7 @@ def test_cells_are_copied_cut_and_pasted(signed_in: SignedIn, client: Organizati
     assert [row["edits"] for row in rows if row["edits"]] == [{"8": ""}] * 3 + [{"8": "Ann"}]
 
 
-def test_a_range_includes_rows_that_were_never_in_sight(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_a_range_includes_rows_that_were_never_on_the_screen(signed_in: SignedIn, client: OrganizationClient) -> None:
     lines = "".join(f"deal-{n:05},{n} N Spring St,Los Angeles,CA,90012,Residential,1,Kim\n" for n in range(1_500))
     draft = client.post("/uploads", content=",".join(HEADER) + "\n" + lines, headers={"content-type": "text/csv"}).json()
     page = signed_in(f"uploads/{draft['id']}?rows=all").page
@@ -605,7 +605,7 @@ def test_what_is_typed_when_the_last_problem_goes_is_kept(signed_in: SignedIn, c
     assert edits_of(client, draft) == {"3": "Pasadena", "4": "NV"}
 
 
-def test_keys_that_are_pressed_before_the_rows_have_come_count(signed_in: SignedIn) -> None:
+def test_keys_that_are_pressed_before_the_rows_have_loaded_count(signed_in: SignedIn) -> None:
     page = signed_in("upload").page
     upload(page, workbook(dirty()))
     grid = page.get_by_role("grid")
@@ -635,7 +635,7 @@ def test_ten_thousand_rows_scroll_without_long_tasks(signed_in: SignedIn, client
     assert grid.get_attribute("aria-rowcount") == "10001"
 
 
-def test_a_draft_is_left_and_taken_up_elsewhere_and_on_a_phone(
+def test_a_draft_is_left_and_continued_elsewhere_and_on_a_phone(
     signed_in: SignedIn, client: OrganizationClient, new_client: NewClient
 ) -> None:
     person = signed_in("upload")
@@ -681,7 +681,7 @@ def test_undo_shows_on_a_phone_what_the_cell_was(signed_in: SignedIn, client: Or
     expect(cell).to_have_value("9A012")
 
 
-def test_a_phone_says_what_rows_it_does_not_show(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_a_phone_says_which_rows_it_does_not_show(signed_in: SignedIn, client: OrganizationClient) -> None:
     lines = "".join(f"deal-{n},{n} N Spring St,Los Angeles,CA,90012,Hut,1,Kim\n" for n in range(501))
     draft = client.post("/uploads", content=",".join(HEADER) + "\n" + lines, headers={"content-type": "text/csv"}).json()
     page = signed_in("usage").page

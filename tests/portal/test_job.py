@@ -157,7 +157,7 @@ def test_the_rate_and_the_time_left_are_told(signed_in: SignedIn, client: Organi
 
 
 @pytest.mark.parametrize("limit", [{"sample": 20}, {"max_lookups": 20, "when_limit_reached": "wait"}], ids=["sample", "limit"])
-def test_a_batch_that_waits_for_its_user_has_no_time_left(
+def test_a_batch_that_waits_for_its_user_shows_no_remaining_time(
     signed_in: SignedIn, client: OrganizationClient, database: Connection, limit: dict[str, str | int]
 ) -> None:
     job = client.post("/batch-lookups", params=limit, json=[site(f"deal-{number}") for number in range(100)]).json()
@@ -184,7 +184,7 @@ def test_a_batch_that_waits_for_its_user_has_no_time_left(
     expect(page.get_by_role("region", name="Progress")).not_to_contain_text("waits for you")
 
 
-def test_a_batch_goes_on_with_a_new_limit(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+def test_a_batch_continues_with_a_new_limit(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     sites = [site(f"deal-{number}") for number in range(5)]
     job = client.post("/batch-lookups", params={"max_lookups": 2, "when_limit_reached": "wait"}, json=sites).json()
     for _ in range(2):
@@ -222,7 +222,7 @@ def test_a_batch_that_waits_for_the_next_month_asks_for_nothing(
     person.look("job-story-next-month")
 
 
-def test_a_sample_is_gone_on_with_once(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+def test_a_sample_is_continued_once(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     sites = [site(f"deal-{number}") for number in range(5)]
     job = client.post("/batch-lookups", params={"sample": 2}, json=sites).json()
     look_up(database, job, 2, ANSWER)
@@ -236,7 +236,9 @@ def test_a_sample_is_gone_on_with_once(signed_in: SignedIn, client: Organization
     assert len(sent) == 1
 
 
-def test_it_is_never_all_done_before_the_report_is_closed(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+def test_a_batch_is_not_shown_as_done_before_its_report_is_closed(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection
+) -> None:
     job = upload(client, 3)
     look_up(database, job, 2, ANSWER)
 
@@ -368,7 +370,7 @@ def test_many_sites_are_retried_only_after_a_question(signed_in: SignedIn, clien
     assert len(client.get("/batch-lookups").json()["jobs"]) == 2
 
 
-def test_every_reason_is_told_in_words(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+def test_every_reason_for_a_failure_is_given_in_words(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = upload(client, 1)
     look_up(database, job, 1, status=404)
     counts = dict.fromkeys([*error_reference.ITEM_FAILED, "of_an_operator"], 1)
@@ -420,7 +422,7 @@ def test_an_outage_is_said_to_lose_nothing(outage: None, signed_in: SignedIn, cl
     person.look("job-outage")
 
 
-def test_what_another_organization_has_is_not_there(signed_in: SignedIn, new_client: NewClient) -> None:
+def test_a_batch_of_another_organization_is_not_found(signed_in: SignedIn, new_client: NewClient) -> None:
     job = upload(new_client(), 1)
     person = signed_in(f"batches/{job['job_id']}")
     alert = person.page.get_by_role("alert")
@@ -433,7 +435,7 @@ def test_what_another_organization_has_is_not_there(signed_in: SignedIn, new_cli
         expect(person.page.get_by_text("deal-0")).to_have_count(0)
 
 
-def test_a_site_tells_its_story(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+def test_a_site_shows_its_history(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = upload(client, 3)
     look_up(database, job, 1, {"error": "overloaded"}, status=500)
     person = signed_in(f"batches/{job['job_id']}?item=0")

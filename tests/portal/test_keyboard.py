@@ -232,7 +232,7 @@ def test_a_form_that_is_refused_keeps_the_focus(person: Person) -> None:
     keys.check("the refusal")
 
 
-def test_the_list_of_keys_names_those_of_the_grid_and_goes_back_to_where_it_was_opened(signed_in: SignedIn) -> None:
+def test_the_list_of_shortcuts_has_those_of_the_grid_and_returns_the_focus(signed_in: SignedIn) -> None:
     person = signed_in("")
     page = person.page
     keys = Keys(page)
@@ -245,7 +245,7 @@ def test_the_list_of_keys_names_those_of_the_grid_and_goes_back_to_where_it_was_
     expect(page.get_by_role("link", name="New upload").first).to_be_focused()
 
 
-def test_arrows_move_no_application_and_lead_to_no_other_report(
+def test_arrow_keys_neither_move_an_application_nor_open_another_report(
     signed_in: SignedIn, client: OrganizationClient, database: Connection
 ) -> None:
     """On Windows and Linux, they choose in a list that is not open, which would do all that is passed by."""
@@ -273,7 +273,7 @@ def test_arrows_move_no_application_and_lead_to_no_other_report(
     expect(page).to_have_url(re.compile(f"from={others[1]['id']}&to={newest['id']}"))
 
 
-def test_arrows_take_no_column_its_field(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_arrow_keys_take_no_field_from_a_column(signed_in: SignedIn, client: OrganizationClient) -> None:
     csv = "Deal ID,Street Address,City,State,ZIP,Bldg,Devices,Nation\ndeal-1,1 N Spring St,Los Angeles,CA,90012,Residential,1,US\n"
     draft = client.post("/uploads", content=csv, headers={"content-type": "text/csv"}).json()
     page = signed_in(f"uploads/{draft['id']}?step=columns").page
@@ -287,7 +287,7 @@ def test_arrows_take_no_column_its_field(signed_in: SignedIn, client: Organizati
     assert [column["field"] for column in client.get(f"/uploads/{draft['id']}").json()["columns"]] == [*fields[:-1], "country_code"]
 
 
-def test_who_signs_out_may_type_another_key(signed_in: SignedIn) -> None:
+def test_after_signing_out_another_key_can_be_typed(signed_in: SignedIn) -> None:
     page = signed_in("usage").page
     page.get_by_role("button", name="Sign out").focus()
     page.keyboard.press("Enter")

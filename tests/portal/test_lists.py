@@ -82,7 +82,7 @@ def test_buttons_stand_in_line_with_their_row_and_below_their_title(
     assert row.locator("td").nth(2).evaluate(TEXT)[1] == pytest.approx(middle, abs=2)
 
 
-def test_a_screen_comes_when_the_connection_is_back(signed_in: SignedIn) -> None:
+def test_a_screen_loads_when_the_connection_is_back(signed_in: SignedIn) -> None:
     page = signed_in("").page
     page.context.set_offline(True)
     page.get_by_role("link", name="Usage").click()
@@ -112,7 +112,7 @@ def test_batches_that_were_scrolled_to_stay_when_others_change(signed_in: Signed
     expect(rows.last).to_contain_text("Cancelled")
 
 
-def test_a_list_is_not_overtaken_by_the_one_before_it(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_a_late_response_does_not_replace_a_newer_list(signed_in: SignedIn, client: OrganizationClient) -> None:
     client.submit(site("deal-1"))
     page = signed_in("batches").page
     held: list[Route] = []
@@ -140,7 +140,7 @@ def test_a_list_is_not_overtaken_by_the_one_before_it(signed_in: SignedIn, clien
     expect(page.get_by_text("No batch is like that.")).to_be_visible()
 
 
-def test_a_list_grows_though_the_one_before_it_still_waits_for_more(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_a_list_grows_while_the_one_before_it_still_waits_for_rows(signed_in: SignedIn, client: OrganizationClient) -> None:
     job = client.submit(*(site(f"deal-{number}") for number in range(120)))
     page = signed_in(f"batches/{job['job_id']}").page
     sites = page.get_by_role("region", name="Sites")
@@ -177,7 +177,7 @@ def test_a_key_far_down_is_revoked_where_it_is(signed_in: SignedIn, client: Orga
     expect(page.get_by_role("row", name=re.compile("^Key 0 "))).to_have_count(1)
 
 
-def test_the_reference_of_applications_has_what_is_filtered_by(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_the_reference_field_of_applications_shows_the_filter(signed_in: SignedIn, client: OrganizationClient) -> None:
     page = signed_in("applications?reference=deal-1").page
     reference = page.get_by_role("searchbox", name="Reference")
     expect(reference).to_have_value("deal-1")
@@ -194,7 +194,7 @@ def test_the_reference_of_applications_has_what_is_filtered_by(signed_in: Signed
     expect(page.get_by_text("No delivery is like that.")).to_be_visible()
 
 
-def test_the_search_has_what_is_searched_for(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_the_search_field_shows_what_is_searched_for(signed_in: SignedIn, client: OrganizationClient) -> None:
     client.submit()
     page = signed_in("batches").page
     search = page.get_by_role("searchbox")

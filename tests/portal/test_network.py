@@ -24,7 +24,7 @@ def test_a_broken_address_breaks_no_page(signed_in: SignedIn, address: str) -> N
     expect(page.get_by_role("heading", name="Batches", level=1)).to_be_visible()
 
 
-def test_a_download_says_that_it_comes_and_why_it_does_not(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_a_download_says_that_it_is_under_way_or_why_it_failed(signed_in: SignedIn, client: OrganizationClient) -> None:
     job = client.submit(site())
     page = signed_in(f"batches/{job['job_id']}").page
     note = page.get_by_role("status").last
@@ -64,7 +64,7 @@ def cut_off(*, stalls: bool) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("stalls", [False, True])
-def test_an_answer_that_breaks_off_is_told_and_asked_for_again(person: Person, client: OrganizationClient, stalls: bool) -> None:
+def test_a_response_that_breaks_off_is_reported_and_requested_again(person: Person, client: OrganizationClient, stalls: bool) -> None:
     job = client.submit(site())
     page = person.page
     page.clock.install()
@@ -87,7 +87,7 @@ def test_an_answer_that_breaks_off_is_told_and_asked_for_again(person: Person, c
 
 
 @pytest.mark.parametrize("status", [502, 503])
-def test_what_failed_for_a_moment_comes_by_itself(person: Person, client: OrganizationClient, status: int) -> None:
+def test_what_failed_for_a_moment_loads_by_itself(person: Person, client: OrganizationClient, status: int) -> None:
     """A release restarts the service; the browser's network is fine all the while."""
     page = person.page
     page.clock.install()
@@ -104,7 +104,7 @@ def test_what_failed_for_a_moment_comes_by_itself(person: Person, client: Organi
     expect(problem).to_have_count(0)
 
 
-def test_what_nobody_answers_ends(person: Person, client: OrganizationClient) -> None:
+def test_a_request_without_a_response_ends(person: Person, client: OrganizationClient) -> None:
     page = person.page
     page.clock.install()
     person.sign_in(client.api_key, "batches")
@@ -138,7 +138,7 @@ def test_a_kept_key_signs_in_once_the_service_is_back(person: Person, client: Or
     expect(page.get_by_role("heading", name="Usage")).to_be_visible()
 
 
-def test_a_batch_says_that_nobody_answers(person: Person, client: OrganizationClient) -> None:
+def test_a_batch_says_that_the_service_does_not_respond(person: Person, client: OrganizationClient) -> None:
     job = client.submit(site())
     page = person.page
     is_away = [False]
@@ -161,7 +161,7 @@ def test_a_batch_says_that_nobody_answers(person: Person, client: OrganizationCl
     expect(page.get_by_text("No answer", exact=True)).to_have_count(0)
 
 
-def test_a_clock_that_is_wrong_ends_no_key(person: Person, client: OrganizationClient) -> None:
+def test_a_wrong_clock_of_the_computer_shows_no_key_as_expired(person: Person, client: OrganizationClient) -> None:
     ends = datetime.now(UTC) + timedelta(hours=1)
     client.post("/api-keys", json={"name": "CRM", "scopes": ["jobs:read"], "expires_at": ends.isoformat()})
     person.page.clock.install(time=datetime.now(UTC) + timedelta(hours=2))
@@ -171,7 +171,7 @@ def test_a_clock_that_is_wrong_ends_no_key(person: Person, client: OrganizationC
     expect(row).not_to_contain_text("expired")
 
 
-def test_a_file_that_goes_up_takes_nobody_away_from_another_screen(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_an_upload_that_ends_late_does_not_leave_another_screen(signed_in: SignedIn, client: OrganizationClient) -> None:
     page = signed_in("upload").page
     held: list[Route] = []
     page.route(re.compile(r"/uploads\?name"), lambda route: held.append(route))

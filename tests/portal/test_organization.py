@@ -38,7 +38,7 @@ def test_the_company_is_set_where_applications_miss_it(signed_in: SignedIn, clie
     expect(page.get_by_role("link", name="Set the company")).to_have_count(0)
 
 
-def test_what_is_typed_outlives_the_screen_and_an_answer_that_breaks_off(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_typed_text_outlives_the_screen_and_a_response_that_breaks_off(signed_in: SignedIn, client: OrganizationClient) -> None:
     page = signed_in("organization").page
     asked: list[str] = []
 
@@ -75,7 +75,7 @@ def test_what_is_typed_outlives_the_screen_and_an_answer_that_breaks_off(signed_
     expect(company).to_have_value("acme")
 
 
-def test_two_who_set_the_company_at_once_hear_of_each_other(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_two_people_who_set_the_company_at_once_learn_of_each_other(signed_in: SignedIn, client: OrganizationClient) -> None:
     person = signed_in("organization")
     page = person.page
     company, save = page.get_by_label("Company"), page.get_by_role("button", name="Save")
@@ -127,7 +127,7 @@ def test_names_of_devices_are_added_changed_and_removed(signed_in: SignedIn, cli
     assert client.get("/organization").json()["device_names"] == {"split": second_id, "hut": first_id}
 
 
-def test_without_the_scope_it_is_read(person: Person, client: OrganizationClient) -> None:
+def test_without_the_write_scope_it_is_read_only(person: Person, client: OrganizationClient) -> None:
     client.patch("/organization", json={"company": "acme", "device_names": {"split": 1}})
     key = client.post("/api-keys", json={"name": "Reader", "scopes": ["jobs:read"]}).json()["key"]
     person.sign_in(key, "organization")
@@ -139,14 +139,14 @@ def test_without_the_scope_it_is_read(person: Person, client: OrganizationClient
     person.look("organization-read")
 
 
-def test_without_any_scope_of_it_there_is_no_place_for_it(person: Person, client: OrganizationClient) -> None:
+def test_without_any_scope_for_it_the_navigation_leaves_it_out(person: Person, client: OrganizationClient) -> None:
     key = client.post("/api-keys", json={"name": "Reports", "scopes": ["reports:read"]}).json()["key"]
     person.sign_in(key)
     expect(person.page.get_by_role("navigation", name="Main").get_by_role("link")).to_have_text(["Reports"])
 
 
 @pytest.mark.parametrize("width", [765, 900, 1024, 1150, 1280])
-def test_all_places_have_room(signed_in: SignedIn, width: int) -> None:
+def test_the_navigation_fits_at_every_width(signed_in: SignedIn, width: int) -> None:
     page = signed_in("organization").page
     page.set_viewport_size({"width": width, "height": 800})
     expect(page.get_by_role("heading", name="Organization")).to_be_visible()
@@ -171,7 +171,7 @@ def test_titles_are_whole_and_boxes_stand_beside_their_words_in_a_narrow_window(
     assert boxes.evaluate_all(beside) == boxes.count() > 5
 
 
-def test_it_comes_once_the_service_is_back(person: Person, client: OrganizationClient) -> None:
+def test_the_screen_loads_once_the_service_is_back(person: Person, client: OrganizationClient) -> None:
     page = person.page
     page.clock.install()
     person.sign_in(client.api_key, "usage")

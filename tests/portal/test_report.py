@@ -22,7 +22,7 @@ def pays(amount: int, utility: str) -> dict[str, object]:
     }
 
 
-def test_a_report_grows_is_filtered_and_taken_along(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+def test_a_report_grows_is_filtered_and_downloaded(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     sites = [site("la-1"), site("la-2"), site("austin-1", address=AUSTIN), site("austin-2", address=AUSTIN)]
     job = client.post("/batch-lookups", params={"name": "Two cities"}, json=sites).json()
     look_up(database, job, 2, pays(3750, "Water & Power"))
@@ -172,7 +172,9 @@ def test_two_reports_are_compared(signed_in: SignedIn, client: OrganizationClien
     expect(rows).to_have_text([re.compile("deal-2.*Changed.*200.*350.*150")])
 
 
-def test_what_depends_on_the_households_is_shown_apart(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+def test_amounts_that_depend_on_the_household_are_shown_separately(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection
+) -> None:
     job = client.submit(site("sure"), site("depends"))
     look_up(database, job, 1, pays(1000, "City Power"))
     look_up(database, job, 1, {"incentives": {"total_incentive_amount": 0, "conditional_incentive_amount": 801}})
@@ -198,7 +200,7 @@ def test_the_report_to_compare_with_is_chosen_from_the_list(signed_in: SignedIn,
     expect(page.get_by_role("heading", name="+$250")).to_be_visible()
 
 
-def test_the_list_of_reports_moves_by_itself(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+def test_the_list_of_reports_updates_by_itself(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     job = client.submit(site("deal-1"))
     page = signed_in("reports").page
     report = page.locator("tbody tr")

@@ -42,7 +42,9 @@ def said(page: Page) -> list[tuple[float, str]]:
 
 
 @pytest.mark.parametrize("screen", ["batch", "report"])
-def test_a_sentence_at_most_every_ten_seconds(person: Person, client: OrganizationClient, database: Connection, screen: str) -> None:
+def test_at_most_one_sentence_is_spoken_every_ten_seconds(
+    person: Person, client: OrganizationClient, database: Connection, screen: str
+) -> None:
     job = client.submit(*(site(f"deal-{number}") for number in range(10)))
     look_up(database, job, 1, ANSWER)
     page = person.page
@@ -102,7 +104,9 @@ def test_nothing_moves_for_people_who_want_it_so(signed_in: SignedIn, client: Or
     assert page.evaluate(moving) == 0
 
 
-def test_what_colours_tell_is_told_where_colours_are_forced(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+def test_what_colours_mean_is_visible_where_colours_are_forced(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection
+) -> None:
     job = client.submit(site("deal-1"), site("deal-2"))
     look_up(database, job, 1, ANSWER)
     page = signed_in(f"batches/{job['job_id']}").page
@@ -148,7 +152,7 @@ def test_a_batch_that_is_cancelled_says_what_was_looked_up(signed_in: SignedIn, 
     expect(page.locator("[data-live]")).to_have_text("Cancelled: 2 of 10 sites looked up, 8 failed")
 
 
-def test_an_upload_is_told_while_it_goes_up(signed_in: SignedIn) -> None:
+def test_an_upload_is_spoken_while_it_is_sent(signed_in: SignedIn) -> None:
     page = signed_in("upload").page
     page.route(re.compile("/uploads\\?name"), lambda _: None)
     page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": b"Deal ID\n1\n"})

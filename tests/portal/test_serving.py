@@ -83,7 +83,7 @@ def test_no_other_file_is_served(server: str, file: str) -> None:
     assert httpx.get(f"{server}/portal/{file}").status_code == 404
 
 
-def test_where_it_is_not_built_it_says_why(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_portal_that_is_not_built_says_so(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(portal, "DIST", tmp_path)
     response = httpx.get(f"{server}/portal")
     assert response.status_code == 503

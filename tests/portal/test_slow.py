@@ -36,7 +36,7 @@ def wait_for(page: Page, held: list[Route], count: int = 1) -> None:
     raise AssertionError(f"{len(held)} of {count} requests came")
 
 
-def test_operations_come_though_answers_take_longer_than_the_next_look(person: Person, hold: Hold, database: Connection) -> None:
+def test_operations_load_though_responses_take_longer_than_the_refresh_interval(person: Person, hold: Hold, database: Connection) -> None:
     [key] = database.execute("select api.internal_key()").fetchone() or [None]
     page = person.page
     page.clock.install()
@@ -48,7 +48,7 @@ def test_operations_come_though_answers_take_longer_than_the_next_look(person: P
     expect(page.get_by_role("region", name="Checks")).to_be_visible()
 
 
-def test_a_report_comes_though_it_changes_faster_than_answers_come(person: Person, client: OrganizationClient, hold: Hold) -> None:
+def test_a_report_loads_though_it_changes_faster_than_responses_arrive(person: Person, client: OrganizationClient, hold: Hold) -> None:
     job = client.submit(site())
     page = person.page
     page.clock.install()
@@ -63,7 +63,7 @@ def test_a_report_comes_though_it_changes_faster_than_answers_come(person: Perso
     wait_for(page, held, 2)
 
 
-def test_a_site_comes_though_its_batch_changes_faster_than_answers_come(
+def test_a_site_loads_though_its_batch_changes_faster_than_responses_arrive(
     signed_in: SignedIn, client: OrganizationClient, database: Connection, hold: Hold
 ) -> None:
     job = client.submit(*(site(f"deal-{number}") for number in range(4)))
@@ -79,7 +79,7 @@ def test_a_site_comes_though_its_batch_changes_faster_than_answers_come(
     expect(page.get_by_role("dialog", name="deal-3")).to_contain_text("200 N Spring St")
 
 
-def test_another_site_is_not_shown_as_the_one_before(signed_in: SignedIn, client: OrganizationClient, hold: Hold) -> None:
+def test_a_site_is_not_shown_with_the_content_of_the_one_before(signed_in: SignedIn, client: OrganizationClient, hold: Hold) -> None:
     job = client.submit(site("deal-0"), site("deal-1"))
     page = signed_in(f"batches/{job['job_id']}?item=0").page
     expect(page.get_by_role("dialog", name="deal-0")).to_be_visible()
@@ -91,7 +91,7 @@ def test_another_site_is_not_shown_as_the_one_before(signed_in: SignedIn, client
     expect(page.get_by_role("dialog", name="deal-1")).to_be_visible()
 
 
-def test_rows_of_the_filter_before_are_marked_and_go_when_the_answer_does_not_come(
+def test_rows_of_the_previous_filter_are_marked_and_removed_if_no_response_arrives(
     signed_in: SignedIn, client: OrganizationClient, hold: Hold
 ) -> None:
     job = client.submit(site("deal-0"), site("deal-1"))
@@ -117,7 +117,7 @@ def test_rows_of_the_filter_before_are_marked_and_go_when_the_answer_does_not_co
     expect(sites.get_by_role("table")).to_have_attribute("aria-busy", "false")
 
 
-def test_a_filter_that_is_on_its_way_is_asked_for_no_more_rows_of_the_one_before(
+def test_no_more_rows_of_the_previous_filter_are_requested_while_the_next_one_loads(
     signed_in: SignedIn, client: OrganizationClient, hold: Hold
 ) -> None:
     job = client.submit(*(site(f"deal-{number}") for number in range(120)))
@@ -137,7 +137,7 @@ def test_a_filter_that_is_on_its_way_is_asked_for_no_more_rows_of_the_one_before
     expect(page.get_by_role("status").last).to_have_text("")
 
 
-def test_rows_that_do_not_come_are_no_news_for_another_screen(signed_in: SignedIn, client: OrganizationClient, hold: Hold) -> None:
+def test_rows_that_fail_to_load_are_not_reported_on_another_screen(signed_in: SignedIn, client: OrganizationClient, hold: Hold) -> None:
     job = client.submit(*(site(f"deal-{number}") for number in range(60)))
     page = signed_in(f"batches/{job['job_id']}").page
     held = hold("/items.*cursor=")
@@ -151,7 +151,7 @@ def test_rows_that_do_not_come_are_no_news_for_another_screen(signed_in: SignedI
     expect(page.get_by_role("status").last).to_have_text("")
 
 
-def test_what_is_done_after_all_takes_nobody_away_from_another_screen(
+def test_an_action_that_ends_late_does_not_leave_another_screen(
     signed_in: SignedIn, client: OrganizationClient, database: Connection, hold: Hold
 ) -> None:
     job = client.submit(site("deal-0"))
@@ -351,7 +351,7 @@ def test_what_is_typed_while_a_save_is_under_way_stays(
     assert (config["field_names"], config["bundle_items"]) == (["deal_id"], True)
 
 
-def test_a_secret_that_comes_late_is_shown_wherever_one_has_gone(signed_in: SignedIn, hold: Hold) -> None:
+def test_a_secret_that_arrives_late_is_shown_on_any_screen(signed_in: SignedIn, hold: Hold) -> None:
     page = signed_in("keys").page
     held: list[Route] = []
     page.route(re.compile("/api-keys$"), lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
@@ -384,7 +384,7 @@ def test_a_page_whose_script_is_gone_says_so(person: Person, motion: str) -> Non
     expect(advice).to_have_count(0)
 
 
-def test_a_command_that_is_under_way_is_not_given_again(
+def test_a_command_that_is_under_way_cannot_be_given_again(
     page: Page, developer: OrganizationClient, receiver: FakeReceiver, hold: Hold
 ) -> None:
     developer.put("/webhook-config", json={"url": receiver.url})
@@ -448,7 +448,7 @@ def test_a_report_has_its_new_name_at_once_and_a_link_is_shown_though_its_dialog
     expect(page.get_by_role("dialog", name="The link").locator(".secret code")).to_have_text(re.compile("/shared-reports/"))
 
 
-def test_what_hangs_is_asked_for_anew_when_the_connection_is_back(signed_in: SignedIn, hold: Hold) -> None:
+def test_a_request_that_hangs_is_repeated_when_the_connection_is_back(signed_in: SignedIn, hold: Hold) -> None:
     page = signed_in("batches").page
     held = hold("/api-keys")
     page.get_by_role("link", name="API keys").click()

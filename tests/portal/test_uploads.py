@@ -42,9 +42,7 @@ DROP = """(text) => {
 
 
 @pytest.mark.parametrize("screen", ["upload", "usage"])
-def test_a_file_that_is_dropped_beside_its_place_leaves_the_page_as_it_is(
-    signed_in: SignedIn, client: OrganizationClient, screen: str
-) -> None:
+def test_a_file_dropped_outside_the_drop_zone_changes_nothing(signed_in: SignedIn, client: OrganizationClient, screen: str) -> None:
     page = signed_in(screen).page
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     assert page.evaluate(DROP, "") == [False, False]
@@ -52,7 +50,7 @@ def test_a_file_that_is_dropped_beside_its_place_leaves_the_page_as_it_is(
     assert client.get("/uploads").json()["total"] == 0
 
 
-def test_of_several_files_the_page_says_which_one_goes_up(signed_in: SignedIn, client: OrganizationClient, files: list[str]) -> None:
+def test_of_several_files_the_page_says_which_one_is_uploaded(signed_in: SignedIn, client: OrganizationClient, files: list[str]) -> None:
     page = signed_in("upload").page
     held: list[Route] = []
     page.route(re.compile(r"/uploads\?name"), lambda route: held.append(route))
