@@ -10,11 +10,10 @@ from pathlib import Path
 
 PLAN = re.compile(r"1\.\.(\d+)")
 ASSERTION = re.compile(r"(?P<failed>not )?ok (?P<number>\d+)(?P<description>.*)")
-# An assertion that fails is read by itself: what begins so, or is shorter than four words, says too little.
+# A failed assertion is read by itself: one that starts like this, or has fewer than four words, says too little.
 FRAGMENT = re.compile(
     r"(and|or|nor|but|so|which|whose|then|unless|until|too|also|it|its|they|them|their|these|those|not|with|of|as|once)\b"
 )
-# The chapters of the queue, whose assertions still read from top to bottom.
 ANY_MESSAGE = re.compile(r"'PT\d{3}',\s*null")
 EXCUSED = re.compile(r"# (TODO|SKIP)\b", re.IGNORECASE)
 

@@ -13,14 +13,14 @@ select results_eq(
 select is_empty(
     $$ select d.oid from pg_default_acl d cross join lateral aclexplode(d.defaclacl) a
         where d.defaclnamespace in ('app'::regnamespace, 'api'::regnamespace) and a.grantee in ('anon'::regrole, 'authenticated'::regrole) $$,
-    'what comes new to these schemas is not granted to anon and authenticated by default');
+    'new objects in these schemas are not granted to anon and authenticated by default');
 
 select is_empty(
     $$ select c.oid from pg_class c where c.relowner = 'batch_lookups_app'::regrole
         union all select p.oid from pg_proc p where p.proowner = 'batch_lookups_app'::regrole
         union all select m.roleid from pg_auth_members m where m.member = 'batch_lookups_app'::regrole and m.roleid <> 'batch_lookups_shell'::regrole
         union all select r.oid from pg_roles r where r.rolname = 'batch_lookups_app' and (r.rolsuper or r.rolinherit or r.rolcreaterole or r.rolcreatedb or r.rolbypassrls) $$,
-    'the role that the API logs in as owns nothing and becomes the shell alone');
+    'the role that the API logs in as owns nothing and can only become the shell');
 
 select * from finish();
 rollback;

@@ -24,21 +24,21 @@ select is_empty(
     $$ select name from app.distribution()
         where kind = 'distributed'
           and not exists (select from pg_attribute a where a.attrelid = name::regclass and a.attname = 'organization_id' and a.attnotnull) $$,
-    'what is distributed says whose it is');
+    'every distributed table has an organization_id');
 select is_empty(
     $$ select key from keys where kind = 'distributed' and indisunique and first_column <> 'organization_id' $$,
-    'what is distributed is unique within an organization');
+    'keys of distributed tables are unique within an organization');
 select is_empty(
     $$ select key from foreign_keys where referred = 'distributed' and kind <> 'distributed' $$,
-    'nothing but what is distributed refers to what is distributed');
+    'only distributed tables refer to distributed tables');
 select is_empty(
     $$ select key from foreign_keys where 'local' in (kind, referred) $$,
-    'what is local refers to nothing and nothing to it');
+    'local tables refer to nothing, and nothing refers to them');
 select set_eq(
     $$ select name from app.distribution() where kind <> 'distributed'
         and exists (select from pg_attribute a where a.attrelid = name::regclass and a.attname = 'organization_id') $$,
     array['app.api_keys', 'app.report_shares', 'app.recent_writes'],
-    'credentials, looked up before their organization is known, and positions of a node are not distributed');
+    'credentials, which are looked up before their organization is known, and positions of a node are not distributed');
 
 select is(app.is_node(), false, 'a database that is not distributed serves all of its organizations');
 

@@ -14,7 +14,7 @@ exception
         get stacked diagnostics state = returned_sqlstate, code = constraint_name, detail = pg_exception_detail, hint = pg_exception_hint;
 end;
 $$;
-select results_eq($$ select * from pg_temp.refusal('Wait.', null) $$, $$ values ('PT409', 'job_ended', '{"code" : "job_ended"}', 'Wait.') $$, 'a refusal tells its code in the detail, where PostgREST shows it');
+select results_eq($$ select * from pg_temp.refusal('Wait.', null) $$, $$ values ('PT409', 'job_ended', '{"code" : "job_ended"}', 'Wait.') $$, 'a refusal has its code in the detail, where PostgREST shows it');
 select results_eq($$ select * from pg_temp.refusal(null, '{"b": 1, "a": [2]}') $$, $$ values ('PT409', 'job_ended', '{"code" : "job_ended", "b": 1, "a": [2]}', '') $$, 'further members follow in their order');
 select results_eq($$ select * from pg_temp.refusal(null, '{}') $$, $$ values ('PT409', 'job_ended', '{"code" : "job_ended"}', '') $$, 'an object without members adds none');
 
@@ -37,26 +37,26 @@ select lives_ok(format($$ select app.check_json(%L) $$, format(v, array_to_strin
   from unnest(array['[%s, 0, -1e15, 1e-15]', '{"a": [%s], "b": "1e131071", "c": true, "d": null}', '{"1e131071": [%s, "1e131071", false, null, {}, []]}']) v;
 select throws_ok(format($$ select app.check_json(%L) $$, repeat('[', d) || '1' || repeat(']', d)), 'PT400', 'The body is nested more than 64 levels deep', d || ' levels are too deep')
   from unnest(array[65, 3000]) d;
-select throws_ok(format($$ select app.check_json(%L, 1024) $$, json_build_array(repeat('x', 1024))), 'PT413', 'The body may have at most 1,024 bytes', 'a body has a size');
+select throws_ok(format($$ select app.check_json(%L, 1024) $$, json_build_array(repeat('x', 1024))), 'PT413', 'The body may have at most 1,024 bytes', 'the size of a body is limited');
 select lives_ok(format($$ select app.check_json(%L, 1024) $$, repeat('[', 64) || '"1e131071"' || repeat(']', 64)), 'a body with 64 levels passes');
-select lives_ok($$ select app.check_json(null) $$, 'no value has no number out of range');
-select throws_ok($$ select app.check_members('{"a": 1e99}', array['a']) $$, 'PT400', 'The body contains a number that is out of range', 'the members of a body are checked for it');
-select throws_ok($$ select app.check_members('[]', array['a']) $$, 'PT400', 'The body must be a JSON object', 'a body that is no object is refused');
-select throws_ok($$ select app.refuse_option('grace_seconds', 'a number') $$, 'PT400', 'grace_seconds must be a number', 'a refused option names its form');
-select lives_ok($$ select app.check_choice('sort', null, array['up', 'down']) $$, 'a choice may be left out');
-select throws_ok($$ select app.check_choice('sort', 'left', array['up', 'down']) $$, 'PT400', 'sort must be one of up, down', 'a choice lists what it may be');
+select lives_ok($$ select app.check_json(null) $$, 'null contains no number out of range');
+select throws_ok($$ select app.check_members('{"a": 1e99}', array['a']) $$, 'PT400', 'The body contains a number that is out of range', 'the members of a body are checked for numbers out of range');
+select throws_ok($$ select app.check_members('[]', array['a']) $$, 'PT400', 'The body must be a JSON object', 'a body that is not an object is refused');
+select throws_ok($$ select app.refuse_option('grace_seconds', 'a number') $$, 'PT400', 'grace_seconds must be a number', 'a refusal of an option names the form that it must have');
+select lives_ok($$ select app.check_choice('sort', null, array['up', 'down']) $$, 'a choice may be omitted');
+select throws_ok($$ select app.check_choice('sort', 'left', array['up', 'down']) $$, 'PT400', 'sort must be one of up, down', 'a refusal of a choice lists the possible values');
 
 -- What answers hold
-select is(app.amount('"12"'), 0::numeric, 'a string is no amount');
-select is(app.amount('-5'), 0::numeric, 'a negative number is no amount');
-select is(app.amount('1e300'), 0::numeric, 'an absurd number is no amount');
+select is(app.amount('"12"'), 0::numeric, 'a string is not an amount');
+select is(app.amount('-5'), 0::numeric, 'a negative number is not an amount');
+select is(app.amount('1e300'), 0::numeric, 'an absurd number is not an amount');
 select is(app.amount('12.345'), 12.35::numeric, 'an amount is rounded to cents');
-select is(app.amount(null), 0::numeric, 'no value is an amount of zero');
+select is(app.amount(null), 0::numeric, 'null is an amount of zero');
 select is(app.elements('[1, 2]'), '[1, 2]', 'the elements of an array are the array');
-select is(app.elements('{"a": 1}'), '[]', 'a value that is no array has no elements');
+select is(app.elements('{"a": 1}'), '[]', 'a value that is not an array has no elements');
 select is(app.text_array('["b", "a", "b"]'), array['a', 'b'], 'an array of strings is sorted, each string once');
-select is(app.text_array('["a", 1]'), null, 'an array with a number is no array of strings');
-select is(app.text_array('"a"'), null, 'a string is no array of strings');
+select is(app.text_array('["a", 1]'), null, 'an array with a number is not an array of strings');
+select is(app.text_array('"a"'), null, 'a string is not an array of strings');
 select throws_ok(format($$ select app.check_strings('scopes', %L) $$, v), 'PT400', 'scopes must be an array of 1 to 100 strings', 'what must be strings is refused: ' || v)
   from unnest(array['[["a"]]', '["a", []]', '["a", 1]', '[]', '"a"']) v;
 

@@ -16,9 +16,9 @@ select throws_ok(format($$ select app.read_cursor(%L, %L) $$, c, 'amount'), 'PT4
                (translate(encode('{"sort": "amount", "position": "x"}', 'base64'), '+/=', '-_'), 'a cursor with a value of another type is refused')) v (c, what);
 select is(app.read_cursor(null, 'amount'), null, 'the first page has no cursor');
 
-select is(app.read_page(app.cursor(:'page'), 'amount', 20, 0, 200), :'page'::app.page_cursor, 'a page goes by its cursor');
+select is(app.read_page(app.cursor(:'page'), 'amount', 20, 0, 200), :'page'::app.page_cursor, 'a page starts at its cursor');
 select throws_ok(format('select app.read_page(%L, %L, 20, 5, 200)', app.cursor(:'page'), 'amount'), 'PT400', 'Provide either cursor or offset, not both',
-    'a page goes by a cursor or an offset, not both');
+    'a page has a cursor or an offset, not both');
 
 select * from finish();
 rollback;

@@ -6,16 +6,16 @@ select plan(24);
 select is(app.organization_id_of_claims('{"sid": "s", "o": {"id": "org_2abCD"}}'), app.organization_id_of_claims('{"sid": "s", "org_id": "org_2abCD"}'),
     'the two versions of Clerk''s tokens name the same organization');
 select is(app.organization_id_of_claims('{"org_id": "org_2abCD", "organization_id": "018f3f6e-0000-7000-8000-000000000001"}'),
-    '018f3f6e-0000-7000-8000-000000000001', 'our own claim goes before Clerk''s');
-select is(app.organization_id_of_claims('{"organization_id": "x", "org_id": "org_2abCD"}'), null, 'a claim of ours in another form names nothing, whatever Clerk''s says');
-select is(app.organization_id_of_claims('{"sid": "s", "o": {"id": "org_2abCD"}}'), app.organization_id_of_clerk('org_2abCD'), 'a Clerk organization is known by the id made of its own');
+    '018f3f6e-0000-7000-8000-000000000001', 'our own claim takes precedence over Clerk''s');
+select is(app.organization_id_of_claims('{"organization_id": "x", "org_id": "org_2abCD"}'), null, 'an invalid claim of ours names nothing, whatever Clerk''s says');
+select is(app.organization_id_of_claims('{"sid": "s", "o": {"id": "org_2abCD"}}'), app.organization_id_of_clerk('org_2abCD'), 'a Clerk organization is known by the id derived from its Clerk id');
 select is(app.organization_id_of_claims(c), null, format('claims %s name no organization', c))
   from unnest(array['{"org_id": "org_2abCD"}', '{"sid": "", "org_id": "org_2abCD"}', '{"sid": 1, "org_id": "org_2abCD"}', '{"sid": "s", "sts": "pending", "org_id": "org_2abCD"}',
                     '{"sid": "s", "v": 2, "org_id": "org_2abCD"}', '{"sid": "s", "o": {"id": null}, "org_id": "org_2abCD"}',
                     '{"sts": "pending", "organization_id": "018f3f6e-0000-7000-8000-000000000001"}']::jsonb[]) c;
 select is(app.organization_id_of_claims('{"sub": "user_1"}'), null, 'claims without an organization name none');
 select set_config('request.jwt.claims', '{"organization_id": ', true);
-select is(app.claimed_organization_id(), null, 'claims that are no JSON name no organization, and raise nothing');
+select is(app.claimed_organization_id(), null, 'claims that are not JSON name no organization, and raise nothing');
 select set_config('request.jwt.claims', json_build_object('organization_id', :'org')::text, true);
 select is(app.claimed_organization_id(), :'org'::uuid, 'the claims of the session name the caller''s organization');
 

@@ -5,8 +5,8 @@ select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
 select api.create_api_key(:'org', sha256('secret'), 'leap_live_', 'cret', 'first') as key \gset
 select is(:'key'::json ->> 'organization_id', :'org'::text, 'a key belongs to its organization');
-select unalike(:'key'::text, '%hash%', 'the hash is not answered');
-select is(api.authenticate_api_key(sha256('secret')) ->> 'organization_id', :'org'::text, 'a key is known by its hash');
+select unalike(:'key'::text, '%hash%', 'the hash is not returned');
+select is(api.authenticate_api_key(sha256('secret')) ->> 'organization_id', :'org'::text, 'a key is recognized by its hash');
 select is((select count(*)::integer from app.api_key_uses where organization_id = :'org'), 1, 'the use of a key is noted');
 update app.api_key_uses set used_at = '2020-01-01Z';
 select isnt(api.authenticate_api_key(sha256('secret')) ->> 'api_key_id', null, 'a key can be used again');
@@ -24,12 +24,12 @@ select throws_ok(
 
 -- Limits
 update app.api_keys set expires_at = null, allowed_networks = '{10.0.0.0/8}';
-select throws_ok($$ select api.authenticate_api_key(sha256('secret')) $$, 'PT403', 'This API key may not be used from this address', 'a key with networks is refused from nowhere');
+select throws_ok($$ select api.authenticate_api_key(sha256('secret')) $$, 'PT403', 'This API key may not be used from this address', 'a key with networks is refused without an address');
 select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '192.0.2.1') $$, 'PT403', 'This API key may not be used from this address', 'a key with networks is refused from another network');
 select is(api.authenticate_api_key(sha256('secret'), '10.1.2.3') ->> 'organization_id', :'org'::text, 'a key with networks is accepted from its own');
 select throws_ok(
     format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', p_scopes => '{jobs:write}', p_granted_scopes => '{jobs:read}') $$, :'org'),
-    'PT403', 'You cannot manage keys with scopes that you lack: jobs:write', 'nobody hands out a scope that they lack');
+    'PT403', 'You cannot manage keys with scopes that you lack: jobs:write', 'nobody grants a scope that they lack');
 select throws_ok(
     format($$ select api.request_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', '{"nome": "x"}', '{jobs:read}') $$, :'org'),
     'PT400', 'Unknown fields: nome', 'an unknown option is refused');
@@ -38,17 +38,17 @@ select is(
         ::jsonb - array['id', 'organization_id', 'created_at']),
     '{"name": "y", "prefix": "leap_test_", "last_four": "yyyy", "scopes": ["jobs:read"], "allowed_networks": ["192.0.2.0/24"],
       "expires_at": null, "last_used_at": null, "revoked_at": null, "replaced_by": null, "created_by": null}',
-    'a key is as it was asked for');
+    'a key is created as requested');
 select is((app.check_key_limits(:'org', null, null, '{::ffff:192.0.2.9,::ffff:c000:0200/120,2001:db8::1,::/0}')).p_networks,
-    '{192.0.2.9,192.0.2.0/24,2001:db8::1,::/0}', 'networks of IPv4 in the form of IPv6 are those of IPv4');
+    '{192.0.2.9,192.0.2.0/24,2001:db8::1,::/0}', 'IPv4 networks written as IPv6 are stored as IPv4');
 
 -- What a key makes
 select api.create_api_key(:'org', sha256('maker'), 'leap_live_', 'aker', 'maker', p_expires_at => '2100-01-01Z', p_allowed_networks => '{203.0.113.0/24}') ->> 'id' as maker \gset
 select api.create_api_key(:'org', sha256('made'), 'leap_live_', 'made', 'made', p_created_by => :'maker') as made \gset
 select is(array[:'made'::json ->> 'expires_at', :'made'::json #>> '{allowed_networks,0}', :'made'::json ->> 'created_by'],
-    array['2100-01-01T00:00:00.000Z', '203.0.113.0/24', :'maker'], 'a key makes keys with its own limits, and they say which made them');
+    array['2100-01-01T00:00:00.000Z', '203.0.113.0/24', :'maker'], 'a key creates keys with its own limits, and they name their creator');
 select lives_ok(format($$ select api.create_api_key(%L, sha256('less'), 'leap_live_', 'less', 'less', p_expires_at => '2099-01-01Z', p_allowed_networks => '{203.0.113.7/32}', p_created_by => %L) $$,
-    :'org', :'made'::json ->> 'id'), 'a key makes keys with stricter limits');
+    :'org', :'made'::json ->> 'id'), 'a key creates keys with stricter limits');
 select throws_ok(format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', %s, p_created_by => %L) $$, :'org', o, :'maker'), 'PT403',
     'A key can create only keys that expire no later and allow no other networks than its own', 'a key makes none with ' || o)
   from unnest(array['p_expires_at => ''2100-01-02Z''', 'p_allowed_networks => ''{203.0.113.0/24,203.0.114.0/24}''', 'p_allowed_networks => ''{203.0.0.0/16}''',
@@ -61,11 +61,11 @@ select throws_ok(format($$ select api.%s(%L, %L%s, p_granted_scopes => '{keys:ad
   from unnest(array['get_api_key', 'rotate_api_key', 'revoke_api_key']) f, array_to_string(array(select unnest(app.all_scopes()) except select 'keys:admin'), ', ') m;
 select is((api.list_api_keys(:'org', p_granted_scopes => '{jobs:read}') -> 'api_keys' -> 0 ->> 'name') || (api.list_api_keys(:'org', p_granted_scopes => '{jobs:read}') ->> 'total'), 'y1',
     'nobody lists keys that may do more than they');
-select is(api.revoke_api_key(:'org', :'maker', p_include_created => true) ->> 'name', 'maker', 'a key can be revoked with what it made');
-select set_eq($$ select name from app.api_keys where revoked_at is not null $$, array['maker', 'made', 'less'], 'the keys that a key made, and those that they made, are revoked with it');
+select is(api.revoke_api_key(:'org', :'maker', p_include_created => true) ->> 'name', 'maker', 'a key can be revoked together with the keys it created');
+select set_eq($$ select name from app.api_keys where revoked_at is not null $$, array['maker', 'made', 'less'], 'the keys that a key created, and those that they created, are revoked with it');
 
 select throws_ok(format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', p_created_by => %L) $$, :'org', :'maker'), 'PT401', 'Invalid API key',
-    'a revoked key makes no keys');
+    'a revoked key creates no keys');
 select is(length(api.request_api_key(:'org', sha256('long'), 'leap_live_', 'long', jsonb_build_object('name', repeat('x', 200)), app.all_scopes()) ->> 'name'), 200,
     'the name of a key may have 200 characters');
 
@@ -74,8 +74,8 @@ select (select id from app.api_keys where name = 'first') as first \gset
 select api.rotate_api_key(:'org', :'first', sha256('second'), 'cond', '{"grace_seconds": 60}') ->> 'id' as second \gset
 select is(api.get_api_key(:'org', :'first') ->> 'replaced_by', :'second'::text, 'a rotated key names its successor');
 select is((select last_four || name || allowed_networks::text from app.api_keys where id = :'second'), 'condfirst{10.0.0.0/8}', 'the successor of a key has its name and networks');
-select lives_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3') $$, 'the old key works on for a while');
-select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('third'), 'hird') $$, :'org', :'first'), 'PT409', 'The key has already been rotated', 'a key is rotated once');
+select lives_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3') $$, 'the old key continues to work for a while');
+select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('third'), 'hird') $$, :'org', :'first'), 'PT409', 'The key has already been rotated', 'a key can be rotated only once');
 update app.api_keys set expires_at = now() - interval '1 second' where id = :'first';
 select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3') $$, 'PT401', 'Invalid API key', 'the old key is refused after its grace period');
 select throws_ok(format($$ select api.revoke_api_key(%L, %L) $$, :'other_org', :'second'), 'PT404', 'API key not found', 'nobody else can revoke a key');
@@ -88,19 +88,19 @@ select count(api.request_api_key(:'many', sha256(('key ' || n)::bytea), 'leap_li
   from generate_series(1, 100) n \gset
 select throws_ok(
     format($$ select api.request_api_key(%L, sha256('another'), 'leap_live_', 'last', '{}', app.all_scopes()) $$, :'many'),
-    'PT409', 'The organization already has 100 valid API keys', 'an organization has a hundred keys that work');
+    'PT409', 'The organization already has 100 valid API keys', 'an organization has a hundred valid keys');
 select lives_ok(
     format($$ select api.rotate_api_key(%L, %L, sha256('successor'), 'last', '{}', app.all_scopes()) $$, :'many', (select min(id::text) from app.api_keys where organization_id = :'many')),
     'each of them can be rotated');
 select api.update_settings('{"max_api_keys": 102}') as settings \gset
 select lives_ok(
     format($$ select api.request_api_key(%L, sha256('one more'), 'leap_live_', 'more', '{}', app.all_scopes()) $$, :'many'),
-    'an organization may have as many keys as the setting says');
+    'an organization may have as many keys as the setting allows');
 select api.update_settings('{"max_api_keys": 100}') as settings \gset
 update app.api_keys set revoked_at = now() where organization_id = :'many';
 select lives_ok(
     format($$ select api.request_api_key(%L, sha256('another'), 'leap_live_', 'last', '{}', app.all_scopes()) $$, :'many'),
-    'revoked keys do not count to the hundred');
+    'revoked keys do not count towards the hundred');
 
 select * from finish();
 rollback;

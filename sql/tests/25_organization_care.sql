@@ -11,7 +11,7 @@ select results_eq('select name, open_jobs, open_items, last_upload_at is not nul
 select api.rename_organization(:'org', 'Initech');
 select is((select name from app.organizations where id = :'org'), 'Initech', 'an organization can be renamed');
 select throws_ok(format($$ select api.rename_organization(%L, 'Globex') $$, :'org'), 'PT409', 'Another organization has this name', 'a name belongs to one organization');
-select throws_ok(format($$ select api.rename_organization(%L, 'clerk:x') $$, :'org'), 'PT409', 'Names that begin with clerk: are reserved for organizations created through Clerk', 'an operator gives no name that a user of Clerk may have');
+select throws_ok(format($$ select api.rename_organization(%L, 'clerk:x') $$, :'org'), 'PT409', 'Names that begin with clerk: are reserved for organizations created through Clerk', 'an operator cannot give a name that is reserved for Clerk');
 select throws_ok(format($$ select api.rename_organization(%L, ' ') $$, :'org'), 'PT400', 'name must be a string of 1 to 200 characters', 'a name is not empty');
 select throws_ok(format($$ select api.rename_organization(%L, 'x') $$, gen_random_uuid()), 'PT404', 'Organization not found', 'an unknown organization cannot be renamed');
 
@@ -22,18 +22,18 @@ select set_eq(
         where c.relkind in ('r', 'p') and c.relnamespace::regnamespace::text in ('public', 'app')
           and relname not in ('audit_events', 'batch_lookup_jobs', 'lookup_queue_items', 'lookup_job_columns', 'lookup_item_sources', 'batch_lookup_job_labels', 'incentive_reports', 'incentive_report_sites',
                               'incentive_report_site_programs') $$,
-    'every table with rows of an organization is known to its deletion');
+    'the deletion of an organization covers every table with its rows');
 
 select app.create_clerk_organization('org_former', 'former') as clerk \gset
 select is_empty('select * from api.list_relinked_organizations()', 'an organization keeps the link that its id stands for');
 update app.organizations set clerk_organization_id = 'org_later' where id = :'clerk';
-select results_eq('select name, clerk_organization_id from api.list_relinked_organizations()', $$ values ('clerk:former', 'org_later') $$, 'an organization that was linked anew before this was refused is listed');
+select results_eq('select name, clerk_organization_id from api.list_relinked_organizations()', $$ values ('clerk:former', 'org_later') $$, 'an organization that was linked to another one before this was refused is listed');
 delete from app.organizations where id = :'clerk';
 
 -- Rows everywhere.
 select pg_temp.submit(:'other_org', 2) as other_job \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer');
-select results_eq('select name, open_jobs, open_items from api.list_organizations()', $$ values ('Globex', 1, 2), ('Initech', 1, 2) $$, 'operators see how many items are not looked up yet');
+select results_eq('select name, open_jobs, open_items from api.list_organizations()', $$ values ('Globex', 1, 2), ('Initech', 1, 2) $$, 'operators see how many items have not been looked up yet');
 savepoint before;
 select api.cancel_batch_lookup(:'other_org', pg_temp.submit(:'other_org', 1)) as cancelled,
        array_agg(api.create_api_key(:'other_org', sha256(k::bytea), 'leap_live_', 'xxxx', k)) as keys from unnest(array['usable', 'revoked', 'expired']) k \gset
@@ -47,12 +47,12 @@ select is(:deleted, 2, 'a step deletes as many rows as it may, whatever their ta
 select app.file_applications(:'org', app.customer_id(:'org', 'site-1', now()), 'site-1', :'answer', now());
 select api.update_organization(:'org', '{"company": "acme"}');
 select throws_ok(format('select api.delete_organization(%L)', :'org'), 'PT409', 'The organization has open work: 1 batch', 'an organization with open work is not deleted');
-select throws_ok(format('select api.delete_organization(%L, null)', :'org'), 'PT409', 'The organization has open work: 1 batch', 'the deletion of an organization is not forced by null');
+select throws_ok(format('select api.delete_organization(%L, null)', :'org'), 'PT409', 'The organization has open work: 1 batch', 'null does not force the deletion of an organization');
 select throws_ok(format('select api.delete_organization(%L)', gen_random_uuid()), 'PT404', 'Organization not found', 'an unknown organization cannot be deleted');
 
 -- With a lookup under way.
 select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
-select is(api.delete_organization(:'org', true)::jsonb - 'organization_id', '{"deleted": false, "remaining_jobs": 1}', 'a lookup that is under way is waited for');
+select is(api.delete_organization(:'org', true)::jsonb - 'organization_id', '{"deleted": false, "remaining_jobs": 1}', 'the deletion waits for a lookup that is under way');
 select pg_temp.turn_clock(now() + interval '1 hour');
 select count(app.run_maintenance()) from generate_series(1, 2) \gset maintained_
 select is(api.delete_organization(:'org')::jsonb - 'organization_id', '{"deleted": true, "remaining_jobs": 0}', 'a call deletes what has ended since');
@@ -60,7 +60,7 @@ select is_empty(format($$ select from app.organizations where id = %L $$, :'org'
 select is((select count(*) from public.incentive_report_sites s join app.organizations o on o.id = s.organization_id)::integer,
     (select count(*) from public.incentive_report_sites)::integer, 'a deleted organization leaves no sites');
 select is(api.get_batch_lookup(:'other_org', :'other_job') ->> 'status', 'pending', 'another organization keeps its work');
-select is_empty('select * from api.check_invariants()', 'what remains is whole');
+select is_empty('select * from api.check_invariants()', 'what remains is complete');
 
 -- In steps.
 select api.create_organization('Busy') as busy \gset
@@ -72,7 +72,7 @@ select is(array[:'step', (select string_agg(status, ' ') from public.batch_looku
           array['{"deleted": false, "remaining_jobs": 2}', 'pending pending'], 'a call cancels no more open batches than its time allows');
 select throws_ok($$ select api.authenticate_api_key(sha256('busy')) $$, 'PT401', 'Invalid API key', 'the keys of an organization stop working with the first call');
 select api.delete_organization(:'busy', true) as step \gset
-select is(api.delete_organization(:'busy', true) ->> 'deleted', 'true', 'the calls that follow go on until all is deleted');
+select is(api.delete_organization(:'busy', true) ->> 'deleted', 'true', 'the following calls continue until everything is deleted');
 
 
 -- What it did.
@@ -84,7 +84,7 @@ select api.create_organization('Done') as done \gset
 select pg_temp.submit(:'done', 2) as job, pg_temp.looked_up() as before \gset
 select pg_temp.look_up(:'done', 2) as looked_up \gset
 select count(api.delete_organization(:'done')) from generate_series(1, 1) \gset deleted_
-select is(array[pg_temp.looked_up() - :before, (select count(*) from app.organizations where id = :'done')], '{2,0}', 'what a deleted organization looked up still counts in the totals');
+select is(array[pg_temp.looked_up() - :before, (select count(*) from app.organizations where id = :'done')], '{2,0}', 'the lookups of a deleted organization still count in the totals');
 
 select * from finish();
 rollback;

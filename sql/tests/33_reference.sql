@@ -27,10 +27,10 @@ select is(
     '{"postal_code": "82007", "utilities": [
         {"eiaid": 90001, "name": "Plains Electric", "country_code": "US", "state_or_province_code": "WY"},
         {"eiaid": null, "name": "Plains Electric", "country_code": "US", "state_or_province_code": "MT"}]}',
-    'the utilities of a ZIP code begin with those of its own state');
+    'the utilities of a ZIP code start with those of its own state');
 select is(
     array(select u ->> 'name' from json_array_elements(api.find_utilities('82001-1234') -> 'utilities') u limit 2), array['City Light', 'Plains Electric'],
-    'within a state, the one that a lookup takes comes first');
+    'within a state, the one that a lookup chooses comes first');
 select is(api.find_utilities('b3h4r2') #>> '{utilities,0,name}', 'Bluenose Power', 'Canadian postal codes have utilities too');
 select is(api.find_utilities('00100')::jsonb -> 'utilities', '[]', 'a code that the catalogue does not know has none');
 select throws_ok(

@@ -3,19 +3,19 @@ select plan(105);
 \ir lookups.psql
 
 -- Amounts
-select results_eq($$ select amount, details from pg_temp.results('[9003]') $$, $$ values (20.00, '$20.00') $$, 'a flat amount needs no calculation');
+select results_eq($$ select amount, details from pg_temp.results('[9003]') $$, $$ values (20.00, '$20.00') $$, 'a flat amount shows no calculation');
 select results_eq($$ select amount, details from pg_temp.results('[9003, 9003]') $$, $$ values (40.00, '2 × $20.00 = $40.00') $$, 'a repeated device is a quantity');
 select results_eq($$ select amount, details from pg_temp.results('[9003, 9003, 9003]') $$,
     $$ values (50.00, '3 × $20.00 = $60.00, capped at $50.00 for all devices together: $50.00') $$, 'a cap holds for all pieces together');
 select results_eq($$ select amount, details from pg_temp.results('[9001, 9001]') $$,
-    $$ values (500.00, '2 × 2.5 tons (typical) × $100.00 per ton = $500.00') $$, 'an amount per unit goes by the typical size');
+    $$ values (500.00, '2 × 2.5 tons (typical) × $100.00 per ton = $500.00') $$, 'an amount per unit uses the typical size');
 select results_eq($$ select amount, details, ignored from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 4}}}') $$,
-    $$ values (400.00, '4 tons × $100.00 per ton = $400.00', '["Owner status: for a homeowner or a renter"]'::jsonb) $$, 'an amount per unit goes by the size that the request tells');
+    $$ values (400.00, '4 tons × $100.00 per ton = $400.00', '["Owner status: for a homeowner or a renter"]'::jsonb) $$, 'an amount per unit uses the size given in the request');
 select results_eq($$ select amount, details, ignored from pg_temp.results('[9004]') $$,
     $$ values (2000.00, '30% of the typical cost of $9,000.00 = $2,700.00, capped at $2,000.00 for all devices together: $2,000.00', '["Cost: taken as $9,000.00"]'::jsonb) $$,
-    'a percentage goes by the typical cost');
+    'a percentage uses the typical cost');
 select results_eq($$ select amount, details, ignored from pg_temp.results('[9004]', '{"device_facts": {"9004": {"cost": 1234.56}}}') $$,
-    $$ values (370.37, '30% of the cost of $1,234.56 = $370.37', '[]'::jsonb) $$, 'a percentage goes by the cost that the request tells, to the cent');
+    $$ values (370.37, '30% of the cost of $1,234.56 = $370.37', '[]'::jsonb) $$, 'a percentage uses the cost given in the request, to the cent');
 select results_eq($$ select device, amount from pg_temp.results('[9002, 9001, 9002]', '{"device_facts": {"9001": {"ton": 1}}}') $$,
     $$ values (9002, 500.00), (9001, 100.00) $$, 'every device has its own result, in the order of the request');
 select is((pg_temp.lookup('[9002, 9001, 9003, 9004]') #>> '{incentives,total_incentive_amount}')::numeric, 2520.00, 'the total adds up all programs');
@@ -25,7 +25,7 @@ select is(jsonb_path_query_array(pg_temp.lookup('[9001, 9003, 9004]'), '$.incent
 select pg_temp.import('program_tiers', 1, '{"cap": "600", "cap_percent": "5"}');
 select results_eq($$ select amount, details from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 8}}}') $$,
     $$ values (400.00, '8 tons × $100.00 per ton = $800.00, at most 5% of the typical cost of $8,000.00: $400.00') $$, 'a cap in percent of the cost holds for a device');
-select is((select ignored ->> 1 from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 8}}}')), 'Owner status: for a homeowner or a renter', 'a size that the request tells is not listed as assumed');
+select is((select ignored ->> 1 from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 8}}}')), 'Owner status: for a homeowner or a renter', 'a size given in the request is not listed as assumed');
 select results_eq($$ select device, amount, details from pg_temp.results('[9001, 9002]', '{"device_facts": {"9001": {"ton": 8}, "9002": {"ton": 8, "cost": 10000}}}') $$,
     $$ values (9001, 400.00, '8 tons × $100.00 per ton = $800.00, at most 5% of the typical cost of $8,000.00: $400.00'),
               (9002, 200.00, '8 tons × $100.00 per ton = $800.00, at most 5% of the cost of $10,000.00, capped at $600.00 for all devices together: $200.00') $$,
@@ -42,18 +42,18 @@ select pg_temp.import();
 delete from app.device_category_sizes where category_key = 'test_pump';
 select results_eq($$ select eligible, amount, details, failed, ignored ->> 0 from pg_temp.results('[9001]') $$,
     $$ values (false, 0.00, 'Not eligible', '["Size: not given (ton), and there is no typical one"]'::jsonb, 'Owner status: for a homeowner or a renter') $$,
-    'an offer by a size that nobody knows pays nothing');
+    'an offer by a size that is not known pays nothing');
 select results_eq($$ select eligible, amount from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 4}}}') $$, $$ values (true, 400.00) $$,
-    'an offer by a size that only the request tells pays by that');
+    'an offer by a size given only in the request pays by that');
 select pg_temp.import();
 
 select pg_temp.import('program_tiers', 1, '{"amount": "5000"}');
 select is((select details from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 1e9}}}')), '1,000,000,000 tons × $5,000.00 per ton = $5,000,000,000,000.00',
-    'an amount has its digits, however large it is');
+    'an amount keeps all its digits, however large it is');
 select pg_temp.import();
 
 select pg_temp.import('program_tiers', 2, '{"other_requirements": "an energy audit first"}');
-select is((select ignored from pg_temp.results('[9003]')), '["Other requirements: an energy audit first"]', 'what no lookup checks is listed');
+select is((select ignored from pg_temp.results('[9003]')), '["Other requirements: an energy audit first"]', 'requirements that no lookup checks are listed');
 select pg_temp.import();
 
 -- Alternatives: a fourth tier beside the one of $100 per ton, $250 for the small pump.
@@ -77,9 +77,9 @@ select results_eq($$ select device, tier, amount from pg_temp.results('[9001, 90
     'among offers that pay the same for a device, the one with the largest shared cap counts');
 select pg_temp.import_tier('{"income_requirement": "Poor"}');
 select is((pg_temp.lookup('[9001]') -> 'incentives') - 'by_program', '{"total_incentive_amount": 250, "total_eligible_combinations": 1, "conditional_incentive_amount": 650}',
-    'what is conditional is what a better offer pays more');
+    'the conditional amount is what a better offer pays more');
 select pg_temp.import_tier('{"income_requirement": "Poor", "amount": "100"}');
-select is(pg_temp.lookup('[9001]') -> 'incentives' -> 'conditional_incentive_amount', '0', 'a worse offer adds nothing to what is conditional');
+select is(pg_temp.lookup('[9001]') -> 'incentives' -> 'conditional_incentive_amount', '0', 'a worse offer adds nothing to the conditional amount');
 select pg_temp.import();
 
 -- Shared caps: the offers for pumps ($250), lamps ($20) and a tank ($900) of one program pay at most $1,000 together.
@@ -114,15 +114,15 @@ select pg_temp.import_shared(p_lamp => '{"shared_cap": "10"}');
 select results_eq($$ select tier, amount from pg_temp.results('[9003, 9004, 9001]') where program = 'wy-rebates' $$,
     $$ values ('lamp', 10.00), ('tank', 900.00), ('pump', 100.00) $$, 'offers with another shared cap have it for themselves');
 select pg_temp.import_shared(p_tank => '{"income_requirement": "Poor"}');
-select results_eq($$ select * from pg_temp.totals('[9004, 9001]') $$, $$ values (250.00, 750.00) $$, 'what is certain comes before what is conditional under a shared cap');
+select results_eq($$ select * from pg_temp.totals('[9004, 9001]') $$, $$ values (250.00, 750.00) $$, 'under a shared cap certain amounts come before conditional ones');
 select pg_temp.import_shared(p_pump => '{"income_requirement": "Poor"}', p_tank => '{"income_requirement": "Poor"}');
-select results_eq($$ select * from pg_temp.totals('[9003, 9004, 9001]') $$, $$ values (20.00, 980.00) $$, 'what is conditional shares the rest of a cap');
+select results_eq($$ select * from pg_temp.totals('[9003, 9004, 9001]') $$, $$ values (20.00, 980.00) $$, 'conditional amounts share the rest of a cap');
 select pg_temp.import_shared(p_pump => '{"income_requirement": "Poor"}', p_tank => '{"category_keys": "test_pump", "amount": "200"}', p_cap => '240');
 select results_eq($$ select * from pg_temp.totals('[9001]') $$, $$ values (200.00, 40.00) $$,
-    'what is conditional takes the place of what is certain for the same device under a shared cap');
+    'under a shared cap a conditional amount replaces the certain one of the same device');
 select pg_temp.import_shared(p_pump => '{"income_requirement": "Poor"}', p_tank => '{"category_keys": "test_pump", "amount": "200"}', p_cap => '470');
 select results_eq($$ select * from pg_temp.totals('[9001, 9002]') $$, $$ values (400.00, 70.00) $$,
-    'what is conditional for several devices is no more than what a shared cap leaves');
+    'conditional amounts of several devices are no more than a shared cap leaves');
 select pg_temp.import_shared(p_cap => '240', p_pump => '{"cap": "200"}', p_tank => '{"category_keys": "test_pump", "amount": "230"}');
 select results_eq($$ select tier, amount from pg_temp.results('[9001, 9003]') where program = 'wy-rebates' $$,
     $$ values ('pump', 0.00), ('tank', 230.00), ('lamp', 10.00) $$, 'an offer that is not the best for a device uses nothing of a shared cap');
@@ -141,12 +141,12 @@ select is((select failed from pg_temp.results('[9001]', '{"building_type": "COMM
     '["Building type: for RESIDENTIAL or MULTIFAMILY, not for COMMERCIAL", "Other programs: not in addition to Wyoming Grant"]',
     'an excluded offer names what else is against it');
 select pg_temp.import_grant('{"building_types": "COMMERCIAL"}');
-select is((pg_temp.lookup('[9001]') #>> '{incentives,total_incentive_amount}')::numeric, 250.00, 'an offer that is not open excludes none');
+select is((pg_temp.lookup('[9001]') #>> '{incentives,total_incentive_amount}')::numeric, 250.00, 'an offer that is not open excludes no other');
 select pg_temp.import_grant('{"amount": "0"}');
-select is((pg_temp.lookup('[9001]') #>> '{incentives,total_incentive_amount}')::numeric, 250.00, 'an offer that pays nothing excludes none');
+select is((pg_temp.lookup('[9001]') #>> '{incentives,total_incentive_amount}')::numeric, 250.00, 'an offer that pays nothing excludes no other');
 select pg_temp.import_grant('{"income_requirement": "Poor"}');
 select is((pg_temp.lookup('[9001]') -> 'incentives') - 'by_program', '{"total_incentive_amount": 250, "total_eligible_combinations": 1, "conditional_incentive_amount": 650}',
-    'what a conditional offer would exclude is no part of what it pays more');
+    'a conditional offer counts only what it pays beyond the offers that it would exclude');
 select pg_temp.import_grant('{"income_requirement": "Poor", "amount": "100"}');
 select is(pg_temp.lookup('[9001]') -> 'incentives' -> 'conditional_incentive_amount', '0', 'a conditional offer that excludes more than it pays adds nothing');
 select api.import_catalogue(jsonb_set(jsonb_set(pg_temp.catalogue(), '{program_tiers,0,income_requirement}', '"Not rich"'),
@@ -166,7 +166,7 @@ select api.import_catalogue(jsonb_insert(pg_temp.change(pg_temp.catalogue(), 'pr
         '{"program_id": "wy-grant", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "900", "excludes": "wy-rebates"}'),
     '{program_tiers,-1}', '{"program_id": "wy-grant", "id": "better", "name": "Better pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "1000"}', true));
 select results_eq($$ select tier, amount from pg_temp.results('[9001]') $$, $$ values ('better', 1000.00), ('pump', 0.00), ('pump', 250.00) $$,
-    'an offer that gives way to a better one of its program excludes none');
+    'an offer that is replaced by a better one of its program excludes no other');
 select api.import_catalogue(jsonb_insert(jsonb_insert(jsonb_set(pg_temp.catalogue(), '{program_tiers,0,excludes}', '"wy-bonus"'),
         '{programs,-1}', '{"id": "wy-bonus", "name": "Wyoming Bonus", "authority": "Wyoming", "authority_type": "state", "country_code": "US", "region_code": "WY", "scope": "state", "source": "test"}', true),
     '{program_tiers,-1}', '{"program_id": "wy-bonus", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "70"}', true));
@@ -177,7 +177,7 @@ select api.import_catalogue(jsonb_insert(jsonb_insert(pg_temp.change(pg_temp.cha
         '{programs,-1}', '{"id": "wy-bonus", "name": "Wyoming Bonus", "authority": "Wyoming", "authority_type": "state", "country_code": "US", "region_code": "WY", "scope": "state", "source": "test"}', true),
     '{program_tiers,-1}', '{"program_id": "wy-bonus", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "70"}', true));
 select results_eq($$ select program, amount from pg_temp.results('[9001]') $$, $$ values ('wy-grant', 900.00), ('wy-bonus', 70.00), ('wy-rebates', 0.00) $$,
-    'an offer that another one excludes excludes none');
+    'an offer that another one excludes excludes no other');
 select api.import_catalogue(jsonb_insert(jsonb_insert(pg_temp.change(pg_temp.change(pg_temp.catalogue(), 'program_tiers', 1, '{"excludes": "wy-bonus"}'), 'program_tiers', 4,
             '{"program_id": "wy-grant", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "device_ids": "9002", "amount_type": "flat", "amount": "900", "excludes": "wy-rebates"}'),
         '{programs,-1}', '{"id": "wy-bonus", "name": "Wyoming Bonus", "authority": "Wyoming", "authority_type": "state", "country_code": "US", "region_code": "WY", "scope": "state", "source": "test"}', true),
@@ -224,14 +224,14 @@ select is(
              "conditional": true, "conditional_requirements": ["Income: 80% of the median"], "conditional_incentive_amount": 250}],
          "conditional_incentive_amount": 250}],
       "conditional_incentive_amount": 250}',
-    'an offer that depends on an income that is not told is conditional, and no part of the total');
-select is(pg_temp.household('{"income": 50000, "size": 1, "owner_status": "homeowner"}') -> 'conditional_incentive_amount', null, 'nothing is conditional once all is told');
+    'an offer that depends on an income that is not given is conditional, and not in the total');
+select is(pg_temp.household('{"income": 50000, "size": 1, "owner_status": "homeowner"}') -> 'conditional_incentive_amount', null, 'nothing is conditional once all facts are given');
 select results_eq(
     $$ select eligible, amount, failed, ignored, completed -> 3, completed -> 4, completed -> 5
          from pg_temp.results('[9001]', '{"household": {"income": 50000, "size": 1, "owner_status": "homeowner"}}') $$,
     $$ values (true, 250.00, '[]'::jsonb, '["Size: taken as 2.5 tons"]'::jsonb, '"Date: open from 2026-01-01 to 2027-06-30"'::jsonb, '"Owner status: homeowner"'::jsonb,
                 '"Income: 80% of the median"'::jsonb) $$,
-    'what is told is judged, and no longer ignored');
+    'given facts are judged, and no longer ignored');
 select results_eq(
     $$ select eligible, failed from pg_temp.results('[9001]', '{"household": {"income": 50001, "size": 1, "owner_status": "renter"}}') $$,
     $$ values (false, '["Owner status: for a homeowner, not for a renter", "Income: 80% of the median"]'::jsonb) $$, 'requirements that are not met are named');
@@ -244,19 +244,19 @@ select is(pg_temp.verdict(h::jsonb), v, format('an offer by tax filing is %s for
   from (values ('{"income": 75000, "tax_filing": "single"}', 'eligible'), ('{"income": 75001, "tax_filing": "single"}', 'not eligible'),
                ('{"income": 75001, "tax_filing": "joint"}', 'eligible'), ('{"income": 1, "tax_filing": "separate"}', 'conditional')) t (h, v);
 select pg_temp.import('program_tiers', 1, '{"income_requirement": "Enrolled in an aid program"}');
-select is(pg_temp.verdict('{"income": 1, "size": 1}'), 'conditional', 'an offer without a table stays conditional');
+select is(pg_temp.verdict('{"income": 1, "size": 1}'), 'conditional', 'an offer without a table of limits stays conditional');
 select pg_temp.import('program_tiers', 1, '{"owner_statuses": "renter"}');
 select results_eq($$ select (i ->> 'total_incentive_amount')::numeric, (i ->> 'conditional_incentive_amount')::numeric,
                             i #> '{by_program,0,device_tier_results,0,conditional_requirements}', i #> '{by_program,0,device_tier_results,0,ignored_requirements}'
                        from pg_temp.household('{"size": 2}') i $$,
     $$ values (0.00, 250.00, '["Owner status: for a renter"]'::jsonb, '["Size: taken as 2.5 tons"]'::jsonb) $$,
-    'an offer for renters alone is conditional as long as nobody tells who rents');
+    'an offer for renters alone is conditional unless the owner status is given');
 select is(pg_temp.verdict('{"owner_status": "renter"}'), 'eligible', 'an offer for renters alone is for a household that rents');
 select is(pg_temp.verdict('{"owner_status": "homeowner"}'), 'not eligible', 'an offer for renters alone is not for a household that owns');
 select pg_temp.import('program_tiers', 2, '{"income_requirement": "Poor", "cap": "50"}');
-select is((pg_temp.household(null, '[9003, 9003, 9003]') ->> 'conditional_incentive_amount')::numeric, 50.00, 'a cap holds for what is conditional, too');
+select is((pg_temp.household(null, '[9003, 9003, 9003]') ->> 'conditional_incentive_amount')::numeric, 50.00, 'a cap limits conditional amounts, too');
 select is(pg_temp.household('{}', '[9001, 9003]') - 'by_program', '{"total_incentive_amount": 250, "total_eligible_combinations": 1, "conditional_incentive_amount": 20}',
-    'what is conditional stands beside what is not');
+    'conditional amounts are separate from certain ones');
 select pg_temp.import();
 
 -- Requirements
@@ -268,15 +268,15 @@ select is(pg_temp.on_day('2026-01-01'), 'true', 'a program pays on its first day
 select is(pg_temp.on_day('2027-06-30'), 'true', 'a program pays on its last day');
 select is(pg_temp.on_day('2027-07-01'), 'false Date: ended on 2027-06-30', 'a program that has ended pays nothing');
 select pg_temp.turn_clock('2027-07-01 03:00:00+00');
-select is(pg_temp.on_day(null), 'true', 'a program is open in the evening of its last day, however late it is in UTC');
+select is(pg_temp.on_day(null), 'true', 'a program is open in the evening of its last day at the site, whatever the day in UTC');
 select pg_temp.turn_clock('2027-07-01 06:30:00+00');
-select is(pg_temp.on_day(null), 'false Date: ended on 2027-06-30', 'a lookup without a date is of today at the site');
+select is(pg_temp.on_day(null), 'false Date: ended on 2027-06-30', 'a lookup without a date is for today at the site');
 select results_eq($$ select amount, details from pg_temp.results('[9001]') $$,
-    $$ values (0.00, 'Not eligible; otherwise 2.5 tons (typical) × $100.00 per ton = $250.00') $$, 'what is not eligible adds nothing, but says what it would be');
+    $$ values (0.00, 'Not eligible; otherwise 2.5 tons (typical) × $100.00 per ton = $250.00') $$, 'an ineligible combination adds nothing, but says what it would pay');
 select is(pg_temp.lookup('[9001]') #> '{incentives,total_eligible_combinations}', '0', 'a combination that is not eligible does not count');
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select is((select failed from pg_temp.results('[9001]', '{"building_type": "COMMERCIAL"}')),
-    '["Building type: for RESIDENTIAL or MULTIFAMILY, not for COMMERCIAL"]', 'a building type that does not fit is named');
+    '["Building type: for RESIDENTIAL or MULTIFAMILY, not for COMMERCIAL"]', 'a building type that does not match is named');
 select is((select eligible from pg_temp.results('[9001]', '{"building_type": "MULTIFAMILY"}')), true, 'a tier for several building types takes each of them');
 select is((select eligible from pg_temp.results('[9003]', '{"building_type": "COMMERCIAL"}')), true, 'a tier without building types takes all');
 select is((select failed from pg_temp.results('[9001]', '{"building_type": "COMMERCIAL", "lookup_date": "2030-01-01"}')),
@@ -287,8 +287,8 @@ select results_eq($$ select program, device, tier, eligible from pg_temp.results
     $$ values ('wy-rebates', 9001, 'pump', true), ('wy-rebates', 9003, 'lamp', true) $$, 'a device is judged by the tiers of its category');
 select is((select count(*)::integer from pg_temp.results('[9004]', '{}', '{"postal_code": "82001"}')), 1, 'the state''s programs are for the customers of every utility');
 select results_eq($$ select program, eligible, failed from pg_temp.results('[9001]', '{}', '{"postal_code": "82001"}') $$,
-    $$ values ('wy-grant', false, '["Device category: for Roof, not for Pump"]'::jsonb) $$, 'a device that no tier is for is told so by every program');
-select is((select details || ignored from pg_temp.results('[9001]', '{}', '{"postal_code": "82001"}')), 'Not eligible[]', 'a device that no tier is for gets no calculation');
+    $$ values ('wy-grant', false, '["Device category: for Roof, not for Pump"]'::jsonb) $$, 'every program says that it has no tier for a device');
+select is((select details || ignored from pg_temp.results('[9001]', '{}', '{"postal_code": "82001"}')), 'Not eligible[]', 'a device without a tier gets no calculation');
 select is(pg_temp.lookup('[9001]', '{"address": {"street_1": "1", "city": "Helena", "state_or_province_code": "MT", "postal_code": "82007", "country_code": "US"}}') -> 'incentives',
     '{"total_incentive_amount": 0, "total_eligible_combinations": 0, "by_program": []}', 'a utility without programs gets an empty answer');
 
@@ -310,7 +310,7 @@ select pg_temp.import('programs', 1, '{"cities": "Stockton"}');
 select is(array(select pg_temp.lookup('[9003]', '{}', jsonb_build_object('city', c)) #>> '{incentives,total_incentive_amount}' from unnest(array['Stockton', 'Cheyenne']) c), '{20.00,0.00}',
     'a utility''s program for some cities pays in these only');
 select pg_temp.import();
-select is((select completed ->> 0 from pg_temp.results('[9004]')), 'Location: Wyoming', 'the program of a state says so');
+select is((select completed ->> 0 from pg_temp.results('[9004]')), 'Location: Wyoming', 'the program of a state says that it is one');
 select api.import_catalogue(pg_temp.catalogue() || '{"programs": [], "program_utilities": [], "program_tiers": []}');
 select is(pg_temp.lookup('[9001]') -> 'programs_evaluated', '0', 'a retired program is not evaluated');
 select api.import_catalogue(pg_temp.catalogue() || '{"programs": [], "program_utilities": [], "program_tiers": [], "utilities": [], "utility_service_areas": []}');

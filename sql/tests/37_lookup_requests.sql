@@ -13,8 +13,8 @@ $$;
 select is(api.get_organization(:'org')::jsonb - 'id', '{"name": "Acme", "company": null, "device_names": {}}', 'an organization begins without a profile');
 select is(
     api.update_organization(:'org', '{"company": "acme", "device_names": {" Little One ": 9001}}')::jsonb - 'id',
-    '{"name": "Acme", "company": "acme", "device_names": {"little one": 9001}}', 'an update answers company and device names');
-select is(api.update_organization(:'org', '{"company": null}')::jsonb #> '{device_names}', '{"little one": 9001}', 'what a change does not name stays');
+    '{"name": "Acme", "company": "acme", "device_names": {"little one": 9001}}', 'an update returns company and device names');
+select is(api.update_organization(:'org', '{"company": null}')::jsonb #> '{device_names}', '{"little one": 9001}', 'a change keeps what it does not name');
 select throws_ok(format('select api.update_organization(%L, %L)', :'org', c), 'PT400', m, format('a profile is not %s', c))
   from (values
         ('The body must be an object with company, device_names or device_name_changes', array['{}', '[]', '{"name": "x"}']),
@@ -26,34 +26,34 @@ select throws_ok(format('select api.update_organization(%L, %L)', :'org', c), 'P
 select is(
     api.update_organization(:'org', '{"device_name_changes": {"Wee one": 9001, "nobody knows": null}}')::jsonb -> 'device_names',
     '{"wee one": 9001, "little one": 9001}', 'a change of some names keeps the others');
-select is(api.update_organization(:'org', '{"device_name_changes": {"WEE ONE": null}}')::jsonb -> 'device_names', '{"little one": 9001}', 'a name that is changed to null is gone');
-select is(octet_length(api.update_organization(:'other_org', jsonb_build_object('device_names', (select jsonb_object_agg(lpad(n::text, 200, 'x'), 9001) from generate_series(1, 400) n)))::jsonb ->> 'device_names'), 84000, 'names of 200 characters are taken');
+select is(api.update_organization(:'org', '{"device_name_changes": {"WEE ONE": null}}')::jsonb -> 'device_names', '{"little one": 9001}', 'a name that is changed to null is removed');
+select is(octet_length(api.update_organization(:'other_org', jsonb_build_object('device_names', (select jsonb_object_agg(lpad(n::text, 200, 'x'), 9001) from generate_series(1, 400) n)))::jsonb ->> 'device_names'), 84000, 'names of 200 characters are accepted');
 select throws_ok(format($$ select api.update_organization(%L, %L) $$, :'other_org', (select jsonb_build_object('device_name_changes', jsonb_object_agg(lpad(n::text, 200, 'y'), 9001)) from generate_series(1, 100) n)), 'PT400',
-    'device_names may have at most 100,000 characters in all', 'the names of an organization have a limit in all, also when they come bit by bit');
+    'device_names may have at most 100,000 characters in all', 'the names of an organization are limited in total, even when they are added bit by bit');
 select throws_ok($$ select api.get_organization(gen_random_uuid()) $$, 'PT404', 'Organization not found', 'an unknown organization has no profile');
 
 -- Names of devices
 select is(pg_temp.devices(pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": ["LITTLE ONE"]}')), '{9001}', 'an organization''s own name is a device');
 select is(
     pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": ["little one", "small pump"]}') -> 'incentives',
-    pg_temp.lookup('[9001, 9001]') -> 'incentives', 'the catalogue''s is too, and a name that repeats is a quantity');
+    pg_temp.lookup('[9001, 9001]') -> 'incentives', 'the catalogue''s name is a device, too, and a repeated name is a quantity');
 select throws_ok(
     $$ select pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": ["little one", "big one"]}') $$,
     'PT400', 'Unknown device_names: big one', 'an unknown name is named');
 select is((select count(*)::integer from (select app.resolve_device_names(:'other_org', '["small pump"]')) n), 1, 'another organization has the catalogue''s names');
 select throws_ok(format($$ select app.resolve_device_names(%L, '["little one"]') $$, :'other_org'), 'PT400', 'Unknown device_names: little one', 'another organization does not have this one''s device names');
-select throws_ok($$ select pg_temp.lookup('[9001]', '{"device_names": ["small pump"]}') $$, 'PT400', 'Provide either device_ids or device_names, not both', 'ids and names at once are refused');
+select throws_ok($$ select pg_temp.lookup('[9001]', '{"device_names": ["small pump"]}') $$, 'PT400', 'Provide either device_ids or device_names, not both', 'ids together with names are refused');
 select throws_ok($$ select pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": "small pump"}') $$, 'PT400', 'device_names must be an array of 1 to 100 names', 'device_names must be an array');
 
 -- Refresh and override
 select throws_ok($$ select pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}') $$, 'PT404', 'This reference_id has not been looked up yet', 'a refresh needs a lookup before it');
 select pg_temp.lookup('[9001]', '{"reference_id": "home-7", "utility": {"eiaid": 90001}}', '{"postal_code": "82001"}') as first \gset
-select is(pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}') - 'possible_utilities', :'first'::jsonb - 'possible_utilities', 'a refresh answers as the lookup, with its utility and devices');
+select is(pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}') - 'possible_utilities', :'first'::jsonb - 'possible_utilities', 'a refresh returns the same as the lookup, with its utility and devices');
 delete from app.utility_service_areas where prefix = '82001';
 select is(
     pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}') -> 'possible_utilities',
-    '[{"eiaid": 90001, "name": "Plains Electric"}, {"eiaid": 90002, "name": "City Light"}]', 'a refresh keeps the utilities of the first lookup when the ZIP code has others by now');
-select is(pg_temp.devices(pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7", "device_ids": [9002]}')), '{9001}', 'devices named in a refresh are not looked at');
+    '[{"eiaid": 90001, "name": "Plains Electric"}, {"eiaid": 90002, "name": "City Light"}]', 'a refresh keeps the utilities of the first lookup even if the ZIP code has others now');
+select is(pg_temp.devices(pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7", "device_ids": [9002]}')), '{9001}', 'devices named in a refresh are ignored');
 select is(pg_temp.ask('{"operation_type": "override", "reference_id": "home-7", "device_ids": [9002]}') -> 'utility', :'first'::jsonb -> 'utility', 'an override keeps the utility');
 select is((select device_ids from app.customers where reference_id = 'home-7'), '{9002}', 'an override replaces the devices of the customer');
 select throws_ok($$ select pg_temp.ask('{"operation_type": "override", "reference_id": "home-7"}') $$, 'PT400', 'An override needs device_ids or device_names', 'an override must name devices');

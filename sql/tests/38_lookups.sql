@@ -12,13 +12,13 @@ rollback to before;
 select api.update_organization(:'org', '{"company": "acme"}') as profile \gset
 select is(
     api.lookup_incentives(:'org', pg_temp.request('[9001]', '{"create_application": true}'), 'https://connect.example.com/') ->> 'connect_url',
-    'https://connect.example.com/acme/refId/home-1', 'a lookup answers where its application goes on');
-select is(pg_temp.lookup('[9001]', '{"create_application": true}') ? 'connect_url', false, 'a lookup without a base URL answers no connect_url');
+    'https://connect.example.com/acme/refId/home-1', 'a lookup returns the URL of its application');
+select is(pg_temp.lookup('[9001]', '{"create_application": true}') ? 'connect_url', false, 'a lookup without a base URL returns no connect_url');
 select results_eq(
     'select reference_id, program_id, program_name, application_status, total_incentive from public.applications',
     $$ values ('home-1', 'wy-rebates', 'Plains Rebates', 'not_started', 250.00) $$, 'every eligible program has one application, however often it is looked up');
 select pg_temp.lookup('[9001, 9001]', '{"create_application": true}') as twice \gset
-select is((select total_incentive from public.applications), 500.00, 'the amount of an application goes by the last lookup');
+select is((select total_incentive from public.applications), 500.00, 'the amount of an application is that of the last lookup');
 select pg_temp.lookup('[9001]') as without \gset
 select is((select total_incentive from public.applications), 500.00, 'a lookup that asks for no application changes none');
 
@@ -39,12 +39,12 @@ select is_empty('select from app.incentive_calls', 'no call older than 30 days i
 -- Webhooks
 select api.set_webhook_config(:'org', '{"url": "https://example.com/", "field_names": ["deal"]}') as config \gset
 select api.lookup_incentives(:'org', pg_temp.request('[9001]', '{"webhook_custom_fields": {"deal": 7}}'), p_for_item => true) as item \gset
-select is_empty('select from app.webhook_deliveries', 'the lookup of a batch item is told when the item is recorded');
+select is_empty('select from app.webhook_deliveries', 'the lookup of a batch item sends its webhook when the item is recorded');
 select api.lookup_incentives(:'org', pg_temp.request('[9001]', '{"webhook_custom_fields": {"deal": 7}}'), p_for_item => null) as single \gset
-select is((select count(*)::integer from app.webhook_deliveries where event = 'lookup.completed'), 1, 'a single lookup is told at once');
+select is((select count(*)::integer from app.webhook_deliveries where event = 'lookup.completed'), 1, 'a single lookup sends its webhook immediately');
 select is(
     (select (d.data -> 0 -> 'result') = :'single'::jsonb and d.data #>> '{0,webhook_custom_fields,deal}' = '7' from app.webhook_deliveries d), true,
-    'a single lookup is told with its result and custom fields');
+    'the webhook of a single lookup has its result and custom fields');
 
 select * from finish();
 rollback;

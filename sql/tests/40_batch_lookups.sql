@@ -14,7 +14,7 @@ select results_eq(
     format($$ select position, reference_id, status from public.lookup_queue_items where job_id = %L order by position $$, :'job'),
     $$ values (0, 'site-1', 'pending'), (1, 'site-2', 'pending'), (2, 'site-3', 'pending') $$,
     'items keep the order of the upload');
-select lives_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1) -> 'items') $$, :'org'), 'the bare array of items will do');
+select lives_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1) -> 'items') $$, :'org'), 'a bare array of items is accepted');
 select throws_ok(
     $$ select api.create_batch_lookup(gen_random_uuid(), pg_temp.items(1)) $$, 'PT404', 'Organization not found', 'a job needs an organization');
 
@@ -33,14 +33,14 @@ select throws_ok(
     'PT404', 'Batch job not found', 'another organization''s job is not found');
 select is((api.list_batch_lookups(:'org') ->> 'total')::integer, 2, 'the list counts the organization''s jobs');
 select is((api.list_batch_lookups(:'other_org'))::jsonb, '{"jobs": [], "total": 0, "limit": 20, "offset": 0, "next_cursor": null}', 'another organization''s list is empty');
-select is(api.list_batch_lookups(:'org', p_limit => 1, p_offset => 1) #>> '{jobs,0,id}', :'job'::text, 'the list pages, newest first');
-select is((api.list_batch_lookups(:'org', 'completed') ->> 'total')::integer, 0, 'the list filters by status');
+select is(api.list_batch_lookups(:'org', p_limit => 1, p_offset => 1) #>> '{jobs,0,id}', :'job'::text, 'the list is paged, newest first');
+select is((api.list_batch_lookups(:'org', 'completed') ->> 'total')::integer, 0, 'the list can be filtered by status');
 select throws_ok(format($$ select api.list_batch_lookups(%L, 'done') $$, :'org'), 'PT400', 'status must be one of pending, processing, completed, failed, cancelled', 'an unknown status is refused');
-select throws_ok(format($$ select api.list_batch_lookups(%L, p_limit => 201) $$, :'org'), 'PT400', 'limit must be a whole number from 1 to 200', 'a page has its limits');
+select throws_ok(format($$ select api.list_batch_lookups(%L, p_limit => 201) $$, :'org'), 'PT400', 'limit must be a whole number from 1 to 200', 'the size of a page is limited');
 select is(
     array(select json_array_elements(api.list_batch_lookup_items(:'org', :'job', p_limit => 2, p_offset => 1) -> 'items') ->> 'reference_id'),
-    array['site-2', 'site-3'], 'items page in upload order');
-select is((api.list_batch_lookup_items(:'org', :'job', 'failed') ->> 'total')::integer, 0, 'items filter by status');
+    array['site-2', 'site-3'], 'items are paged in upload order');
+select is((api.list_batch_lookup_items(:'org', :'job', 'failed') ->> 'total')::integer, 0, 'items can be filtered by status');
 
 -- Cancelling
 select position, lease_token as token from api.claim_lookups(:'org', 'tester', 1) \gset
@@ -48,10 +48,10 @@ select is(api.cancel_batch_lookup(:'org', :'job')::jsonb, jsonb_build_object('me
 select results_eq(
     format($$ select status, error_message from api.items where job_id = %L order by position $$, :'job'),
     $$ values ('processing', null), ('failed', 'Job cancelled'), ('failed', 'Job cancelled') $$,
-    'pending items fail, the one in flight goes on');
+    'pending items fail, the one in flight continues');
 select is(api.get_batch_lookup(:'org', :'job') ->> 'status', 'cancelled', 'the job is cancelled');
 select is((api.get_batch_lookup(:'org', :'job') -> 'item_counts')::jsonb, '{"pending": 0, "processing": 1, "completed": 0, "failed": 2}', 'the counts of a cancelled job sum to its total');
-select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job has already been cancelled', 'a job is cancelled once');
+select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job has already been cancelled', 'a job can be cancelled only once');
 select throws_ok(format($$ select api.cancel_batch_lookup(%L, %L) $$, :'other_org', :'job'), 'PT404', 'Batch job not found', 'nobody else can cancel it');
 select is(
     pg_temp.record(:'org', array[:'job'::uuid], array[:position], array[:'token'::uuid], 200, :'answer'), 'accepted', 'the item in flight finishes');

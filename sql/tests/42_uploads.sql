@@ -13,9 +13,9 @@ select is((select count(*) from public.batch_lookup_jobs where organization_id =
 select api.update_settings('{"lookups_per_second": 20}') as settings \gset
 select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dry_run": true}') ->> 'estimated_duration_seconds', '5.0', 'a dry run estimates the seconds at the rate limit');
 select pg_temp.submit(:'other_org', 40) as ahead \gset
-select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dry_run": true}') ->> 'estimated_duration_seconds', '10.0', 'the estimate is for the share of an organization while another has work');
+select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dry_run": true}') ->> 'estimated_duration_seconds', '10.0', 'the estimate uses the organization''s share while another has work');
 select pg_temp.submit(:'other_org', 400) as more \gset
-select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dry_run": true}') ->> 'estimated_duration_seconds', '10.0', 'the estimate does not tell how much others have open');
+select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dry_run": true}') ->> 'estimated_duration_seconds', '10.0', 'the estimate does not reveal how much others have open');
 select pg_temp.submit(:'org', 40) as own \gset
 select is(api.create_batch_lookup(:'org', pg_temp.items(100), p_options => '{"dry_run": true}') ->> 'estimated_duration_seconds', '14.0', 'the estimate counts what the organization has open');
 select api.delete_batch_lookup(:'org', j.id) from (select j.id, api.cancel_batch_lookup(:'org', j.id) from public.batch_lookup_jobs j where j.organization_id = :'org') j \gset ignored_
@@ -60,7 +60,7 @@ select throws_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1), 
 select lives_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1), p_options => %L) $$, :'org', o), 'an option may be as large as it is said to be: ' || left(o, 30))
   from (values (format('{"dry_run": true, "name": "%s"}', repeat('x', 200))), ('{"dry_run": true, "sample": 10000}'), ('{"dry_run": true, "max_lookups": 1000000}'),
                ('{"dry_run": true, "reuse_results": {"max_age_days": 3650}}')) v (o);
-select lives_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1), p_options => null) $$, :'org'), 'null options are no options');
+select lives_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1), p_options => null) $$, :'org'), 'null options are accepted');
 
 -- Files
 select body as filed from api.submit_batch_lookup(:'org', null, p_file => '{"lines": [1, 2, 4], "notes": [{"code": "encoding_assumed", "message": "So"}], "rows": [
@@ -69,11 +69,11 @@ select body as filed from api.submit_batch_lookup(:'org', null, p_file => '{"lin
 select is((:'filed'::json -> 'warnings')::jsonb,
           '[{"index": 1, "record": 2, "line": 4, "reference_id": "d-2", "warnings": ["State: Texas was read as TX"],
              "details": [{"field": "address.state_or_province_code", "column": 4, "code": "value_recognized", "message": "State: Texas was read as TX", "was": "Texas", "now": "TX"}]}]',
-          'what was corrected in a file is named by record and line, in words and in members');
-select is((:'filed'::json -> 'notes')::jsonb, '[{"code": "encoding_assumed", "message": "So"}]', 'what its reader noted is in the answer');
+          'corrections in a file are named by record and line, in words and in members');
+select is((:'filed'::json -> 'notes')::jsonb, '[{"code": "encoding_assumed", "message": "So"}]', 'notes of the reader of a file are in the response');
 select results_eq(
     format($$ select address ->> 'state_or_province_code', warnings from public.lookup_queue_items where job_id = %L order by position $$, :'filed'::json ->> 'job_id'),
-    $$ values ('TX', null), ('TX', array['State: Texas was read as TX']) $$, 'what was corrected is stored with the item');
+    $$ values ('TX', null), ('TX', array['State: Texas was read as TX']) $$, 'corrections are stored with the item');
 create function pg_temp.hint_of_refusal(p_organization_id uuid, p_file jsonb) returns text language plpgsql as $$
 declare
     v_hint text;
@@ -92,7 +92,7 @@ select results_eq(
                   'rows', '[["Deal ID", "Street", "City", "State", "ZIP", "Building Type", "Devices"], ["d-3", "#N/A", "Austin", "TX", "78701", "RESIDENTIAL", "1"]]'::jsonb))
                 from unnest(array['encoding_assumed', 'formulas_without_results']) code $$, :'org'),
     $$ values ('encoding_assumed', ''), ('formulas_without_results', 'B2 has no result') $$,
-    'where items lack what formulas should give, the refusal says why');
+    'if items lack the results of formulas, the refusal says why');
 select throws_ok(format($$ select api.create_batch_lookup(%L, null, p_file => %L) $$, :'org', f), 'PT400', message, 'a file must have its form: ' || what)
   from (values ('{"rows": 1}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'rows are an array'),
                ('{"rows": [{}]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'each row is one'),

@@ -23,10 +23,10 @@ select is(array(select pg_temp.parts(t, 'street_1', 'city', 'state_or_province_c
           array['CA | 94601', 'New York | 10001', '', ''], 'a cell with a state may have the postal code too');
 select is(array[pg_temp.parts('1 Main St, Washington DC 20500', 'street_1'), pg_temp.parts('Washington DC 20500', 'street_1', 'city'),
                 pg_temp.parts('Washington DC 20500', 'street_1', 'city', 'state_or_province_code')],
-          array['1 Main St | Washington | DC | 20500', 'Washington | DC | 20500', 'Washington DC | 20500'], 'Washington DC is a state, and a city with its state');
+          array['1 Main St | Washington | DC | 20500', 'Washington | DC | 20500', 'Washington DC | 20500'], 'Washington DC can be a state, or a city with its state');
 select is(app.field_of_shared_cells(array['street_1', 'city', 'state_or_province_code', 'postal_code']), null, 'columns of their own are read as they are');
 select is(app.fields_in_shared_cells('[{"number": 1, "field": null}, {"number": 2, "field": "street_1"}]', '[["", "?"], ["", "1 Main St, Oakland, CA 94601"]]'),
-          array['city', 'street_1', 'postal_code', 'state_or_province_code'], 'the rows tell which fields share cells');
+          array['city', 'street_1', 'postal_code', 'state_or_province_code'], 'the rows determine which fields share cells');
 select results_eq(
     $$ select app.missing_fields(jsonb_build_array('{"number": 1, "field": "reference_id"}'::jsonb, jsonb_build_object('number', 2, 'field', 'street_1', 'samples', s.samples)),
                                  '{"building_type": "RESIDENTIAL", "device_ids": [1]}')
@@ -36,7 +36,7 @@ select results_eq(
     'the samples of a column tell which fields a draft lacks');
 select is(app.missing_fields('[{"number": 1, "field": "reference_id"}, {"number": 2, "field": "street_1", "samples": ["2 Main St, Oakland, CA 94601"]}]',
                              '{"state_or_province_code": "NV", "building_type": "RESIDENTIAL", "device_ids": [1]}'),
-          '{}', 'a default for a part of an address changes nothing of what its cells have');
+          '{}', 'a default for a part of an address does not change what its cells have');
 
 select * from finish();
 rollback;

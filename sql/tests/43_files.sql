@@ -13,7 +13,7 @@ select results_eq(
                                                '{}', '{"device_ids": "1"}') $$,
     $$ values ('reference_id', 'name'), ('street_1', 'name'), ('city', 'name'), ('state_or_province_code', 'name'), ('postal_code', 'name'),
               (null, null), ('building_type', 'name') $$,
-    'columns are known by the names of a CRM, and further ones are left');
+    'columns are recognized by the names of a CRM, and others are kept');
 select is((select array_agg(field) from app.file_columns(array['Key', 'A', 'B', 'C', 'D'],
                '{"reference_id": "KEY", "address.street_1": 2, "city": 3, "state_or_province_code": 4, "postal_code": 5}',
                '{"building_type": "RESIDENTIAL", "device_ids": "1"}')),
@@ -22,64 +22,64 @@ select is((select array_agg(field) from app.file_columns(array['Owner', 'City', 
           'a column that is remembered as unused leaves the others to their names');
 select throws_ok(
     $$ select app.file_columns(array['Deal ID', 'Billing City', 'Shipping City'], '{}', '{}') $$,
-    'PT400', 'More than one column may be the city: Billing City, Shipping City', 'two columns that fit equally well are asked for, not guessed');
+    'PT400', 'More than one column may be the city: Billing City, Shipping City', 'two columns that match equally well are an error, not a guess');
 select throws_ok(
     $$ select app.file_columns(array['Deal ID'], '{"city": "Nowhere"}', '{}') $$, 'PT400', 'No column is called Nowhere',
-    'a column that is named must be there');
+    'a named column must exist');
 select throws_ok(
-    $$ select app.file_columns(array['Deal ID'], '{"colour": "Deal ID"}', '{}') $$, 'PT400', 'There is no field colour', 'a field that is named must be one');
+    $$ select app.file_columns(array['Deal ID'], '{"colour": "Deal ID"}', '{}') $$, 'PT400', 'There is no field colour', 'a named field must exist');
 select throws_ok(
     $$ select app.file_columns(array['Deal ID', 'Street', 'City', 'State', 'ZIP'], '{}', '{}') $$, 'PT400',
-    'Columns are missing: building_type, device_ids', 'what neither a column nor a default gives is missing');
+    'Columns are missing: building_type, device_ids', 'a field without a column or a default is missing');
 
 -- The footer
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], [], ["Open Deals"], ["Copyright (c) 2026"]]', 1), 2,
           'rows below an empty one that fill only their first cell are a footer');
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], ["Grand Total"]]', 1), 2, 'a row that reads like a footer is one');
-select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], ["d-2"]]', 1), 3, 'a row that is merely incomplete is none');
-select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], [], ["4", "5", "6"]]', 1), 4, 'an empty row within the table ends nothing');
+select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], ["d-2"]]', 1), 3, 'a row that is merely incomplete is not a footer');
+select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], [], ["4", "5", "6"]]', 1), 4, 'an empty row within the table does not end it');
 
 -- Cells
 select is(app.clean_cell('="02134"'), '02134', 'a formula that only holds a text is that text');
-select is(app.clean_cell('''02134'), '02134', 'a leading apostrophe keeps a spreadsheet from reading a number, and goes');
+select is(app.clean_cell('''02134'), '02134', 'a leading apostrophe, which keeps a spreadsheet from reading a number, is removed');
 select is(app.clean_cell('''t Hooft St'), '''t Hooft St', 'an apostrophe that belongs to a name stays');
-select is(app.clean_cell(E'\uFEFFBoston\u200B'), 'Boston', 'characters that nobody sees go');
-select is(app.clean_cell(E'12\u00A0Elm\u00A0St'), '12 Elm St', 'a no-break space is a space');
+select is(app.clean_cell(E'\uFEFFBoston\u200B'), 'Boston', 'invisible characters are removed');
+select is(app.clean_cell(E'12\u00A0Elm\u00A0St'), '12 Elm St', 'a no-break space counts as a space');
 select is((select array_agg(c) from unnest(array['#N/A', '\N', '#REF!', '(null)', 'Null Street', 'NULL']) c where app.is_placeholder(c)),
-          array['#N/A', '\N', '#REF!', '(null)'], 'what a program writes where it has nothing is a placeholder, as a whole cell only');
+          array['#N/A', '\N', '#REF!', '(null)'], 'placeholders of programs are recognized, as whole cells only');
 
 -- Postal codes
 select results_eq(
     $$ select app.corrected_postal_code('US', z)
          from unnest(array['02134', '021341234', '21341234', '02134 1234', '02134' || U&'\2013' || '1234', '02134-', '2134.0', '501', '2134-1234', '0 2134', '21']) z $$,
     $$ values ('02134'), ('02134-1234'), ('02134-1234'), ('02134-1234'), ('02134-1234'), ('02134'), ('02134'), ('00501'), ('02134-1234'), ('0 2134'), ('21') $$,
-    'a ZIP is corrected where it is plain what was meant, else left');
+    'a ZIP is corrected if its meaning is clear, otherwise left as it is');
 select results_eq(
     $$ select app.corrected_postal_code('CA', z) from unnest(array['M5V 3L9', 'M5V3L9', 'm5v-3l9', 'M5V  3L9', 'KOA 1LO', '12345']) z $$,
     $$ values ('M5V 3L9'), ('M5V3L9'), ('M5V 3L9'), ('M5V 3L9'), ('K0A 1L0'), ('12345') $$,
-    'a Canadian code likewise, a letter O for a zero included');
+    'a Canadian code is corrected likewise, including a letter O for a zero');
 
 -- Devices
-select is(app.read_device_ids('1;4'), '[1, 4]', 'ids are parted by semicolons');
+select is(app.read_device_ids('1;4'), '[1, 4]', 'ids are separated by semicolons');
 select is(app.read_device_ids('[1, 4]'), '[1, 4]', 'ids may be an array');
-select is(app.read_device_ids('1.0'), '[1]', 'a whole number that a spreadsheet gave a fraction is whole');
-select is(app.read_device_ids('1 4|7'), '[1, 4, 7]', 'ids may be parted by spaces and bars');
+select is(app.read_device_ids('1.0'), '[1]', 'a whole number to which a spreadsheet added a fraction is read as whole');
+select is(app.read_device_ids('1 4|7'), '[1, 4, 7]', 'ids may be separated by spaces and bars');
 select is(app.read_device_ids((select name from app.devices where id = 1)), '[1]', 'a device may be given by its name');
-select is(app.read_device_ids((select upper(name) from app.devices where id = 1) || '; 4'), '[1, 4]', 'names and ids may stand side by side');
-select is(jsonb_array_length(app.read_device_ids(repeat('1;', 5000))), 101, 'no more ids are read than are refused');
-select is(jsonb_array_length(app.read_device_ids((select repeat(name || ';', 5000) from app.devices where id = 1))), 101, 'no more names are read than are refused');
-select is(app.read_device_ids('—'), '"—"', 'what is no name at all is no device');
-select is(app.read_device_ids('flux capacitor'), '"flux capacitor"', 'what is no device stays a text, for the validation to refuse');
+select is(app.read_device_ids((select upper(name) from app.devices where id = 1) || '; 4'), '[1, 4]', 'names and ids may be mixed');
+select is(jsonb_array_length(app.read_device_ids(repeat('1;', 5000))), 101, 'ids are read only until there are too many');
+select is(jsonb_array_length(app.read_device_ids((select repeat(name || ';', 5000) from app.devices where id = 1))), 101, 'names are read only until there are too many');
+select is(app.read_device_ids('—'), '"—"', 'a text that cannot be a name is not a device');
+select is(app.read_device_ids('flux capacitor'), '"flux capacitor"', 'a text that is not a device stays as it is, to be refused by the validation');
 select is(app.read_device_ids('1234567890'), '"1234567890"', 'a number that is too large to be an id stays a text');
 
 -- Warnings
 select is(app.correction('address.city', 'City', 'cleaned', '''Boston', 'Boston'),
           '{"field": "address.city", "code": "cleaned", "message": "City: ''Boston was read as Boston", "was": "''Boston", "now": "Boston"}',
-          'a warning names the field, the column, what it said and as what it was read');
+          'a warning names the field, the column, the text and how it was read');
 select is(app.correction('address.city', 'City', 'cleaned', E'Boston\u200B', 'Boston') ->> 'message', 'City: Boston<U+200B> was read as Boston',
-          'a warning shows what cannot be seen');
+          'a warning shows invisible characters');
 select ok(app.may_need_cleaning('["a", "N/A"]') and app.may_need_cleaning('["''1"]') and not app.may_need_cleaning('["12 Main St", "Null Street", "a-b"]'),
-          'one look at the JSON tells whether there may be anything to clean');
+          'one check of the JSON shows whether there may be anything to clean');
 
 select * from finish();
 rollback;

@@ -7,7 +7,7 @@ select pg_temp.submit(:'org', 7) as job \gset
 select throws_ok(format($$ select api.list_batch_lookup_items(%L, %L, p_cursor => app.cursor(row('newest', 1, null, null, null, null, null))) $$, :'org', :'job'),
     'PT400', 'cursor does not belong to this list and sort order', 'a cursor of another list is refused');
 select api.list_batch_lookup_items(:'org', :'job', p_limit => 4) as page \gset
-select is(json_array_length(:'page'::json -> 'items'), 4, 'a page has its limit of items');
+select is(json_array_length(:'page'::json -> 'items'), 4, 'a page has at most its limit of items');
 select is(json_array_length(api.list_batch_lookup_items(:'org', :'job', p_limit => 4, p_cursor => :'page'::json ->> 'next_cursor') -> 'items'), 3, 'the cursor of a page leads to the rest');
 select is(api.list_batch_lookup_items(:'org', :'job', p_limit => 4, p_cursor => :'page'::json ->> 'next_cursor') ->> 'next_cursor', null, 'the last page has no cursor');
 select is(api.list_batch_lookup_items(:'org', :'job', p_limit => 7) ->> 'next_cursor', null, 'a page that holds all items has no cursor');
@@ -18,11 +18,11 @@ select is((api.list_batch_lookup_items(:'org', :'job', 'failed') ->> 'total')::i
 select is((api.list_batch_lookup_items(:'org', :'job', p_q => '3 CONGRESS') #>> '{items,0,reference_id}'), 'site-3', 'items are found by a part of their street, whatever its case');
 select is((api.list_batch_lookup_items(:'org', :'job', p_q => 'site-', p_limit => 2) ->> 'total')::integer, 7, 'the total counts the items that have the text');
 select is((api.list_batch_lookup_items(:'org', :'job', 'failed', p_q => 'austin') ->> 'total')::integer, 2, 'a text narrows the filter by status');
-select is((api.list_batch_lookup_items(:'org', :'job', p_q => 'site\_') ->> 'total')::integer, 0, 'a text means what it says');
-select throws_ok(format($$ select api.list_batch_lookup_items(%L, %L, p_q => repeat('x', 201)) $$, :'org', :'job'), 'PT400', 'q must be a text of at most 200 characters', 'a text to look for has an end');
+select is((api.list_batch_lookup_items(:'org', :'job', p_q => 'site\_') ->> 'total')::integer, 0, 'a text is searched for literally');
+select throws_ok(format($$ select api.list_batch_lookup_items(%L, %L, p_q => repeat('x', 201)) $$, :'org', :'job'), 'PT400', 'q must be a text of at most 200 characters', 'a search text is limited in length');
 
 -- Files
-select is((api.get_batch_lookup_results(:'org', :'job', p_limit => 6)).last_position, 5, 'a full piece says where the next one begins');
+select is((api.get_batch_lookup_results(:'org', :'job', p_limit => 6)).last_position, 5, 'a full piece says where the next one starts');
 select is((api.get_batch_lookup_results(:'org', :'job', p_limit => 7)).last_position, null, 'a piece that holds all items is the last');
 select is((api.get_batch_lookup_results(:'org', :'job', p_after => 3, p_limit => 7)).last_position, null, 'the last piece says that it is the last');
 select is(array_length(string_to_array((api.get_batch_lookup_results(:'org', :'job')).lines, E'\r\n'), 1), 1 + 7 + 1, 'a file has a header and a line for each item');
@@ -32,7 +32,7 @@ select throws_ok(format($$ select api.get_batch_lookup_results(%L, %L) $$, :'oth
 select api.create_batch_lookup(:'org', pg_temp.items(3, '{"metadata": {"owner": "Zoe"}}')) ->> 'job_id' as beside \gset
 select pg_temp.look_up(:'org', 8, 404) as failed \gset
 select is(array(select api.list_batch_lookup_items(:'org', j::uuid, p_error_code => 'not_found') ->> 'total' from unnest(array[:'job', :'beside']) j), '{7,3}', 'the errors of another job are not counted');
-select is(array(select api.list_batch_lookup_items(:'org', j::uuid, p_q => 'zoe') ->> 'total' from unnest(array[:'job', :'beside']) j), '{0,3}', 'a text is looked for in the columns of the same job');
+select is(array(select api.list_batch_lookup_items(:'org', j::uuid, p_q => 'zoe') ->> 'total' from unnest(array[:'job', :'beside']) j), '{0,3}', 'a text is searched for in the columns of the same job');
 
 -- Large results: 110 of 100 KB
 select pg_temp.submit(:'other_org', 110) as large \gset

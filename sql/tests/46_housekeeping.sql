@@ -16,7 +16,7 @@ select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'j
 
 select is(array(select app.retry_name(n) from unnest(array['Sites', 'Sites (retry)', 'Sites (retry 2)', 'Sites (retry 9)']) n),
           array['Sites (retry)', 'Sites (retry 2)', 'Sites (retry 3)', 'Sites (retry 10)'], 'retries of retries are counted in their names');
-select is(length(app.retry_name(repeat('x', 192) || ' (retry)')), 200, 'the name of a retry is no longer than others');
+select is(length(app.retry_name(repeat('x', 192) || ' (retry)')), 200, 'the name of a retry is no longer than any other');
 select is(app.retry_name(null), null, 'a job without a name is retried without one');
 
 -- One item
@@ -25,8 +25,8 @@ select results_eq(
                 from (select (select api.cancel_batch_lookup(%1$L, %3$L)) as cancelled) c,
              lateral (select api.requeue_item(%1$L, %2$L, 1) as r where c.cancelled is not null) q $$, :'org', :'job', :'retry'::json ->> 'job_id'),
     format($$ values ('1', %L) $$, :'job'), 'one failed item becomes a job of its own');
-select is((select reference_id from public.lookup_queue_items where organization_id = :'org' and status = 'pending'), 'site-2', 'the item is the one at that position');
-select throws_ok(format($$ select api.requeue_item(%L, %L, 2) $$, :'org', :'job'), 'PT409', 'The failed items of this job are already being retried', 'an item is not tried again beside a retry of its job');
+select is((select reference_id from public.lookup_queue_items where organization_id = :'org' and status = 'pending'), 'site-2', 'the item in it is the one at that position');
+select throws_ok(format($$ select api.requeue_item(%L, %L, 2) $$, :'org', :'job'), 'PT409', 'The failed items of this job are already being retried', 'an item is not retried while its job is being retried');
 select throws_ok(format($$ select api.requeue_item(%L, %L, 3) $$, :'org', :'job'), 'PT404', 'The job has no item at this position', 'a position without an item is named');
 select throws_ok(format($$ select api.requeue_item(%L, %L, 0) $$, :'other_org', :'job'), 'PT404', 'Batch job not found', 'another organization''s item is not tried again');
 select is(pg_temp.look_up(:'org', 1), 1::bigint, 'the retry is looked up');
@@ -74,14 +74,14 @@ select array[pg_temp.rows_of(:'second'), pg_temp.rows_of(:'third')] as others \g
 select api.delete_batch_lookup(:'other_org', :'first') as deleted, array[pg_temp.rows_of(:'second'), pg_temp.rows_of(:'third')] as kept \gset
 select pg_temp.rows_of(:'first') as left \gset
 rollback to before;
-select is(:'kept'::jsonb[], :'others', 'what belongs to another job of the organization is kept');
-select is(:'left'::jsonb, '{"lookup_usage": 1, "incentive_reports": 1, "app.webhook_deliveries": 1}', 'a deleted job leaves its usage, its report and what was told of its end');
+select is(:'kept'::jsonb[], :'others', 'rows of another job of the organization are kept');
+select is(:'left'::jsonb, '{"lookup_usage": 1, "incentive_reports": 1, "app.webhook_deliveries": 1}', 'a deleted job leaves its usage, its report and the delivery about its end');
 
 -- Retention, that of attempts aside (chapter 58)
 delete from public.lookup_attempts;
 select is(app.prune_expired('2200-01-01'), 0, 'jobs are kept for ever by default');
-select ok((api.update_settings('{"job_retention_days": 30}') ->> 'job_retention_days') = '30', 'a setting says how long jobs are kept');
-select is(app.prune_expired(now() + interval '29 days'), 0, 'a job stays as long as it says');
+select ok((api.update_settings('{"job_retention_days": 30}') ->> 'job_retention_days') = '30', 'a setting determines how long jobs are kept');
+select is(app.prune_expired(now() + interval '29 days'), 0, 'a job stays that long');
 select is(app.prune_expired(now() + interval '31 days'), 1, 'an ended job is deleted after the retention');
 select is((select count(*) from public.lookup_queue_items where job_id = :'job')::integer, 0, 'a deleted job leaves no items');
 
@@ -97,19 +97,19 @@ select is(array[app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-0
 select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 4)) s \gset made_
 select is((select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 2, 'infinity')), array[1, 3], 'a job of more items than the limit is deleted, alone');
 select is(
-    (select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 100, '-infinity')), array[3, 9], 'small jobs leave together');
+    (select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 100, '-infinity')), array[3, 9], 'small jobs are deleted together');
 select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 3)) s \gset made_
 update public.batch_lookup_jobs set total_items = 1000, processed_items = 1000;
 select is(
     array[(select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 10000, '-infinity')),
           (select array[deleted, rows] from app.delete_ended_jobs(:'org', '2200-01-01', 10000, 'infinity'))],
     array[array[1, 1000], array[2, 2000]],
-    'when its time is over, a step has deleted one job at least');
+    'a step deletes at least one job, even if its time is over');
 
 -- Reports
 select is(app.prune_expired('2200-01-01'), 0, 'reports are kept for ever by default');
-select ok((api.update_settings('{"report_retention_days": 90}') ->> 'report_retention_days') = '90', 'a setting says how long reports are kept');
-select is(app.prune_expired(now() + interval '89 days'), 0, 'a report stays as long as it says');
+select ok((api.update_settings('{"report_retention_days": 90}') ->> 'report_retention_days') = '90', 'a setting determines how long reports are kept');
+select is(app.prune_expired(now() + interval '89 days'), 0, 'a report stays that long');
 update public.incentive_reports set total_sites = 3 where completed_at is not null;
 select is(
     array[(select array[deleted, rows] from app.delete_ended_reports(:'org', '2200-01-01', 7, 'infinity')),
@@ -120,7 +120,7 @@ update public.incentive_reports set total_sites = 1000 where completed_at is not
 select is(
     array[(select array[deleted, rows] from app.delete_ended_reports(:'org', '2200-01-01', 10000, '-infinity')),
           (select array[deleted, rows] from app.delete_ended_reports(:'org', '2200-01-01', 2000, 'infinity'))],
-    array[array[1, 1000], array[2, 2000]], 'when its time is over, a step has deleted one report at least');
+    array[array[1, 1000], array[2, 2000]], 'a step deletes at least one report, even if its time is over');
 select pg_temp.submit(:'org', 1) as open_job \gset
 select count(*) from public.incentive_reports where completed_at is not null \gset ended_
 select ok(:ended_count > 3, 'there are ended reports');

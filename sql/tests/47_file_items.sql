@@ -20,7 +20,7 @@ select is((select item from pg_temp.items(format('[%s, ["d-1", "1 Elm St", "", "
           '{"reference_id": "d-1", "address": {"street_1": "1 Elm St", "city": "Boston", "state_or_province_code": "MA", "postal_code": "02134", "country_code": "US"},
             "building_type": "RESIDENTIAL", "device_ids": [1, 4]}', 'a row becomes an item');
 select is((select messages from pg_temp.items(format('[%s, ["d-1", "1 Elm St", "", "Boston", "ma", "02134", "USA", "residential", "1"]]', :'header')::jsonb)),
-          '{}', 'other spellings of the same word are no warning');
+          '{}', 'other spellings of the same word cause no warning');
 select results_eq(
     format($$ select item #>> '{address,state_or_province_code}', item #>> '{address,country_code}', messages from pg_temp.items('[%s,
            ["d-1", "1 Elm St", "", "Boston", "Massachusetts", "02134", "", "RESIDENTIAL", "1"], ["d-2", "1 Calle Sol", "", "San Juan", "", "00901", "Puerto Rico", "RESIDENTIAL", "1"],
@@ -40,13 +40,13 @@ select results_eq(
            ["d-1", "#N/A", "None", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"], ["d-2", "NULL", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"]]') $$, :'header'),
     $$ values (null, null, array['Street: #N/A was left out, because it is a placeholder', 'Unit: None was left out, because it is a placeholder']),
               ('NULL', null, array['Street: NULL looks like a placeholder']) $$,
-    'placeholders are left out, and words that may be names stay with a warning');
+    'placeholders are removed, and words that may be names stay with a warning');
 select is((select problems from pg_temp.items(format('[%s, ["1.23E+05", "1 Elm St", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1", "", "x"]]', :'header')::jsonb)),
           array['Deal ID 1.23E+05 was rounded by a spreadsheet: format the column as text, and fill it in again', 'The row has 11 cells, the header 9'],
           'an id that a spreadsheet has rounded and cells beyond the header are problems');
 select results_eq(format($$ select problems from pg_temp.items('[%s, ["d-1", "1 Elm St", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1", ""],
            ["d-2", "1 Elm St", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1", "", "x", ""]]') $$, :'header'),
-    $$ values ('{}'::text[]), (array['The row has 11 cells, the header 9']) $$, 'empty cells beyond the header are no cells');
+    $$ values ('{}'::text[]), (array['The row has 11 cells, the header 9']) $$, 'empty cells beyond the header are ignored');
 select is((select array_agg(app.is_placeholder(cell) and app.may_need_cleaning(to_jsonb(cell)::text) order by n)
              from unnest(array['#N/A', '#REF!', '#NAME?', '#DIV/0!', '#ERROR!', '#GETTING_DATA', 'Err:508', 'Errol St', '#12', 'Err:5']) with ordinality c (cell, n)),
           array[true, true, true, true, true, true, true, false, false, false], 'the errors of spreadsheets are placeholders');
@@ -56,7 +56,7 @@ select is((select array_agg(item ->> 'building_type') from pg_temp.items(
               '[["Deal ID", "Street", "City", "State", "ZIP", "Building Type"], ["d-1", "1 Elm St", "Boston", "MA", "02134", ""], ["d-2", "1 Elm St", "Boston", "MA", "02134", "Office"]]',
               '{"building_type": "RESIDENTIAL", "device_ids": "1"}')), array['RESIDENTIAL', 'COMMERCIAL'], 'a default is for the cells that are empty');
 select is((select count(*)::integer from pg_temp.items(format('[%s, ["d-1"], [], ["Total: 1"]]', :'header')::jsonb)), 1,
-          'an empty row and the footer are no items, and a row with an id alone is one');
+          'an empty row and the footer are skipped, but a row with only an id is an item');
 
 select results_eq(
     $$ select item ->> 'address', messages from pg_temp.items('[["Job #", "Full Address", "Home Type", "Equipment"],
@@ -67,7 +67,7 @@ select results_eq(
     'an address in one cell is split, with a warning');
 select is((select columns -> 1 ->> 'field' from app.file_layout(
               '{"rows": [["ID", "Street", "City", "State Zip", "Home Type", "Equipment"], ["d-1", "1 Elm St", "Boston", "MA 02134", "RESIDENTIAL", "1"]]}', false, '{}')),
-          'street_1', 'a column is not missing that another one has in its cells');
+          'street_1', 'a column is not missing if the cells of another one contain it');
 select results_eq(
     $$ select item -> 'address' ->> 'state_or_province_code', messages from pg_temp.items('[["ID", "Street", "Home Type", "Equipment"],
            ["1", "1 Elm St, Boston, MA 02134", "RESIDENTIAL", "1"], ["2", "1 Elm St", "RESIDENTIAL", "1"]]', '{"state_or_province_code": "VT"}') $$,
@@ -75,7 +75,7 @@ select results_eq(
     'a default stands for what a cell lacks');
 select is((select columns -> 1 ->> 'field' from app.file_layout(
               '{"rows": [["ID", "Street", "Home Type", "Equipment"], ["1", "1 Elm St, Boston, MA 02134", "RESIDENTIAL", "1"]], "defaults": {"state_or_province_code": "VT"}}', false, '{}')),
-          'street_1', 'a column is not missing that another one has in its cells, whatever the defaults');
+          'street_1', 'a column is not missing if the cells of another one contain it, whatever the defaults');
 
 select results_eq(
     $$ select item ->> 'reference_id', messages from pg_temp.items('[["Deal ID", "Street"], ["d-1", "1 Elm St"], ["", "2 Elm St"], ["N/A", "3 Elm St"]]', '{"reference_id": "row-{line}"}') $$,
@@ -88,12 +88,12 @@ select results_eq(
     format($$ select item #>> '{address,postal_code}', messages from pg_temp.items('[%s, ["d-1", "1 Elm St", "", "Boston", "MA", "2134", "", "RESIDENTIAL", "1"],
            ["d-2", "1 Rue A", "", "Halifax", "NS", "b3h 1a1", "", "RESIDENTIAL", "1"]]') $$, :'header'),
     $$ values ('02134', array['ZIP: 2134 was read as 02134']), ('B3H 1A1', '{}') $$,
-    'a postal code that is corrected is a warning, and one in small letters is none');
+    'a corrected postal code causes a warning, one in lower case does not');
 select results_eq(
     format($$ select item ->> 'building_type', item -> 'address' ->> 'country_code', item -> 'create_application' from pg_temp.items(jsonb_build_array('%s'::jsonb || '["Create Application"]',
            jsonb_build_array('d-1', '1 Elm St', '', 'Boston', 'MA', '02134', 'U.S.A.' || chr(8203), 'Office' || chr(8203), '1', 'None'))) $$, :'header'),
     $$ values ('COMMERCIAL', 'US', null::jsonb) $$,
-    'words are known with invisible characters in them, and a placeholder is no answer to whether to apply');
+    'words with invisible characters are recognized, and a placeholder does not decide whether to apply');
 select is((select columns #> '{0,samples}' from app.file_layout('{"rows": [["Street", "City", "Deal ID"], ["1 Elm St", "Boston", "d-1"], ["Total: 1"]]}', true, '{}')), '["1 Elm St"]',
           'the samples of a column leave the footer out');
 
@@ -104,7 +104,7 @@ select results_eq(
     $$ values ('12 N Main St NW', '{}'::text[]), ('12 Main St', '{}'), ('12 Main St', '{}'), ('12 N Main St', '{}'), ('12 Elm', '{}'), (null, '{}') $$,
     'the parts of a street that have columns of their own are joined');
 select is((select item #>> '{address,street_1}' from pg_temp.items('[["Deal ID", "Street No", "Address"], ["1", 12, "Main St"]]')), '12 Main St',
-          'a house number goes before the address that lacks one');
+          'a house number is put before an address that lacks one');
 select results_eq(
     $$ select app.joined_street(number, predirectional, street, suffix, postdirectional)
          from (values (1, '12', 'N', '12 N Main St', 'St', 'W'), (2, '12', 'N', '12A Main', 'St', null), (3, '12', null, '12-14 Main St', 'St', null),
@@ -113,7 +113,7 @@ select results_eq(
               v (n, number, predirectional, street, suffix, postdirectional) order by n $$,
     $$ values ('12 N Main St'), ('12A Main'), ('12-14 Main St'), ('12 12th Ave'), ('12 125 Main St'), ('12 N Main St. NW'), ('9 St Charles St'), ('N Main'), (null),
               ('1(2 Main *') $$,
-    'a street that begins with its number is left alone, and what it says itself is not said twice');
+    'a street that starts with its number is not changed, and nothing is repeated');
 
 select is((select array_agg(i.item -> 'webhook_custom_fields' order by i.item ->> 'reference_id')
              from pg_temp.items(jsonb_build_array('["Deal ID", "Webhook Custom Fields"]'::jsonb, jsonb_build_array('a', '{"deal": {"id": 7, "at": null}}'),
@@ -141,7 +141,7 @@ select 100000 + n, (select min(key) from app.device_categories), case when n = 1
 select performs_ok($$ select count(*) from app.file_items(array(select jsonb_build_array('something else ' || n) from generate_series(1, 2000) n), null, 1, '{"device_ids": {"place": 0}}', '{}', '{}') $$,
                    3000, 'each name of the catalogue is read once, however many words the cells have');
 select is((select array_agg(i.item -> 'device_ids') from app.file_items(array['["热泵"]', '["Device 2000; device 7"]']::jsonb[], null, 1, '{"device_ids": {"place": 0}}', '{}', '{}') i),
-          array['"热泵"', '[102000, 100007]']::jsonb[], 'devices are known by their names, but for those without a letter that is compared');
+          array['"热泵"', '[102000, 100007]']::jsonb[], 'devices are recognized by their names, except those without a letter to compare');
 
 select * from finish();
 rollback;

@@ -10,7 +10,7 @@ select is((select jsonb_object_agg(k, :'draft'::jsonb -> k)
             "missing_fields": [], "notes": [{"code": "encoding_assumed", "message": "So"}], "estimate": {"lookups": 3, "seconds": null, "known_already": 0}}',
           'a draft counts its rows');
 select is(:'draft'::jsonb #> '{columns,5}', '{"number": 6, "header": "Bldg", "field": "building_type", "how": "name", "samples": ["Hut", "RESIDENTIAL", "Single Family"]}',
-          'a column is told with the field that it was taken for, and with its first values');
+          'a column has the field assigned to it, and its first values');
 select results_eq(
     format($$ select g ->> 'field', g ->> 'code', (g ->> 'count')::integer, g #>> '{examples,0,line}', g #>> '{examples,0,message}'
                 from json_array_elements(%L::json -> 'problem_groups') g $$, :'draft'),
@@ -38,11 +38,11 @@ select results_eq(
 select results_eq(
     format($$ select c ->> 'header', c ->> 'field' from json_array_elements(api.create_upload(%L, pg_temp.items(1, '{"address": "1 Elm St", "household": [1], "metadata": null}')) -> 'columns') c
                where c ->> 'number' > '7' order by c ->> 'number' $$, :'other_org'),
-    $$ values ('address', null), ('household', null) $$, 'an address or a household that is no object is in a column, too');
+    $$ values ('address', null), ('household', null) $$, 'an address or a household that is not an object has a column, too');
 select is(api.create_upload(:'org', null, true, null, '{"rows": [["Key", "Billing City", "Shipping City"], ["d-1", "Austin", "Boston"]]}')::jsonb #> '{columns,1}',
-          '{"number": 2, "header": "Billing City", "field": null, "how": "ambiguous", "samples": ["Austin"]}', 'columns that fit equally well wait to be named');
+          '{"number": 2, "header": "Billing City", "field": null, "how": "ambiguous", "samples": ["Austin"]}', 'columns that match equally well are assigned to no field');
 select throws_ok(format($$ select api.create_upload(%L, null, true, null, '{"rows": [["Key"]]}') $$, :'org'), 'PT400', 'A batch must have 1 to 10,000 items; this one has 0', 'a file without rows is no draft');
-select throws_ok(format($$ select api.get_upload(%L, %L) $$, :'other_org', :'id'), 'PT404', 'Upload not found', 'nobody sees the draft of another organization');
+select throws_ok(format($$ select api.get_upload(%L, %L) $$, :'other_org', :'id'), 'PT404', 'Upload not found', 'the draft of another organization is not visible');
 select throws_ok(format($$ select api.create_upload(%L, null, true, null, %L) $$, :'org', f::jsonb), 'PT400',
     'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'a file has its form: ' || f)
   from unnest(array['{"rows": [["Key"], ["a"]], "lines": ["x"]}', '{"rows": [["Key"], ["a"]], "lines": 7}', '{"rows": [["Key"], ["a"]], "lines": [1.5]}']) f;
@@ -51,7 +51,7 @@ select throws_ok(format($$ select api.create_upload(%L, null, true, null, jsonb_
 select throws_ok(format($$ select api.create_upload(%L, (select jsonb_build_array(jsonb_object_agg('k' || n, n)) from generate_series(1, 494) n)) $$, :'org'), 'PT400',
                  'All items together have 501 different members; an upload may have 500', 'a draft of JSON has no more columns than one of a file');
 select throws_ok(format($$ select api.create_upload(%L, jsonb_build_array(jsonb_build_object('metadata', jsonb_build_object(repeat('k', 65536), 1)))) $$, :'org'), 'PT400',
-                 'The names of all columns have 65616 bytes; they may have 65,536', 'the columns of a draft of JSON have no longer names than those of a file');
+                 'The names of all columns have 65616 bytes; they may have 65,536', 'column names of a JSON draft are no longer than those of a file');
 select api.update_settings('{"max_open_uploads": 1}') as settings \gset
 select throws_ok(format($$ select api.create_upload(%L, pg_temp.items(1)) $$, :'org'), 'PT409', 'The organization already has 3 drafts', 'an organization has a limited number of drafts');
 
@@ -60,7 +60,7 @@ select is(api.delete_upload(:'org', :'id') ->> 'message', 'Upload deleted succes
 select pg_temp.turn_clock(now() + interval '15 days');
 select is(api.list_uploads(:'org') ->> 'total', '0', 'a draft is gone after two weeks');
 select is(app.prune_expired(), 4, 'retention deletes what has expired');
-select is_empty('select 1 from public.lookup_uploads union all select 1 from public.lookup_upload_rows', 'an expired draft takes its rows along');
+select is_empty('select 1 from public.lookup_uploads union all select 1 from public.lookup_upload_rows', 'an expired draft is deleted with its rows');
 
 
 -- Its limits
@@ -69,11 +69,11 @@ select throws_ok($$ select api.create_upload(gen_random_uuid(), pg_temp.items(1)
 select is(json_array_length(api.create_upload(:'org', (select jsonb_build_array(jsonb_object_agg('k' || n, n)) from generate_series(1, 493) n)) -> 'columns'), 500,
           'a draft of JSON may have 500 columns');
 select pg_temp.turn_clock((select expires_at from public.lookup_uploads where organization_id = :'org'));
-select lives_ok(format($$ select api.create_upload(%L, pg_temp.items(3)) $$, :'org'), 'a draft that expires now is none of those that are open');
+select lives_ok(format($$ select api.create_upload(%L, pg_temp.items(3)) $$, :'org'), 'a draft that expires now no longer counts as open');
 select api.update_settings('{"max_open_uploads": 20}') as settings \gset
 select app.prune_uploads(app.clock()) as pruned, api.create_upload(:'org', pg_temp.items(3)) is not null as second, api.create_upload(:'org', pg_temp.items(3)) is not null as third \gset
 select pg_temp.turn_clock(now() + interval '60 days');
-select is(app.prune_uploads(app.clock(), 6), 2, 'retention deletes drafts until they have so many rows');
+select is(app.prune_uploads(app.clock(), 6), 2, 'retention deletes drafts up to a number of rows');
 select is(app.prune_uploads(app.clock(), 1), 1, 'retention deletes one draft, however many rows it has');
 
 select * from finish();

@@ -13,14 +13,14 @@ select is((api.get_upload_rows(:'org', :'id') #> '{rows,3}')::jsonb - array['war
               'cells', jsonb_build_array('d-4', '4 Congress Ave', '', 'TX', '78701', 'Hut', :'device', ''), 'edits', '{"3": "Austin"}'::jsonb, 'skipped', false, 'problems', '[]'::jsonb),
           'an edited row keeps the cells that were sent');
 select is(pg_temp.rows(:'id', p_q => 'atlantis'), null, 'an edit replaces the text that is searched');
-select is(pg_temp.rows(:'id', p_skipped => true), array[5], 'skipped rows can be asked for');
+select is(pg_temp.rows(:'id', p_skipped => true), array[5], 'skipped rows can be listed');
 select is(api.update_upload(:'org', :'id', '{"unskip": [5], "edits": [{"position": 4, "column": 4, "value": null}]}') ->> 'invalid_rows', '3', 'a skipped row and an edit can be taken back');
 select is(api.update_upload(:'org', :'id', '{"skip": {"problem": "unknown_device", "field": "device_ids"}}') ->> 'skipped_rows', '1', 'all rows with a problem can be skipped at once');
 select is(api.update_upload(:'org', :'id', '{"columns": {"building_type": null}}')::jsonb #> '{columns,5}',
-          '{"number": 6, "header": "Bldg", "field": null, "how": "given", "samples": ["Hut", "RESIDENTIAL", "Single Family"]}', 'a column can be taken from its field');
+          '{"number": 6, "header": "Bldg", "field": null, "how": "given", "samples": ["Hut", "RESIDENTIAL", "Single Family"]}', 'the field of a column can be removed');
 select is(api.get_upload(:'org', :'id') ->> 'missing_fields', '["building_type"]', 'a field that no column has is missing');
 select is(api.get_upload(:'org', :'id')::jsonb #>> '{problem_groups,0,examples,0,message}', 'row 2: there is no building_type, and no column for it', 'a missing field is a problem of every row');
-select is(api.update_upload(:'org', :'id', '{"defaults": {"building_type": "RESIDENTIAL"}}') ->> 'missing_fields', '[]', 'a default stands in for a column');
+select is(api.update_upload(:'org', :'id', '{"defaults": {"building_type": "RESIDENTIAL"}}') ->> 'missing_fields', '[]', 'a default can replace a column');
 select is(api.update_upload(:'org', :'id', '{"columns": {"building_type": "bldg"}, "defaults": {"building_type": null}}')::jsonb #>> '{columns,5,field}', 'building_type', 'a column is named by its header');
 select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id', c), 'PT400', message, what)
   from (values ('{"colour": 1}', 'Unknown fields: colour', 'a change that nobody knows is refused'),
@@ -44,7 +44,7 @@ language sql as $$
 $$;
 select lives_ok(format($$ select api.update_upload(%L, %L, pg_temp.long_edits(0, 299)) $$, :'org', :'large'), 'many long cells can be edited');
 select throws_ok(format($$ select api.update_upload(%L, %L, pg_temp.long_edits(300, 699)) $$, :'org', :'large'), 'PT400',
-    'edits must be at most 20 MB in all, including earlier ones', 'edits do not add up to more than a file may have');
+    'edits must be at most 20 MB in all, including earlier ones', 'all edits together are limited to the size of a file');
 select is(api.update_upload(:'org', :'id', '{"skip": [1.0, 2e0], "reuse_results": {"max_age_days": 30.0}}')::jsonb -> 'reuse_results', '{"max_age_days": 30}', 'a whole number may be written with a fraction of zero');
 
 select api.update_upload(:'org', :'id', '{"unskip": [2, 5]}') is not null as taken_back \gset
@@ -52,8 +52,8 @@ select is(pg_temp.rows(:'id', null, 'any'), array[0, 2, 3, 4], 'a row that is no
 select is(pg_temp.rows(:'id', 'unknown_device'), array[5], 'a row that is no longer skipped has its problem again');
 select api.update_upload(:'org', :'id', jsonb_build_object('edits', jsonb_build_array('{"position": 2, "column": 5, "value": "10001"}'::jsonb, '{"position": 2, "column": 5, "value": "78701"}'::jsonb, jsonb_build_object('position', 5, 'column', 7, 'value', :'device'::text))))
     is not null as edited \gset
-select is(pg_temp.rows(:'id', 'unknown_device'), null, 'a row has no problem any more when its cell is edited');
-select is(pg_temp.rows(:'id', null, 'any'), array[0, 3, 4], 'a row has no warning any more when its cell is edited, the last time if several');
+select is(pg_temp.rows(:'id', 'unknown_device'), null, 'editing its cell removes the problem of a row');
+select is(pg_temp.rows(:'id', null, 'any'), array[0, 3, 4], 'editing its cell removes the warning of a row, the last edit counting');
 select api.update_upload(:'org', :'id', '{"skip": [0, 3, 4, 5, 6]}') is not null as left_out \gset
 select is((api.update_upload(:'org', :'id', '{"unskip": {"problem": "any", "field": "address.state_or_province_code"}}') ->> 'skipped_rows', pg_temp.rows(:'id', p_skipped => true))::text,
           '(5,"{0,1,3,5,6}")', 'all skipped rows with a problem can be included again at once');
@@ -66,12 +66,12 @@ select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id
                ('[{"position": -1, "column": 1, "value": "x"}]', 'an edit has a position'),
                ('[{"position": 1, "value": "x"}]', 'an edit names its column'),
                ('[{"position": 1, "column": 1, "value": "x", "row": 2}]', 'an edit has no other members')) v (e, what);
-select is(api.update_upload(:'org', :'id', format('{"name": "%s", "value_maps": {"building_type": {"Hut": null}}}', repeat('x', 200))::jsonb) ->> 'value_maps', '{}', 'a word can be taken back');
+select is(api.update_upload(:'org', :'id', format('{"name": "%s", "value_maps": {"building_type": {"Hut": null}}}', repeat('x', 200))::jsonb) ->> 'value_maps', '{}', 'the meaning of a word can be removed');
 select is(api.update_upload(:'org', :'id', '{"name": "One"}') ->> 'name', 'One', 'one of several drafts can be renamed');
 
 select api.create_upload(:'org', pg_temp.items(2), p_reuse_results => '{"max_age_days": 30}') ->> 'id' as reusing,
        pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2, 200, :'answer') as looked_up \gset
-select is(api.update_upload(:'org', :'reusing', '{"name": "April"}') #>> '{estimate,known_already}', '2', 'a draft that is renamed says which results are known by then');
+select is(api.update_upload(:'org', :'reusing', '{"name": "April"}') #>> '{estimate,known_already}', '2', 'renaming a draft updates how many results are known');
 
 select * from finish();
 rollback;

@@ -5,7 +5,7 @@ select plan(16);
 
 select api.update_upload(:'org', :'id', '{"columns": {"building_type": "Bldg"}, "value_maps": {"building_type": {"Hut": "COMMERCIAL"}},
     "edits": [{"position": 3, "column": 3, "value": "Austin"}, {"position": 4, "column": 4, "value": "TX"}]}') is not null as repaired \gset
-select throws_ok(format($$ select api.start_upload(%L, %L) $$, :'org', :'id'), 'PT400', '1 item(s) failed validation', 'a draft with problems is not started unasked');
+select throws_ok(format($$ select api.start_upload(%L, %L) $$, :'org', :'id'), 'PT400', '1 item(s) failed validation', 'a draft with problems is started only on request');
 select body as started, status as http from api.start_upload(:'org', :'id', '{"skip_invalid": true}', 'key-1') \gset
 select results_eq(
     format($$ select i.reference_id, i.building_type, i.address ->> 'city', s.cells ->> 7
@@ -18,20 +18,20 @@ select is((select (:'http', s.replayed, s.body ->> 'job_id')::text from api.star
 select throws_ok(format($$ select api.start_upload(%L, %L) $$, :'org', :'id'), 'PT409', 'The upload has already been started', 'a draft becomes one batch');
 select throws_ok(format($$ select api.update_upload(%L, %L, '{"name": "x"}') $$, :'org', :'id'), 'PT409', 'The upload has already been started', 'what was started does not change');
 select is((select (u ->> 'status', u ->> 'job_id')::text from json_array_elements(api.list_uploads(:'org', 'started') -> 'uploads') u),
-          format('(started,%s)', :'started'::json ->> 'job_id'), 'the list shows what became of a draft');
+          format('(started,%s)', :'started'::json ->> 'job_id'), 'the list shows the batch of a started draft');
 
 -- Memory
 select api.create_organization('Initech') as third_org \gset
-select is((api.create_upload(:'org', null, true, null, :'file')::jsonb #> '{value_maps}'), '{"building_type": {"Hut": "COMMERCIAL"}}', 'the next file of the organization finds its own words known');
+select is((api.create_upload(:'org', null, true, null, :'file')::jsonb #> '{value_maps}'), '{"building_type": {"Hut": "COMMERCIAL"}}', 'the words of an organization are recognized in its next file');
 select is((api.create_upload(:'org', null, true, null, :'file')::jsonb #>> '{columns,5,how}'), 'remembered', 'a column that was named is remembered by its header');
 select is((api.create_upload(:'other_org', null, true, null, :'file')::jsonb #> '{value_maps}'), '{}', 'another organization has a memory of its own');
 
 select api.create_upload(:'third_org', null, true, null, '{"rows": [["Deal ID", "Street", "City", "State", "ZIP", "Bldg", "", "Owner"], ["d-1", "1 Elm St", "Austin", "TX", "78701", "Hut", "1", "Kim"]]}') ->> 'id' as third \gset
 select api.update_upload(:'third_org', :'third', '{"columns": {"device_ids": 7, "city": null}, "value_maps": {"building_type": {"Hut": "COMMERCIAL"}}, "defaults": {"city": "Austin"}}') ->> 'valid_rows' as valid, api.start_upload(:'third_org', :'third') is not null as third_started \gset
 select results_eq(format($$ select name, field, values from app.column_memory where organization_id = %L order by name $$, :'third_org'),
-    $$ values ('bldg', 'building_type', '{"Hut": "COMMERCIAL"}'::jsonb), ('city', null, '{}') $$, 'what was said of named columns and of their words is remembered, and nothing else');
+    $$ values ('bldg', 'building_type', '{"Hut": "COMMERCIAL"}'::jsonb), ('city', null, '{}') $$, 'only assigned columns and the meanings of their words are remembered');
 select is(array(select c ->> 'field' from json_array_elements(api.create_upload(:'third_org', null, true, null, '{"rows": [["Deal ID", "City", "ZIP"], ["d-1", "Austin", "78701"]]}') -> 'columns') c), array['reference_id', null, 'postal_code'],
-    'a column that was left out is left out of the next file, beside those known by name');
+    'a column that was ignored is ignored in the next file, too, while others are recognized by name');
 
 select string_agg(md5(n::text), '') as long from generate_series(1, 300) n \gset
 select api.create_upload(:'org', null, true, null, jsonb_set(jsonb_set(:'file', '{rows}', (:'file'::jsonb -> 'rows') - 7 - 6 - 5 - 4 - 3), '{rows,0,0}', to_jsonb(:'long'::text)) - 'lines')
@@ -55,7 +55,7 @@ select results_eq(
                 from app.column_memory where organization_id = %L $$, :'org'),
     $$ values (1000, 1, 1, 0) $$, 'the 1,000 columns that were used last are remembered');
 select throws_ok(format($$ select api.start_upload(gen_random_uuid(), %L, p_idempotency_key => 'key') $$, :'again'), 'PT404', 'Organization not found',
-    'an organization that there is not starts no draft');
+    'an unknown organization starts no draft');
 
 select * from finish();
 rollback;

@@ -20,7 +20,7 @@ select is(
                                    from public.lookup_queue_items where job_id = :'job' and position = 0) r) - array['device_ids'],
     '{"operation_type": "lookup", "reference_id": "site-1", "building_type": "RESIDENTIAL", "create_application": false,
       "address": {"street_1": "1 Congress Ave", "city": "Austin", "state_or_province_code": "TX", "postal_code": "78701", "country_code": "US"}}',
-    'a request holds what the incentives API asks for');
+    'a request has what the incentives API requires');
 select is_empty(format($$ select * from api.claim_lookups(%L, 'first', 10) $$, :'other_org'), 'another organization has nothing to claim');
 
 -- Leases
@@ -33,11 +33,11 @@ select jobs, positions, tokens from pg_temp.leased() \gset
 select pg_temp.turn_clock(clock_timestamp());
 select is(
     (select count(*)::integer from api.extend_leases(:'org', :'jobs', :'positions', :'tokens')), 5, 'leases that are held can be extended');
-select is((select min(expires_at) from public.lookup_leases), app.clock() + interval '1 minute', 'for the time of a new one');
+select is((select min(expires_at) from public.lookup_leases), app.clock() + interval '1 minute', 'an extended lease is as long as a new one');
 select is_empty(
     format($$ select * from api.extend_leases(%L, %L, %L, array_fill(gen_random_uuid(), array[5])) $$, :'org', :'jobs', :'positions'),
     'a lease cannot be extended with another token');
-select is(api.release_lookups(:'org', (:'jobs'::uuid[])[:2], (:'positions'::integer[])[:2], (:'tokens'::uuid[])[:2]), 2, 'a claim can be given back');
+select is(api.release_lookups(:'org', (:'jobs'::uuid[])[:2], (:'positions'::integer[])[:2], (:'tokens'::uuid[])[:2]), 2, 'claimed items can be released');
 select is(
     array(select position from api.extend_leases(:'org', :'jobs', :'positions', :'tokens') order by 1), array[2, 3, 4],
     'an item that was released is not held any more');
@@ -66,8 +66,8 @@ select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'org'), 'a cancelled job leaves nothing to claim');
 select is((select ready_at from app.organization_queue_state where organization_id = :'org'), null, 'an empty claim takes the organization off the list');
 select pg_temp.submit(:'other_org', 1) as other_job, pg_temp.submit(:'org', 4) as job \gset
-select is((select array_agg(o) from api.ready_organizations() o), array[:'other_org'::uuid, :'org'::uuid], 'who waited longest comes first');
-select is((select array_agg(o) from api.ready_organizations(1) o), array[:'other_org'::uuid], 'the list can be cut');
+select is((select array_agg(o) from api.ready_organizations() o), array[:'other_org'::uuid, :'org'::uuid], 'the organization that has waited longest comes first');
+select is((select array_agg(o) from api.ready_organizations(1) o), array[:'other_org'::uuid], 'the ready list can be limited');
 
 -- Fair between batches
 select pg_temp.submit(:'org', 2) as late_job \gset
@@ -80,19 +80,19 @@ select is(array(select case job_id when :'job' then 'early' else 'late' end from
 select pg_temp.submit(:'org', 6) as job \gset
 select job_id, position, lease_token as token from api.claim_lookups(:'org', 'w', 1) \gset
 select count(*) from api.claim_lookups(:'org', 'w', 2) \gset claimed_
-select is((select next_position || '/' || end_position from app.queued_jobs where job_id = :'job'), '3/6', 'the next claim passes over what was claimed');
+select is((select next_position || '/' || end_position from app.queued_jobs where job_id = :'job'), '3/6', 'the next claim skips what was claimed');
 select api.release_lookups(:'org', array[:'job_id'::uuid], array[:position], array[:'token'::uuid]) as released \gset
-select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(:'org', 'w', 2)), array['site-1', 'site-4'], 'a claim does not pass over an item that came back');
+select is(array(select request::jsonb ->> 'reference_id' from api.claim_lookups(:'org', 'w', 2)), array['site-1', 'site-4'], 'a claim does not skip an item that was returned');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
-select is((select count(*)::integer from api.items where job_id = :'job' and status = 'processing'), 4, 'a cancel leaves alone what is in flight');
+select is((select count(*)::integer from api.items where job_id = :'job' and status = 'processing'), 4, 'a cancel does not affect items in flight');
 select is_empty(format('select from app.queued_jobs where organization_id = %L', :'org'), 'nothing more is claimed of a cancelled job');
 
 select pg_temp.submit(:'org', 3) as job \gset
 select count(*) from api.claim_lookups(:'org', 'w', 2) \gset claimed_
 select pg_temp.submit(:'org', 3) as late_job \gset
-select is(array_agg(next_rank), array[2, 2]::bigint[], 'a new batch stands where the others have come to') from app.queued_jobs where organization_id = :'org';
-select is((select count(*)::integer from api.claim_lookups(:'org', 'w', 10)), 4, 'nothing is passed over');
-select is_empty(format('select from app.queued_jobs where organization_id = %L', :'org'), 'a job stays queued until nothing more of it can be claimed');
+select is(array_agg(next_rank), array[2, 2]::bigint[], 'a new batch starts at the rank that the others have reached') from app.queued_jobs where organization_id = :'org';
+select is((select count(*)::integer from api.claim_lookups(:'org', 'w', 10)), 4, 'a claim of everything skips nothing');
+select is_empty(format('select from app.queued_jobs where organization_id = %L', :'org'), 'a job stays in the queue until nothing more of it can be claimed');
 select is_empty('select * from api.check_invariants()', 'the invariants hold after claims, releases and expiries');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled, api.cancel_batch_lookup(:'org', :'late_job') as cancelled_too \gset
 
@@ -100,21 +100,21 @@ select api.cancel_batch_lookup(:'org', :'job') as cancelled, api.cancel_batch_lo
 select api.update_settings('{"lookups_per_second": 10}') as settings, pg_temp.turn_clock(app.clock() + interval '1 hour'), pg_temp.submit(:'other_org', 30) as paced_job \gset
 select is(
     array(select round(start_in::numeric, 3) from api.claim_lookups(:'other_org', 'w', 3)), array[0.000, 0.102, 0.203],
-    'a pace gives every lookup its slot');
-select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 100)), 7, 'slots are given out a second ahead at most');
+    'every lookup has its slot under a rate limit');
+select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 100)), 7, 'slots are given out at most a second ahead');
 select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 100)), 0, 'nothing is claimed once the rate limit has no slot left');
 select is((select ready_at <= app.clock() from app.organization_queue_state where organization_id = :'other_org'), true, 'an organization without a slot stays on the ready list');
-select is((select round(paced.paused_for::numeric, 3) from api.heartbeat('w') paced), 0.015, 'a worker hears when the next slot can be had');
+select is((select round(paced.paused_for::numeric, 3) from api.heartbeat('w') paced), 0.015, 'a worker learns when the next slot is free');
 select pg_temp.turn_clock(app.clock() + interval '0.5 second');
 select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 100)), 5, 'half a second frees half of the slots');
 select api.update_settings('{"lookups_per_second": null}') as settings \gset
 
 -- Checking in
 select is((select max_in_flight from api.heartbeat('w')), 50, 'one worker has all of max_in_flight');
-select is((select max_in_flight from api.heartbeat('v')), 25, 'two workers share it');
+select is((select max_in_flight from api.heartbeat('v')), 25, 'two workers share max_in_flight');
 select results_eq(
     $$ select lookup_timeout, lease_seconds, max_response_bytes, lookups_per_second from api.heartbeat('w') $$,
-    $$ values (30::double precision, 60::double precision, 1048576, null::double precision) $$, 'a worker hears the settings that concern it');
+    $$ values (30::double precision, 60::double precision, 1048576, null::double precision) $$, 'a worker learns the settings that concern it');
 select is((select together from api.heartbeat('w')), not app.is_distributed(), 'on one PostgreSQL, one claim may be for several organizations');
 
 select * from finish();

@@ -7,7 +7,7 @@ select pg_temp.submit(:'org', 4) as job \gset
 select is((select count(*)::integer from app.queue_wakeups where organization_id = :'org'), 1, 'a new batch adds a wake-up to the ready list, and locks no row of it');
 select is(array(select app.queue_wakeups.organization_id from app.queue_wakeups where ready_at <= app.clock()), array(select api.ready_organizations()), 'the organization is ready');
 select count(*) from api.claim_lookups(:'org', 'w', 2) \gset claimed_
-select is(app.listed_ready_at(:'org'), app.clock(), 'a claim that found all it asked for leaves the organization on the list');
+select is(app.listed_ready_at(:'org'), app.clock(), 'a claim that found all that it requested leaves the organization on the list');
 select count(*) from api.claim_lookups(:'org', 'w', 10) \gset claimed_
 select is_empty(format('select from app.queue_wakeups where organization_id = %L', :'org'), 'a claim that found less takes in the wake-ups');
 select is(app.listed_ready_at(:'org'), (select min(expires_at) from public.lookup_leases), 'a claim that found less lists the organization for when its leases expire');
@@ -17,7 +17,7 @@ select api.update_settings('{"lookups_per_second": 100}') as settings, pg_temp.s
 update app.rate_limit set next_slot_at = app.clock() + interval '1 hour';
 select is((select max(start_in) from api.claim_lookups(:'org', 'w', 1)), 0::double precision, 'a next slot that no claim can have taken does not count');
 update app.rate_limit set next_slot_at = app.clock() + interval '0.5 second';
-select is((select round(max(start_in)::numeric, 3) from api.claim_lookups(:'org', 'w', 1)), 0.5, 'one that a claim took does');
+select is((select round(max(start_in)::numeric, 3) from api.claim_lookups(:'org', 'w', 1)), 0.5, 'a next slot that a claim took counts');
 
 select * from finish();
 rollback;

@@ -11,7 +11,7 @@ select count(*) from api.claim_lookups(:'org', 'silent', 1) \gset claimed_
 select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('living')) $$ from generate_series(1, 13) \gexec
 select is(app.expire_leases(:'org', app.clock()), 1, 'the lease of a silent worker expires');
 select results_eq('select worker, is_overdue, expires_at - app.clock() from public.lookup_leases',
-    $$ values ('living', true, interval '20 seconds') $$, 'that of a living one is overdue, and gets some more time');
+    $$ values ('living', true, interval '20 seconds') $$, 'the lease of a living worker is overdue, and gets some more time');
 select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('living')) $$ from generate_series(1, 5) \gexec
 select is(app.expire_leases(:'org', app.clock()), 1, 'an overdue lease expires');
 
@@ -20,7 +20,7 @@ select pg_temp.submit(:'other_org', 1) as job \gset
 select count(*) from api.claim_lookups(:'other_org', 'living', 1) \gset claimed_
 select pg_temp.turn_clock(app.clock() + interval '2 minutes');
 select api.heartbeat('another') as state \gset
-select ok(app.expiry_is_suspended(app.clock()), 'no lease expires when workers come back from an outage of the database');
+select ok(app.expiry_is_suspended(app.clock()), 'no lease expires just after workers return from an outage of the database');
 select is(app.expire_leases(:'other_org', app.clock()), 0, 'what a worker held before the outage does not expire');
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select ok(not app.expiry_is_suspended(app.clock()), 'a lease later, leases expire again');
@@ -34,12 +34,12 @@ select count(*) from api.claim_lookups(:'other_org', 'living', 3) \gset unheard_
 select is(api.release_lost_claims(:'other_org', 'living', array[:'heard'::uuid]), 3, 'what a worker holds without knowing it is released');
 select results_eq(
     format('select worker, app.count_positions(positions) from public.lookup_leases where organization_id = %L order by worker', :'other_org'),
-    $$ values ('another', 1), ('living', 2) $$, 'what it knows of stays its own, and what others hold theirs');
+    $$ values ('another', 1), ('living', 2) $$, 'a worker keeps the leases that it knows of, and others keep theirs');
 select results_eq(
     format('select distinct retry_count, count(*) over () from public.lookup_queue_items where job_id = %L and retry_at <= app.clock() and status = %L', :'job', 'pending'),
     $$ values (0, 3::bigint) $$, 'a released item is ready again, and no retry is counted');
-select is(api.release_lost_claims(:'other_org', 'living', array[:'heard'::uuid]), 0, 'what was released is not released again');
-select is(api.release_lost_claims(gen_random_uuid(), 'living', '{}'), 0, 'nothing is held of an organization that has been deleted');
+select is(api.release_lost_claims(:'other_org', 'living', array[:'heard'::uuid]), 0, 'released items are not released again');
+select is(api.release_lost_claims(gen_random_uuid(), 'living', '{}'), 0, 'nothing is leased of an organization that has been deleted');
 
 
 -- A worker that renews a lease after all
@@ -49,7 +49,7 @@ select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select
 select app.expire_leases(:'org', app.clock()) as expired \gset
 select count(*) as extended from api.extend_leases(:'org', array[:'job'::uuid], array[:position], array[:'token'::uuid]) \gset
 select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('living')) $$ from generate_series(1, 13) \gexec
-select is(array[:expired, :extended, app.expire_leases(:'org', app.clock())], '{0,1,0}', 'a lease that was overdue and is renewed gets some more time again');
+select is(array[:expired, :extended, app.expire_leases(:'org', app.clock())], '{0,1,0}', 'a lease that was overdue and then renewed gets some more time again');
 
 select * from finish();
 rollback;

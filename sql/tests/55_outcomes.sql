@@ -12,45 +12,45 @@ $$;
 -- Success
 select pg_temp.submit(:'org', 1) as job \gset
 select is(pg_temp.look_up(:'org', 1, 200, :'answer'), 1::bigint, 'an answer is accepted');
-select is((pg_temp.item(:'job')).result::text, :'answer', 'the answer is kept as it came');
+select is((pg_temp.item(:'job')).result::text, :'answer', 'the answer is kept as received');
 select is((pg_temp.item(:'job')).status, 'completed', 'the item is completed');
 
 -- Retries
 select pg_temp.turn_clock(clock_timestamp());
 select pg_temp.submit(:'org', 1) as job \gset
-select is(pg_temp.look_up(:'org', 1, 500), 1::bigint, 'an error of the service is recorded');
-select is((pg_temp.item(:'job')).status || (pg_temp.item(:'job')).retry_count, 'pending1', 'an item is tried again after a failure that may pass');
-select ok((pg_temp.item(:'job')).retry_at - app.clock() between interval '1 second' and interval '2 seconds', 'after about two seconds');
+select is(pg_temp.look_up(:'org', 1, 500), 1::bigint, 'the outcome of a 500 is accepted');
+select is((pg_temp.item(:'job')).status || (pg_temp.item(:'job')).retry_count, 'pending1', 'an item is tried again after a temporary failure');
+select ok((pg_temp.item(:'job')).retry_at - app.clock() between interval '1 second' and interval '2 seconds', 'the first retry comes after about two seconds');
 select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'org'), 'no item is claimed before its backoff has passed');
-select is((select ready_at from app.organization_queue_state where organization_id = :'org'), (pg_temp.item(:'job')).retry_at, 'the ready list knows when');
+select is((select ready_at from app.organization_queue_state where organization_id = :'org'), (pg_temp.item(:'job')).retry_at, 'the ready list has the time of the retry');
 select pg_temp.turn_clock(app.clock() + interval '3 seconds');
 select is(pg_temp.look_up(:'org', 1, null, null, 'timeout'), 1::bigint, 'the item is claimed once its backoff has passed');
 select ok((pg_temp.item(:'job')).retry_at - app.clock() between interval '2 seconds' and interval '4 seconds', 'each retry doubles the backoff');
 select pg_temp.turn_clock(app.clock() + interval '5 seconds');
 select pg_temp.look_up(:'org', 1, 200, 'no json');
 select pg_temp.turn_clock(app.clock() + interval '9 seconds');
-select is((pg_temp.item(:'job')).retry_count, 3, 'an answer that is no JSON is tried again');
+select is((pg_temp.item(:'job')).retry_count, 3, 'a lookup is tried again if its answer is not JSON');
 select pg_temp.look_up(:'org', 1, null, null, 'timeout');
 select is(
     (pg_temp.item(:'job')).status || ': ' || (pg_temp.item(:'job')).error_code || ': ' || (pg_temp.item(:'job')).error_message,
-    'failed: upstream_timeout: The incentives service did not answer in time, after 4 attempts', 'after three retries the item fails, in words');
+    'failed: upstream_timeout: The incentives service did not answer in time, after 4 attempts', 'after three retries the item fails, with a message');
 
 -- What is not tried again
 select pg_temp.submit(:'org', 3) as job \gset
 select pg_temp.look_up(:'org', 1, 404, '{"error": "Program lookup failed - no utility found"}');
-select is((pg_temp.item(:'job')).error_message, 'Program lookup failed - no utility found', 'a 4xx fails at once with the service''s own words');
+select is((pg_temp.item(:'job')).error_message, 'Program lookup failed - no utility found', 'a 4xx fails immediately, with the service''s own message');
 select pg_temp.look_up(:'org', 1, 418, 'teapot');
-select is((pg_temp.item(:'job', 1)).error_message, 'The incentives service refused the request (HTTP 418)', 'a failure without a message of the upstream has a message of ours');
+select is((pg_temp.item(:'job', 1)).error_message, 'The incentives service refused the request (HTTP 418)', 'a failure without a message of the service has one of ours');
 
 -- Waiting
 select pg_temp.look_up(:'org', 1, 429, null, null, 30);
 select is((pg_temp.item(:'job', 2)).status || (pg_temp.item(:'job', 2)).retry_count, 'pending0', 'a 429 with Retry-After costs no retry');
 select pg_temp.submit(:'other_org', 1) as other_job \gset
-select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'other_org'), 'a Retry-After holds the lookups of everybody');
-select is((select paused_for from api.heartbeat('w')), 30::double precision, 'for as long as it says');
+select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'other_org'), 'a Retry-After pauses the lookups of all organizations');
+select is((select paused_for from api.heartbeat('w')), 30::double precision, 'the pause lasts as long as the Retry-After says');
 select pg_temp.turn_clock(app.clock() + interval '31 seconds');
-select is(pg_temp.look_up(:'other_org', 1, 503), 1::bigint, 'lookups go on once the pause has passed');
-select is((select status || retry_count from public.lookup_queue_items where job_id = :'other_job'), 'pending1', 'without Retry-After it is a retry like others');
+select is(pg_temp.look_up(:'other_org', 1, 503), 1::bigint, 'lookups continue once the pause has passed');
+select is((select status || retry_count from public.lookup_queue_items where job_id = :'other_job'), 'pending1', 'a 429 without Retry-After is a retry like others');
 
 -- The fence
 select pg_temp.submit(:'org', 3) as job \gset
@@ -67,13 +67,13 @@ select is_empty('select from public.lookup_leases', 'recorded outcomes leave no 
 select is(pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 200, '{}'), 'stale,stale,stale', 'an outcome that is recorded again is stale');
 select is(
     pg_temp.record(:'org', (:'jobs'::uuid[])[:2], (:'positions'::integer[])[:2], :'new_tokens', 200, '{}'), 'stale,stale',
-    'the newer claim comes too late');
+    'outcomes of the newer claim are stale');
 select is((select status || processed_items || '/' || failed_items from public.batch_lookup_jobs where id = :'job'), 'completed3/0', 'nothing is counted twice') ;
-select is((select count(*)::integer from public.incentive_report_sites s join public.batch_lookup_jobs j on j.report_id = s.report_id where j.id = :'job'), 3, 'no item is reported twice');
-select is(pg_temp.record(:'org', array[gen_random_uuid()], array[0], array[gen_random_uuid()], 200, '{}'), 'unknown', 'an item nobody knows is unknown');
+select is((select count(*)::integer from public.incentive_report_sites s join public.batch_lookup_jobs j on j.report_id = s.report_id where j.id = :'job'), 3, 'no item is in the report twice');
+select is(pg_temp.record(:'org', array[gen_random_uuid()], array[0], array[gen_random_uuid()], 200, '{}'), 'unknown', 'an item that does not exist is unknown');
 select is(pg_temp.record(:'other_org', array[:'job'::uuid], array[0], array[gen_random_uuid()], 200, '{}'), 'unknown', 'the job of another organization is unknown');
 select pg_temp.submit(:'org', 1) as job \gset
-select is(pg_temp.record(:'org', array[:'job'::uuid], array[0], array[gen_random_uuid()], 200, '{}'), 'stale', 'nobody answers for an item that nobody claimed');
+select is(pg_temp.record(:'org', array[:'job'::uuid], array[0], array[gen_random_uuid()], 200, '{}'), 'stale', 'an outcome for an item that nobody claimed is stale');
 select is((select position from api.claim_lookups(:'org', 'w', 1)), 0, 'an item that nobody claimed is claimed in its turn');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 
@@ -90,7 +90,7 @@ select pg_temp.submit(:'patient_org', 1) as job \gset
 select pg_temp.look_up(:'patient_org', 1, 429, null, null, 86400);
 select is((select round(paused_for::numeric) from api.heartbeat('w')), 900::numeric, 'a pause lasts a quarter of an hour at most');
 select pg_temp.turn_clock(app.clock() + interval '2 seconds');
-select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'patient_org'), 'an item that was refused waits with all others');
+select is_empty(format($$ select * from api.claim_lookups(%L, 'w', 1) $$, :'patient_org'), 'an item that was refused waits like all others');
 select api.resume_lookups();
 select is(pg_temp.look_up(:'patient_org', 1, 200, '{}'), 1::bigint, 'an operator can end a pause before its time');
 

@@ -26,36 +26,36 @@ select api.cancel_batch_lookup(:'org', :'job') as cancelled, api.update_settings
 select pg_temp.submit_streets(:'org', '1 Main St.', '2 Main St', '1  MAIN ST') as job \gset
 select is(pg_temp.look_up(:'org', 10, 200, :'answer'), 2::bigint, 'the same address twice is looked up once');
 select is(pg_temp.statuses(:'job'), 'completed, completed, completed true', 'duplicates of one batch are answered twice by one lookup');
-select is((select result ->> 'reference_id' from public.lookup_queue_items where job_id = :'job' and position = 2), 'site-3', 'under its own reference');
+select is((select result ->> 'reference_id' from public.lookup_queue_items where job_id = :'job' and position = 2), 'site-3', 'the copied answer has the duplicate''s own reference_id');
 select is(app.duplicate_result('{"b": 1, "reference_id": "first", "deduplicated": false, "a": 2}', 'second')::text,
     '{ "b" : 1, "reference_id" : "second", "a" : 2, "deduplicated" : true }', 'the members of an answer keep their order, and deduplicated comes last');
-select is((select status || total_sites from public.incentive_reports where job_id = :'job'), 'complete3', 'the report has all of them');
+select is((select status || total_sites from public.incentive_reports where job_id = :'job'), 'complete3', 'the report has all duplicates');
 select is_empty('select * from api.check_invariants()', 'the counters add up');
 
 -- Across batches
 select pg_temp.submit_streets(:'org', '2 main st', '3 Main St') as second_job \gset
-select is(pg_temp.statuses(:'second_job'), 'completed true, pending', 'what was answered lately is answered at once');
+select is(pg_temp.statuses(:'second_job'), 'completed true, pending', 'a recent answer is used immediately');
 select pg_temp.turn_clock(app.clock() + interval '1 second');
 select pg_temp.submit_streets(:'org', '3 Main St') as third_job \gset
-select is(pg_temp.look_up(:'org', 10, 200, :'answer'), 1::bigint, 'what another batch has open is waited for');
+select is(pg_temp.look_up(:'org', 10, 200, :'answer'), 1::bigint, 'a duplicate of an open item of another batch waits');
 select is((select status from public.batch_lookup_jobs where id = :'third_job'), 'completed', 'a job of duplicates alone ends with the lookup of the first');
 select pg_temp.submit_streets(:'other_org', '3 Main St') as other_job \gset
-select is(pg_temp.look_up(:'other_org', 10, 200, '{}'), 1::bigint, 'another organization''s answer is its own');
+select is(pg_temp.look_up(:'other_org', 10, 200, '{}'), 1::bigint, 'answers of another organization are not used');
 
 -- When the first one fails
 select pg_temp.submit_streets(:'org', '4 Main St', '4 Main St') as job \gset
-select is(pg_temp.look_up(:'org', 10, 404), 1::bigint, 'a lookup that fails');
+select is(pg_temp.look_up(:'org', 10, 404), 1::bigint, 'the first lookup fails');
 select pg_temp.turn_clock(app.clock() + interval '10 minutes');
-select is(pg_temp.look_up(:'org', 10, 200, '{}'), 1::bigint, 'is tried with the next one');
+select is(pg_temp.look_up(:'org', 10, 200, '{}'), 1::bigint, 'after a failure the duplicate is looked up');
 select is(pg_temp.statuses(:'job'), 'failed, completed', 'a duplicate is looked up itself when the first one failed');
 
 -- Before the claims have come to it
 select pg_temp.submit_streets(:'org', '5 Main St', '6 Main St', '7 Main St', '5 Main St') as job \gset
-select is(pg_temp.look_up(:'org', 1, 404), 1::bigint, 'a lookup that fails early');
+select is(pg_temp.look_up(:'org', 1, 404), 1::bigint, 'a lookup fails early');
 select pg_temp.turn_clock(app.clock() + interval '10 minutes');
 select is(
     array(select position from api.claim_lookups(:'org', 'w', 1) union all select position from api.claim_lookups(:'org', 'w', 10)), array[1, 2, 3],
-    'leaves its duplicate to be claimed in its turn, once');
+    'after an early failure the duplicate is claimed in its turn, once');
 select is_empty('select * from api.check_invariants()', 'the invariants hold while duplicates wait');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 
@@ -64,7 +64,7 @@ select pg_temp.submit_streets(:'org', '10 Main St', '11 Main St') as second_job 
 select is(
     (select array_agg(i.retry_at - i.created_at = 2 * make_interval(secs => s.lease_seconds + s.lookup_timeout_seconds) order by i.job_id, i.position)
        from public.lookup_queue_items i cross join app.settings s where i.job_id in (:'job', :'second_job')),
-    '{null,true,true,null}', 'a duplicate waits for at most twice a lease and a time-out');
+    '{null,true,true,null}', 'a duplicate waits for at most two leases and two time-outs');
 
 -- Both under way
 select api.cancel_batch_lookup(:'org', :'second_job') as cancelled, count(*) as claimed from api.claim_lookups(:'org', 'w', 10) \gset
@@ -72,7 +72,7 @@ select pg_temp.turn_clock(app.clock() + interval '10 minutes');
 select array_agg(job_id order by position) as jobs, array_agg(position order by position) as positions, array_agg(lease_token order by position) as tokens
   from api.claim_lookups(:'org', 'w', 10) where job_id = :'job' \gset
 select pg_temp.record(:'org', (:'jobs'::uuid[])[:1], (:'positions'::integer[])[:1], (:'tokens'::uuid[])[:1], 200, :'answer') as recorded \gset
-select is(:'positions' || ' ' || pg_temp.statuses(:'job'), '{0,1} completed, pending', 'a duplicate whose own lookup is under way gets the answer to that');
+select is(:'positions' || ' ' || pg_temp.statuses(:'job'), '{0,1} completed, pending', 'a duplicate whose own lookup is under way gets the answer to its own lookup');
 select pg_temp.record(:'org', (:'jobs'::uuid[])[2:], (:'positions'::integer[])[2:], (:'tokens'::uuid[])[2:], 200, :'answer') as recorded \gset
 
 -- What comes back when the answer is there
@@ -90,7 +90,7 @@ $$;
 select api.create_organization('Returns') as returns \gset
 select * from pg_temp.claim_both(:'returns', '12 Main St') \gset
 select api.release_lookups(:'returns', (:'jobs'::uuid[])[2:], (:'positions'::integer[])[2:], (:'tokens'::uuid[])[2:]) as released \gset
-select is(pg_temp.statuses(:'job'), 'completed, completed true', 'an item that is released gets the answer that another one got meanwhile');
+select is(pg_temp.statuses(:'job'), 'completed, completed true', 'a released item gets the answer that another one got meanwhile');
 select * from pg_temp.claim_both(:'returns', '13 Main St') \gset
 select pg_temp.turn_clock(app.clock() + interval '2 minutes');
 select app.expire_leases(:'returns', app.clock()) as expired \gset
@@ -106,7 +106,7 @@ select is(pg_temp.statuses(:'job'), 'completed, completed true', 'a late answer 
 select pg_temp.turn_clock(app.clock() + interval '2 hours');
 select api.run_maintenance() as ran \gset
 select pg_temp.submit_streets(:'org', '1 Main St') as job \gset
-select is(pg_temp.look_up(:'org', 10, 200, '{}'), 1::bigint, 'an old answer is not used any more');
+select is(pg_temp.look_up(:'org', 10, 200, '{}'), 1::bigint, 'an old answer is no longer used');
 select is_empty('select * from api.check_invariants()', 'the invariants hold after duplicates were answered');
 
 -- Results of earlier jobs
@@ -138,9 +138,9 @@ select is(
 select is(
     (select row(reused_from_job_id, reused_from_position, result ->> 'reference_id', result ->> 'deduplicated')::text
        from public.lookup_queue_items where job_id = (:'created'::json ->> 'job_id')::uuid and position = 7), format('(%s,7,site-8,true)', :'job'),
-    'a reused result says from where it comes, and has the reference of its item');
+    'a reused result says where it comes from, and has the reference_id of its own item');
 select is_empty('select * from api.check_invariants()', 'counters and reports include results that were reused');
-select is((pg_temp.submit_reusing(:'other_org', pg_temp.items(1), 30)) ->> 'reused_items', '0', 'results of another organization are its own');
+select is((pg_temp.submit_reusing(:'other_org', pg_temp.items(1), 30)) ->> 'reused_items', '0', 'results of another organization are not reused');
 select pg_temp.turn_clock(app.clock() + interval '29 days');
 select is((pg_temp.submit_reusing(:'org', pg_temp.items(1), 30)) ->> 'status', 'completed', 'a job whose results are all known ends at once');
 select pg_temp.turn_clock(app.clock() + interval '2 days');
@@ -163,10 +163,10 @@ select is(array[:known, pg_temp.known(:'growing', 30)], '{1,2}', 'a job is read 
 select pg_temp.turn_clock(app.clock() + interval '10 days');
 select api.create_organization('Older') as older \gset
 select pg_temp.submit(:'older', 1) as job, pg_temp.look_up(:'older', 1, 200, :'answer') as looked_up, pg_temp.turn_clock(app.clock() + interval '10 days') \gset
-select is(array[pg_temp.known(:'older', 1), pg_temp.known(:'older', 30)], '{0,1}', 'results are found although a younger age was asked for first');
+select is(array[pg_temp.known(:'older', 1), pg_temp.known(:'older', 30)], '{0,1}', 'older results are found even after a request for newer ones only');
 select throws_ok(
     format($$ select pg_temp.submit_reusing(%L, pg_temp.items(1), 0) $$, :'org'), 'PT400',
-    'reuse_results must be an object {"max_age_days": a whole number from 1 to 3650}', 'the age of results has its bounds');
+    'reuse_results must be an object {"max_age_days": a whole number from 1 to 3650}', 'the age of results is limited');
 
 select api.create_organization('Latest') as latest \gset
 select pg_temp.submit(:'latest', 1) as job, pg_temp.look_up(:'latest', 1, 200, :'answer') as looked_up \gset
@@ -178,7 +178,7 @@ select is((select reused_from_job_id from public.lookup_queue_items where job_id
 
 select isnt(
     app.dedup_key((select i from app.parse_batch_items(app.batch_request_items(pg_temp.items(1, '{"household": {"size": 2}}') -> 'items'), true) i)),
-    app.dedup_key((select i from app.parse_batch_items(app.batch_request_items(pg_temp.items(1) -> 'items'), true) i)), 'the same site with another household asks another question');
+    app.dedup_key((select i from app.parse_batch_items(app.batch_request_items(pg_temp.items(1) -> 'items'), true) i)), 'the same site with another household is another question');
 
 -- What is the same question
 create function pg_temp.key(p_change jsonb, p_address jsonb default '{}') returns uuid
@@ -189,7 +189,7 @@ language sql as $$
 $$;
 select is(array(select distinct k from unnest(array[pg_temp.key('{}'), pg_temp.key('{"reference_id": "another"}'), pg_temp.key('{"device_ids": [2, 1, 2]}'), pg_temp.key('{"create_application": false}'),
         pg_temp.key('{}', '{"street_1": "#1 - CONGRESS   Ave."}'), pg_temp.key('{}', '{"street_1": "1 Congress", "street_2": "Ave"}'), pg_temp.key('{}', '{"city": "AUSTIN."}'),
-        pg_temp.key('{}', '{"postal_code": "78701-1234"}')]) k), array[pg_temp.key('{}')], 'case, punctuation and the order of devices make no other question');
+        pg_temp.key('{}', '{"postal_code": "78701-1234"}')]) k), array[pg_temp.key('{}')], 'case, punctuation and the order of devices do not change the question');
 select is(pg_temp.key('{}', '{"country_code": "CA", "state_or_province_code": "ON", "postal_code": "k1a0b1"}'), pg_temp.key('{}', '{"country_code": "CA", "state_or_province_code": "ON", "postal_code": "K1A 0B1"}'),
     'a Canadian postal code is the same without its space');
 select is((select count(distinct k) from unnest(array[pg_temp.key('{}'), pg_temp.key('{"device_ids": [1, 2]}'), pg_temp.key('{"device_ids": [1, 3]}'), pg_temp.key('{"building_type": "COMMERCIAL"}'), pg_temp.key('{}', '{"street_1": "11 Congress Ave"}'),
@@ -211,7 +211,7 @@ begin
 end;
 $$;
 select is(pg_temp.pieces(:'org', :'large', 100, 2500), '3 pieces up to 2500', 'small results are copied a thousand at a time');
-select is(pg_temp.pieces(:'org', :'large', 100000, 500), '6 pieces up to 500', 'large results are copied by the 8 MB');
+select is(pg_temp.pieces(:'org', :'large', 100000, 500), '6 pieces up to 500', 'large results are copied 8 MB at a time');
 select is(pg_temp.pieces(:'org', :'large', 1000000, 300), '32 pieces up to 268', 'the sites beyond 256 MB of results are left to be looked up');
 
 -- Copies are older than they look
@@ -225,7 +225,7 @@ select is(pg_temp.statuses(:'copy') || ', ' || pg_temp.statuses(:'later'), 'comp
 select pg_temp.look_up(:'copies', 1, 200, :'answer') as looked_up, pg_temp.turn_clock(app.clock() + interval '10 days') \gset
 select pg_temp.submit_reusing(:'copies', pg_temp.items(1), 30) ->> 'job_id' as reusing \gset
 select pg_temp.submit(:'copies', 1) as later \gset
-select is(pg_temp.statuses(:'later'), 'pending', 'a reused result answers nobody who has not asked for one');
+select is(pg_temp.statuses(:'later'), 'pending', 'a reused result is not used for duplicates of uploads without reuse_results');
 
 select api.update_settings('{"deduplicate_seconds": 86400}') as settings, api.create_organization('Aged') as aged \gset
 select pg_temp.submit(:'aged', 1) as job, pg_temp.look_up(:'aged', 1, 200, :'answer') as looked_up, pg_temp.turn_clock(app.clock() + interval '12 hours') \gset
@@ -237,10 +237,10 @@ select api.update_settings('{"deduplicate_seconds": 86400}') as settings, api.cr
 select pg_temp.submit(:'both', 1) as job, pg_temp.look_up(:'both', 1, 200, :'answer') as looked_up \gset
 select api.create_batch_lookup(:'both', pg_temp.items(2), p_options => '{"dry_run": true, "reuse_results": {"max_age_days": 30}}') as dry_run \gset
 select pg_temp.submit_reusing(:'both', pg_temp.items(2), 30) as created \gset
-select is(:'created'::json ->> 'reused_items', :'dry_run'::json ->> 'known_already', 'a batch reuses as many results as its dry run says, although the same were asked for lately');
+select is(:'created'::json ->> 'reused_items', :'dry_run'::json ->> 'known_already', 'a batch reuses as many results as its dry run says, even with deduplication');
 select is(
     (select reused_from_job_id from public.lookup_queue_items where job_id = (:'created'::json ->> 'job_id')::uuid and position = 0), :'job'::uuid,
-    'a reused result says from where it comes, although the same was asked for lately');
+    'a reused result says where it comes from, even with deduplication');
 select api.update_settings('{"deduplicate_seconds": null}') as settings \gset
 
 select * from finish();

@@ -22,17 +22,17 @@ select results_eq($$ select * from pg_temp.counted('lookup') $$,
     $$ values ('completed', null, 2::bigint), ('failed', 'not_found', 1), ('retried', 'upstream_error', 1) $$, 'a flush is counted by outcome and error class');
 select results_eq($$ select minute, latency_seconds, latency_buckets, wait_seconds, wait_buckets from api.work_history where outcome = 'completed' $$,
     $$ values ('2026-11-24 12:00+00'::timestamptz, 0.27::double precision, '{1,0,1,0,0,0,0,0,0,0,0}'::bigint[], 19.73::double precision, '{0,0,2,0,0,0,0,0,0,0}'::bigint[]) $$,
-    'in the buckets of how long the answers took, and how long the items had waited');
+    'latencies and waits are counted in buckets');
 select results_eq($$ select latency_buckets[11], wait_buckets[1] from api.work_history where outcome = 'failed' $$, $$ values (1::bigint, 1::bigint) $$,
-    'what takes longer than all bounds is in the last bucket, and no wait is less than none');
-select results_eq($$ select wait_seconds from api.work_history where outcome = 'retried' $$, $$ values (0::double precision) $$, 'what is tried again still waits');
+    'values above all bounds are in the last bucket, and no wait is negative');
+select results_eq($$ select wait_seconds from api.work_history where outcome = 'retried' $$, $$ values (0::double precision) $$, 'an item that is tried again has no wait yet');
 select count(*) from api.record_lookups(:'org', :'jobs', :'positions', :'tokens', '{200,200,500,404}', '{null,null,null,null}',
                                         array[:'answer', :'answer', null, '{}'], '{null,null,null,null}', '{0.02,0.25,0.3,99}') \gset again_
 select is((select sum(items) from pg_temp.counted('lookup')), 4::numeric, 'outcomes that change nothing are not counted again');
 select pg_temp.look_up(:'org', 1, 200, :'answer');
 select is((select items from pg_temp.counted('lookup') where outcome = 'completed'), 3::bigint, 'the next flush of a minute adds to it');
-select is((select count(*) from app.work_minutes where outcome = 'completed'), 1::bigint, 'in the same row');
-select is((select sum(n) from api.work_history, unnest(latency_buckets) n where outcome = 'completed'), 2::numeric, 'a lookup whose duration nobody told is in no bucket');
+select is((select count(*) from app.work_minutes where outcome = 'completed'), 1::bigint, 'outcomes of a minute are added to the same row');
+select is((select sum(n) from api.work_history, unnest(latency_buckets) n where outcome = 'completed'), 2::numeric, 'a lookup without a latency is in no bucket');
 
 -- A worker may have several answers for an item: its lease expired before the first one was recorded, and it claimed the item again.
 select pg_temp.turn_clock('2026-11-24 12:02:00+00');
@@ -90,7 +90,7 @@ select is_empty($$ select * from app.work_minutes where recorder <> 0 $$, 'no ba
 select pg_temp.turn_clock('2026-12-24 12:01:00+00');
 select api.run_maintenance() as ran \gset
 select is((select min(minute) from app.work_minutes), '2026-11-24 12:05+00'::timestamptz, 'minutes are kept for 30 days');
-select ok((select sum(items) from app.work_totals where kind = 'lookup' and outcome = 'completed') >= 6, 'totals are kept for ever');
+select ok((select sum(items) from app.work_totals where kind = 'lookup' and outcome = 'completed') >= 6, 'totals are kept forever');
 
 select * from finish();
 rollback;

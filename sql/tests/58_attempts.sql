@@ -28,25 +28,25 @@ $$;
 -- What is recorded
 select pg_temp.submit(:'org', 3) as job \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer');
-select is_empty('select from public.lookup_attempts', 'an item that succeeds at once leaves no attempt behind');
+select is_empty('select from public.lookup_attempts', 'an item that succeeds the first time has no attempts');
 select pg_temp.look_up_slowly(:'org', 500);
 select is(
     (select row(attempt, outcome, worker, app.clock() - recorded_at, latency_ms, http_status, error_code, error_message)::text from public.lookup_attempts),
     '(1,retry,slow,00:00:00,250,500,upstream_error,"The incentives service reported an error of its own (HTTP 500)")',
-    'an attempt that fails says when, by which worker, how long it took and what came of it');
+    'a failed attempt has its time, worker, latency and error');
 select pg_temp.turn_clock(app.clock() + interval '3 seconds');
 select pg_temp.look_up(:'org', 1, 429, null, null, 5);
 select pg_temp.turn_clock(app.clock() + interval '6 seconds');
 select pg_temp.look_up(:'org', 1, 200, :'answer');
 select is(
     pg_temp.attempts(:'job', 1), '1 retry 500 upstream_error slow, 2 wait 429 upstream_rate_limited tester, 3 complete 200 tester',
-    'the success of an item that failed at first is recorded, too, and so is an attempt that cost no retry');
+    'the success after a failure is recorded, and so is an attempt that cost no retry');
 select pg_temp.look_up(:'org', 1, 404);
-select is(pg_temp.attempts(:'job', 2), '1 fail 404 not_found tester', 'an attempt that fails for good is recorded');
+select is(pg_temp.attempts(:'job', 2), '1 fail 404 not_found tester', 'an attempt that fails permanently is recorded');
 select is(
     (select string_agg(a ->> 'outcome', ', ') from json_array_elements(api.explain_item(:'org', :'job', 1) -> 'attempts') a), 'retry, wait, complete',
     'the story of an item has its attempts in their order');
-select is(api.explain_item(:'org', :'job', 0) ->> 'attempts', '[]', 'the story of an item that succeeded at once has none');
+select is(api.explain_item(:'org', :'job', 0) ->> 'attempts', '[]', 'the history of an item that succeeded the first time is empty');
 
 -- Two workers at one job, whose outcomes come together
 select pg_temp.submit(:'org', 2) as job \gset
@@ -64,20 +64,20 @@ select app.clock() - interval '1 second' as just_now \gset
 update public.lookup_leases set expires_at = :'just_now';
 update app.workers set returned_at = '-infinity';
 select is(app.expire_leases(:'org', app.clock() + interval '1 year'), 1, 'the lease of a silent worker expires');
-select is(pg_temp.attempts(:'job', 0), '1 retry lease_expired silent', 'an expired lease is an attempt of its worker');
+select is(pg_temp.attempts(:'job', 0), '1 retry lease_expired silent', 'an expired lease counts as an attempt of its worker');
 select is(pg_temp.record(:'org', array[:'job_id'::uuid], array[:position], array[:'lease_token'::uuid], 200, '{}'), 'accepted', 'a late success counts');
-select is(pg_temp.attempts(:'job', 0), '1 retry lease_expired silent, 2 complete 200', 'the late success is recorded behind it');
+select is(pg_temp.attempts(:'job', 0), '1 retry lease_expired silent, 2 complete 200', 'the late success is recorded after it');
 
 -- All attempts
 select api.update_settings('{"record_all_attempts": true}') as settings \gset
 select pg_temp.submit(:'org', 1) as job \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer');
-select is(pg_temp.attempts(:'job', 0), '1 complete 200 tester', 'the setting record_all_attempts has every attempt recorded');
+select is(pg_temp.attempts(:'job', 0), '1 complete 200 tester', 'every attempt is recorded with record_all_attempts');
 select api.update_settings('{"record_all_attempts": false}') as settings \gset
 
 -- Until when
 select is(app.prune_expired(app.clock() + interval '29 days'), 0, 'attempts are kept for attempt_retention_days');
-select is(app.prune_attempts(app.clock() + interval '1 day', 4), 4, 'the retention deletes a limited number at once');
+select is(app.prune_attempts(app.clock() + interval '1 day', 4), 4, 'the retention deletes a limited number of attempts at a time');
 select api.delete_batch_lookup(:'org', :'job') as deleted \gset
 select is(pg_temp.attempts(:'job', 0), null, 'attempts are deleted with their job');
 
@@ -96,7 +96,7 @@ select pg_temp.turn_clock(app.clock() + interval '3 seconds');
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens
   from (select * from api.claim_lookups(:'org', 'tester', 3) order by position) c \gset
 select api.record_lookups(:'org', :'jobs', :'positions', :'tokens', '{500,404,200}', '{null,null,null}', '{null,null,"{}"}', '{null,null,null}') \g /dev/null
-select is(pg_temp.exhausted(:'org', :'job'), '0 2 upstream_error', 'an item that failed as often as it may has used up its retries; one that fails at once has not');
+select is(pg_temp.exhausted(:'org', :'job'), '0 2 upstream_error', 'an item that failed too often has used up its retries; one that fails immediately has not');
 select api.update_settings('{"max_retries": 3, "outage_failures": 10}') as settings \gset
 
 -- What an item waits for
@@ -123,21 +123,21 @@ select api.update_settings('{"lookups_per_second": 1, "max_in_flight": 50}') as 
 select count(*) as claimed from api.claim_lookups(:'org', 'w', 3) \gset
 select is(
     (select (w ->> 'reason') || ' ' || round(extract(epoch from (w ->> 'until')::timestamptz - app.clock()))
-       from (select api.explain_item(:'org', :'second_job', 2) -> 'waiting_for') e (w)), 'rate_limit 4', 'an item that waits for the rate limit is told when it may start');
+       from (select api.explain_item(:'org', :'second_job', 2) -> 'waiting_for') e (w)), 'rate_limit 4', 'an item that waits for the rate limit says when it may start');
 update app.upstream_state set paused_until = app.clock() + interval '20 seconds';
-select is(pg_temp.waiting_for(:'job', 2), 'retry_after', 'a pause that the provider asked for holds up everybody');
+select is(pg_temp.waiting_for(:'job', 2), 'retry_after', 'during a pause of the provider every item waits for its end');
 update app.upstream_state set unavailable_since = app.clock(), consecutive_failures = 10;
-select is(pg_temp.waiting_for(:'job', 2), 'circuit_breaker', 'an open circuit breaker holds up everybody');
+select is(pg_temp.waiting_for(:'job', 2), 'circuit_breaker', 'while the circuit breaker is open every item waits for it');
 
 insert into public.lookup_attempts (organization_id, job_id, position, attempt, outcome, error_code, error_message, recorded_at)
 select :'org', :'job', 2, 1000 + n, 'wait', 'upstream_unavailable', 'No answer', now() from generate_series(1, 150) n;
 select is((select array[count(*), min((a ->> 'attempt')::integer), max((a ->> 'attempt')::integer)]
              from json_array_elements(api.explain_item(:'org', :'job', 2) -> 'attempts') a), array[100, 1051, 1150]::bigint[],
-    'the story of an item ends with its last hundred lookups');
+    'the history of an item has its last hundred lookups');
 select throws_ok(
     format('select api.explain_item(%L, %L, 3)', :'org', :'job'), 'PT404', 'The job has no item at this position', 'an item that is not there is not found');
 select throws_ok(
-    format('select api.explain_item(%L, %L, 0)', :'other_org', :'job'), 'PT404', 'Batch job not found', 'nobody is told of the items of others');
+    format('select api.explain_item(%L, %L, 0)', :'other_org', :'job'), 'PT404', 'Batch job not found', 'items of another organization are not explained');
 
 -- An item that waits for the answer to another one
 select api.create_organization('Twins') as twins, api.update_settings('{"deduplicate_seconds": 3600}') as settings \gset
@@ -145,7 +145,7 @@ select pg_temp.submit(:'twins', 1) as first_job, pg_temp.turn_clock(app.clock() 
 select pg_temp.submit(:'twins', 1) as second_job \gset
 select is(
     (select array[w ->> 'reason', w ->> 'message'] from (select api.explain_item(:'twins', :'second_job', 0) -> 'waiting_for') e (w)),
-    array['duplicate', format('Item 0 of job %s asks the same question; both get its answer', :'first_job')], 'a duplicate is told whose answer it waits for');
+    array['duplicate', format('Item 0 of job %s asks the same question; both get its answer', :'first_job')], 'a duplicate says whose answer it waits for');
 select api.cancel_batch_lookup(:'twins', :'first_job') as cancelled \gset
 select is(
     (select array[w ->> 'reason', w ->> 'message'] from (select api.explain_item(:'twins', :'second_job', 0) -> 'waiting_for') e (w)),

@@ -33,7 +33,7 @@ select pg_temp.submit_with(:'org', 20, '{"sample": 5}') as job \gset
 select is(pg_temp.job(:'job', 'status', 'waiting_for'), 'pending null', 'a job with a sample begins like others');
 select array_agg(position order by position) as sample, array_agg(lease_token) as tokens, array_agg(job_id) as jobs from api.claim_lookups(:'org', 'w', 100) \gset
 select is(cardinality(:'sample'::integer[]), 5, 'only the sample is claimed');
-select isnt(:'sample'::integer[], array[0, 1, 2, 3, 4], 'the sample is not the beginning of the file');
+select isnt(:'sample'::integer[], array[0, 1, 2, 3, 4], 'the sample is not the first part of the file');
 select is_empty('select * from api.check_invariants()', 'the invariants hold while a sample is looked up');
 select throws_ok(format('select api.continue_batch_lookup(%L, %L)', :'org', :'job'), 'PT409', 'The job is not waiting to be continued', 'a job is not continued before its sample has ended');
 select pg_temp.record(:'org', :'jobs', :'sample', :'tokens', 200, '{}') as recorded \gset
@@ -42,18 +42,18 @@ select pg_temp.submit_with(:'other_org', 20, '{"sample": 5}') as other_job \gset
 select is(
     (select array_agg(position order by position) from public.lookup_queue_items where job_id = :'other_job' and retry_at is not null), :'sample'::integer[],
     'the sample of the same file is the same');
-select is(api.explain_item(:'org', :'job', (select min(p) from generate_series(0, 19) p where p <> all (:'sample'::integer[]))) #>> '{waiting_for,reason}', 'continue', 'the other items wait with it');
+select is(api.explain_item(:'org', :'job', (select min(p) from generate_series(0, 19) p where p <> all (:'sample'::integer[]))) #>> '{waiting_for,reason}', 'continue', 'the other items wait with the job');
 select is(pg_temp.drain(:'org'), 0::bigint, 'nothing else is looked up meanwhile');
 select is_empty('select * from api.check_invariants()', 'the invariants hold while a job is held');
 select api.run_maintenance() as ran \gset
-select is(api.continue_batch_lookup(:'org', :'job') ->> 'status', 'processing', 'a job that is continued goes on');
+select is(api.continue_batch_lookup(:'org', :'job') ->> 'status', 'processing', 'a continued job resumes');
 select is(pg_temp.drain(:'org'), 15::bigint, 'the rest is looked up once');
 select is(pg_temp.job(:'job', 'status', 'lookups', 'waiting_for'), 'completed 20 null', 'a job that was continued ends like others');
 select pg_temp.submit_with(:'org', 20, '{"sample": 5}') as job \gset
 select pg_temp.drain(:'org') as sampled, api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 select is(pg_temp.job(:'job', 'status', 'processed_items', 'failed_items'), 'cancelled 20 15', 'a job that was only sampled can be cancelled');
 select pg_temp.submit_with(:'org', 5, '{"sample": 5}') as job \gset
-select is(pg_temp.drain(:'org'), 5::bigint, 'a sample of all is no sample');
+select is(pg_temp.drain(:'org'), 5::bigint, 'a sample of all items has no effect');
 
 -- A limit, and the rest fails
 select pg_temp.submit_with(:'org', 20, '{"max_lookups": 8}') as job \gset
@@ -65,7 +65,7 @@ select pg_temp.submit_with(:'org', 6, '{"max_lookups": 4}') as job \gset
 select array_agg(position order by position) as positions, array_agg(lease_token) as tokens, array_agg(job_id) as jobs from api.claim_lookups(:'org', 'w', 100) \gset
 select is(cardinality(:'positions'::integer[]), 4, 'one claim takes no more than the limit');
 select pg_temp.drain(:'org') as drained \gset
-select is(pg_temp.job(:'job', 'status', 'failed_items'), 'processing 2', 'items in flight go on while the others fail');
+select is(pg_temp.job(:'job', 'status', 'failed_items'), 'processing 2', 'items in flight continue while the others fail');
 select pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 500) as recorded \gset
 select pg_temp.turn_clock(app.clock() + interval '3 seconds');
 select pg_temp.drain(:'org') as drained \gset
@@ -74,11 +74,11 @@ select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'failed 4 6'
 -- A limit, and the rest waits
 select pg_temp.submit_with(:'org', 10, '{"max_lookups": 4, "when_limit_reached": "wait"}') as job \gset
 select pg_temp.look_up(:'org', 2, 500);
-select is(pg_temp.drain(:'org'), 2::bigint, 'two failures and two successes reach a limit of four');
+select is(pg_temp.drain(:'org'), 2::bigint, 'two failures and two successes use up a limit of four');
 select pg_temp.turn_clock(app.clock() + interval '3 seconds');
 select is(pg_temp.drain(:'org'), 0::bigint, 'retries wait with the others');
 select is(pg_temp.job(:'job', 'status', 'processed_items', 'lookups', 'waiting_for', 'rate'), 'processing 2 4 lookup_limit null', 'a job at its limit says so');
-select is((select held_position from app.job_budgets where job_id = :'job'), 9, 'a job at its limit leaves the queue, and no claim walks through what is left of it');
+select is((select held_position from app.job_budgets where job_id = :'job'), 9, 'a job at its limit leaves the queue, and no claim reads its remaining items');
 select is(
     (select array_agg(array[j ->> 'id', j ->> 'waiting_for']) from json_array_elements(api.list_batch_lookups(:'org') -> 'jobs') j where j ->> 'waiting_for' is not null),
     array[array[:'job', 'lookup_limit']], 'the list says which jobs wait, and for what');
@@ -87,10 +87,10 @@ select is((select next_ready_in from api.heartbeat('w')), null, 'a held job keep
 select api.run_maintenance() as ran \gset
 select is(pg_temp.drain(:'org'), 0::bigint, 'maintenance leaves a held job alone');
 select is_empty('select * from api.check_invariants()', 'the invariants hold at a limit');
-select throws_ok(format('select api.continue_batch_lookup(%L, %L)', :'org', :'job'), 'PT409', 'The job has made 4 lookups and may make no more', 'a job at its limit goes on with a greater one only');
-select is(api.continue_batch_lookup(:'org', :'job', 12) ->> 'waiting_for', null, 'a greater limit lets a job go on');
+select throws_ok(format('select api.continue_batch_lookup(%L, %L)', :'org', :'job'), 'PT409', 'The job has made 4 lookups and may make no more', 'a job at its limit continues only with a higher one');
+select is(api.continue_batch_lookup(:'org', :'job', 12) ->> 'waiting_for', null, 'a higher limit lets a job continue');
 select is(pg_temp.drain(:'org'), 8::bigint, 'the items that waited are looked up');
-select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 12 0', 'a job that got a greater limit ends like others');
+select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 12 0', 'a job that got a higher limit ends like others');
 
 -- The month
 select api.set_monthly_lookups(:'org', (api.get_usage(:'org') #>> '{month,lookups}')::integer + 3);
@@ -108,10 +108,10 @@ select throws_ok(format('select api.continue_batch_lookup(%L, %L, 100)', :'org',
     'The organization has used up this month''s lookups; the job continues by itself next month', 'nobody can continue a batch that waits for the next month');
 select pg_temp.submit_with(:'org', 3, '{"sample": 1, "when_limit_reached": "wait"}') as sampled_job \gset
 select is(pg_temp.job(:'sampled_job', 'waiting_for', 'waiting_until'), pg_temp.job(:'waiting_job', 'waiting_for', 'waiting_until'), 'a sample waits for the next month like other items');
-select is((select next_ready_in from api.heartbeat('w')) > 86400, true, 'what waits is ready next month');
-select is_empty('select * from api.check_invariants()', 'the invariants hold when the month is spent');
+select is((select next_ready_in from api.heartbeat('w')) > 86400, true, 'waiting items are ready next month');
+select is_empty('select * from api.check_invariants()', 'the invariants hold when the monthly limit is used up');
 select pg_temp.turn_clock('2026-12-01 00:00:01+00');
-select is(pg_temp.drain(:'org'), 5::bigint, 'a new month has lookups of its own');
+select is(pg_temp.drain(:'org'), 5::bigint, 'in a new month the organization has lookups again');
 select is(pg_temp.job(:'waiting_job', 'status', 'waiting_for', 'waiting_until'), 'completed null null', 'a batch that waited for the next month ends like others');
 select is(pg_temp.job(:'sampled_job', 'waiting_for', 'waiting_until'), 'continue null', 'a sample that waited for the next month waits to be continued once it is done');
 select api.set_monthly_lookups(:'org', (api.get_usage(:'org') #>> '{month,lookups}')::integer + 1);
@@ -129,19 +129,19 @@ language sql as $$
     select jsonb_build_object('address', pg_temp.items(1) #> '{items,0,address}' || jsonb_build_object('street_1', p_street))
 $$;
 select api.create_batch_lookup(:'twins', pg_temp.items(6, pg_temp.at('1 Main St')), p_options => '{"sample": 2}') ->> 'job_id' as job \gset
-select is(pg_temp.drain(:'twins'), 1::bigint, 'items of a sample that ask the same are looked up once');
+select is(pg_temp.drain(:'twins'), 1::bigint, 'duplicates in a sample are looked up once');
 select is(pg_temp.job(:'job', 'processed_items', 'waiting_for'), '2 continue', 'an item of a sample that has the answer to another one counts in it');
-select is(api.continue_batch_lookup(:'twins', :'job') ->> 'status', 'completed', 'what the sample answers is not looked up when its job is continued');
+select is(api.continue_batch_lookup(:'twins', :'job') ->> 'status', 'completed', 'duplicates of the sample are not looked up when its job is continued');
 select jsonb_agg(item || pg_temp.at(case when n > 2 then '3 Main St' else n || ' Main Road' end) order by n) as items
   from jsonb_array_elements(pg_temp.items(6) -> 'items') with ordinality i (item, n) \gset
 select api.create_batch_lookup(:'twins', jsonb_build_object('items', :'items'::jsonb), p_options => '{"max_lookups": 1, "when_limit_reached": "wait"}') ->> 'job_id' as job \gset
 select pg_temp.drain(:'twins') as drained, api.continue_batch_lookup(:'twins', :'job', 9) as continued \gset
-select is(pg_temp.drain(:'twins'), 2::bigint, 'items of a job that is continued are looked up once where they ask the same');
-select is(pg_temp.job(:'job', 'status', 'lookups'), 'completed 3', 'a job that was continued ends with the answers to others');
+select is(pg_temp.drain(:'twins'), 2::bigint, 'duplicates in a continued job are looked up once');
+select is(pg_temp.job(:'job', 'status', 'lookups'), 'completed 3', 'a continued job ends with the answers to its duplicates');
 select api.create_batch_lookup(:'twins', pg_temp.items(6, pg_temp.at('5 Main St')), p_options => '{"sample": 1}') ->> 'job_id' as job \gset
 select pg_temp.drain(:'twins') as sampled, pg_temp.turn_clock(app.clock() + interval '1 hour') \gset
-select is(pg_temp.drain(:'twins'), 0::bigint, 'what waits for the answer to an item of the sample waits with its job, however long that takes');
-select is_empty('select * from api.check_invariants()', 'the invariants hold for a sample of items that ask the same');
+select is(pg_temp.drain(:'twins'), 0::bigint, 'duplicates of an item of the sample wait with the job, however long that takes');
+select is_empty('select * from api.check_invariants()', 'the invariants hold for a sample of duplicates');
 
 -- Continued while a later batch looks up the same
 select jsonb_agg(item || pg_temp.at(n || ' Oak St') order by n) as items from jsonb_array_elements(pg_temp.items(2) -> 'items') with ordinality i (item, n) \gset
@@ -151,9 +151,9 @@ select pg_temp.drain(:'twins') as drained, pg_temp.turn_clock(app.clock() + inte
 select api.create_batch_lookup(:'twins', pg_temp.items(1, pg_temp.at('2 Oak St'))) ->> 'job_id' as later_job, pg_temp.turn_clock(app.clock() + interval '10 minutes') \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'twins', 'w', 9) where job_id = :'later_job' \gset
 select api.continue_batch_lookup(:'twins', :'job', 9) as continued \gset
-select is(pg_temp.drain(:'twins'), 0::bigint, 'a job that is continued looks up nothing that a later one is looking up');
+select is(pg_temp.drain(:'twins'), 0::bigint, 'a continued job does not look up what a later one is looking up');
 select pg_temp.record(:'twins', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
-select is(pg_temp.job(:'job', 'status', 'lookups'), 'completed 1', 'a job that is continued gets the answer that a later one was looking up');
+select is(pg_temp.job(:'job', 'status', 'lookups'), 'completed 1', 'a continued job gets the answer that a later one was looking up');
 
 -- Given back at a limit, and answered by a later batch
 create function pg_temp.keep_leases() returns void
@@ -169,12 +169,12 @@ select api.create_batch_lookup(:'twins', jsonb_build_object('items', :'items'::j
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'twins', 'w', 9) \gset
 select pg_temp.drain(:'twins') as drained, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
 select api.create_batch_lookup(:'twins', pg_temp.items(1, pg_temp.at('1 Elm St'))) as later, pg_temp.turn_clock(app.clock() + interval '10 minutes'), pg_temp.keep_leases() \gset
-select is(pg_temp.drain(:'twins'), 1::bigint, 'a later batch does not wait for ever for the answer to the same');
+select is(pg_temp.drain(:'twins'), 1::bigint, 'a later batch does not wait forever for the answer to a duplicate');
 select api.release_lookups(:'twins', (:'jobs'::uuid[])[:1], (:'positions'::integer[])[:1], (:'tokens'::uuid[])[:1]) as released \gset
 select pg_temp.drain(:'twins') as drained \gset
-select is_empty('select * from api.check_invariants()', 'the invariants hold when a job at its limit goes on while it has lookups in flight');
+select is_empty('select * from api.check_invariants()', 'the invariants hold when a job at its limit continues while it has lookups in flight');
 select pg_temp.record(:'twins', (:'jobs'::uuid[])[2:], (:'positions'::integer[])[2:], (:'tokens'::uuid[])[2:], 200, '{}') as recorded \gset
-select is(pg_temp.job(:'job', 'processed_items', 'lookups', 'waiting_for'), '3 2 lookup_limit', 'a job at its limit goes on with the lookups that were given back');
+select is(pg_temp.job(:'job', 'processed_items', 'lookups', 'waiting_for'), '3 2 lookup_limit', 'a job at its limit continues with the lookups that were released');
 
 -- What asks the same as an item in flight, when a limit is reached
 select api.create_batch_lookup(:'twins', pg_temp.items(3, pg_temp.at('7 Main St')), p_options => '{"max_lookups": 1}') ->> 'job_id' as job \gset
@@ -182,23 +182,23 @@ select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(le
 select pg_temp.drain(:'twins') as drained \gset
 select is(api.explain_item(:'twins', :'job', 1) #>> '{waiting_for,reason}', 'duplicate', 'at a limit an item waits for the answer in flight to the same question');
 select pg_temp.record(:'twins', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
-select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 1 0', 'an answer that takes no lookup is given at a limit, too');
+select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 1 0', 'at a limit an item still gets an answer that takes no lookup');
 select api.create_batch_lookup(:'twins', pg_temp.items(3, pg_temp.at('8 Main St')), p_options => '{"sample": 1, "max_lookups": 1}') ->> 'job_id' as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'twins', 'w', 9) \gset
 select pg_temp.drain(:'twins') as drained \gset
 select is_empty('select * from api.check_invariants()', 'the invariants hold while items at a limit wait for an answer in flight');
 select pg_temp.record(:'twins', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
-select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 1 0', 'beyond a sample an answer is given at a limit, too');
+select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 1 0', 'beyond a sample an item still gets an answer at a limit');
 select api.create_organization('Month of twins') as month \gset
 select api.set_monthly_lookups(:'month', 1);
 select api.create_batch_lookup(:'month', pg_temp.items(3, pg_temp.at('9 Main St'))) ->> 'job_id' as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'month', 'w', 9) \gset
 select pg_temp.drain(:'month') as drained, pg_temp.record(:'month', :'jobs', :'positions', :'tokens', 404) as recorded \gset
 select pg_temp.turn_clock(app.clock() + interval '10 minutes');
-select is((select count(*)::integer from api.ready_organizations() o where o = :'month'), 1, 'what waited in vain at a limit does not wait for the next month');
+select is((select count(*)::integer from api.ready_organizations() o where o = :'month'), 1, 'an item that waited in vain at a limit does not wait for the next month');
 select pg_temp.drain(:'month') as drained \gset
 select is(pg_temp.job(:'job', 'status', 'lookups', 'errors_by_code'), 'failed 1 { "lookup_limit_reached" : 2, "not_found" : 1 }',
-    'what waited in vain for an answer fails at the limit');
+    'an item that waited in vain for an answer fails at the limit');
 select api.update_settings('{"deduplicate_seconds": null}') as settings \gset
 
 -- An answer that comes late
@@ -217,22 +217,22 @@ select pg_temp.submit(:'hooli', 4) as under_way, (select count(*) from api.claim
 select pg_temp.submit(:'hooli', 1) as retried, pg_temp.look_up(:'hooli', 1, 500) as failed \gset
 select pg_temp.submit_with(:'hooli', 3, '{"max_lookups": 1}') as failing, pg_temp.submit_with(:'hooli', 9, '{"max_lookups": 1, "when_limit_reached": "wait"}') as waiting,
        pg_temp.submit_with(:'hooli', 3, '{"sample": 1, "when_limit_reached": "wait"}') as sampled, pg_temp.submit(:'hooli', 20) as others \gset
-select is(pg_temp.drain(:'hooli'), 23::bigint, 'the limit of a batch leaves the others of its organization alone');
+select is(pg_temp.drain(:'hooli'), 23::bigint, 'the limit of a batch does not affect others of its organization');
 select is(
     array[pg_temp.job(:'failing', 'status', 'failed_items'), pg_temp.job(:'waiting', 'status', 'processed_items', 'waiting_for'), pg_temp.job(:'others', 'status')],
-    '{completed 2,processing 1 lookup_limit,completed}', 'a batch is at its limit whatever is under way in others');
+    '{completed 2,processing 1 lookup_limit,completed}', 'a batch is at its limit whatever is in flight in others');
 select pg_temp.turn_clock(app.clock() + interval '3 seconds');
-select is(pg_temp.drain(:'hooli'), 1::bigint, 'a batch at its limit holds up no retry of another one');
+select is(pg_temp.drain(:'hooli'), 1::bigint, 'a batch at its limit delays no retry of another one');
 select api.set_monthly_lookups(:'hooli', 0);
 select results_eq(
     format($$ select w ->> 'reason', w -> 'until' = 'null'
                 from public.lookup_queue_items i cross join lateral (select api.explain_item(%L, i.job_id, i.position)::jsonb -> 'waiting_for') e (w)
                where i.job_id in (%L, %L) and i.status = 'pending' and i.position > 0 group by 1, 2 order by 1 $$, :'hooli', :'waiting', :'sampled'),
-    $$ values ('continue', true), ('lookup_limit', true) $$, 'what waits for more than the next month is not said to go on in it');
+    $$ values ('continue', true), ('lookup_limit', true) $$, 'an item that waits for more than the next month is not said to continue then');
 select api.set_monthly_lookups(:'hooli', null);
 select api.continue_batch_lookup(:'hooli', :'waiting', 5) as continued, pg_temp.drain(:'hooli') as drained \gset
 select is((select array_agg(position order by position) from public.lookup_queue_items where job_id = :'waiting' and status = 'completed'), '{0,1,2,3,4}',
-    'a batch that is continued goes on where its claims had stopped');
+    'a continued batch resumes where its claims had stopped');
 
 -- A limit of the month alone
 select api.create_organization('Initech') as initech \gset
@@ -242,7 +242,7 @@ select is(pg_temp.drain(:'initech'), 2::bigint, 'monthly_lookups holds for an or
 select pg_temp.submit_with(:'initech', 1, '{"max_lookups": 1, "when_limit_reached": "wait"}') as waiting, api.set_monthly_lookups(:'initech', 3) \gset
 select pg_temp.drain(:'initech', 404) as failed, api.retry_batch_lookup(:'initech', :'waiting') ->> 'job_id' as retry \gset
 select pg_temp.drain(:'initech') as drained \gset
-select is(pg_temp.job(:'retry', 'status', 'waiting_for', 'max_lookups'), 'pending lookup_limit null', 'a retry waits at monthly_lookups where its batch did, without a limit of its own');
+select is(pg_temp.job(:'retry', 'status', 'waiting_for', 'max_lookups'), 'pending lookup_limit null', 'a retry waits at monthly_lookups if its batch did, without a limit of its own');
 
 -- Many batches at once
 select count(pg_temp.submit(:'other_org', 1)), api.set_monthly_lookups(:'other_org', 0) is null as limited from generate_series(1, 102) \gset many_
@@ -257,7 +257,7 @@ end
 $$;
 select api.cancel_batch_lookup(:'other_org', :'other_job') as cancelled, pg_temp.open_jobs(:'other_org') as before \gset
 select count(*) from api.claim_lookups(:'other_org', 'w', 10) \gset claimed_
-select is(array[:'before', pg_temp.open_jobs(:'other_org')], '{102 and ready,2 and ready}', 'a claim ends a hundred of the batches that the month has no lookups for, and leaves the others to the next one');
+select is(array[:'before', pg_temp.open_jobs(:'other_org')], '{102 and ready,2 and ready}', 'at the monthly limit a claim ends a hundred batches, and leaves the others to the next claim');
 select count(*) from api.claim_lookups(:'other_org', 'w', 10) \gset claimed_
 select is(pg_temp.open_jobs(:'other_org'), '0', 'the last claim ends the rest, and nothing is ready any more');
 

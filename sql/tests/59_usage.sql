@@ -11,12 +11,12 @@ end;
 $$;
 select pg_temp.submit(:'org', 4) as job \gset
 select pg_temp.look_up(:'org', 1, 200);
-select is(pg_temp.look_up(:'org', 1, 500), 1::bigint, 'a lookup that fails and will be repeated');
-select is(pg_temp.used(:'job'), 2::bigint, 'a lookup counts, whatever comes of it');
+select is(pg_temp.look_up(:'org', 1, 500), 1::bigint, 'a lookup fails and will be repeated');
+select is(pg_temp.used(:'job'), 2::bigint, 'a lookup counts, whatever its outcome');
 select job_id, position, lease_token from api.claim_lookups(:'org', 'w', 1) \gset
-select is(pg_temp.used(:'job'), 3::bigint, 'a claimed item counts, as its lookup may be under way');
+select is(pg_temp.used(:'job'), 3::bigint, 'a claimed item counts, because its lookup may be under way');
 select api.release_lookups(:'org', array[:'job_id'::uuid], array[:position], array[:'lease_token'::uuid]) as released \gset
-select is(pg_temp.used(:'job'), 2::bigint, 'an item that was given back unsent does not count');
+select is(pg_temp.used(:'job'), 2::bigint, 'an item that was released unsent does not count');
 select pg_temp.turn_clock('2026-11-21 12:00:00+00');
 select is(pg_temp.look_up(:'org', 5, 200), 3::bigint, 'the other items are looked up');
 select results_eq(
@@ -34,10 +34,10 @@ select is(
     (select (u #>> '{usage,0,day}') || (u #>> '{usage,0,lookups}') || (u ->> 'next_cursor' is null)
        from api.get_usage(:'org', p_limit => 1) f cross join api.get_usage(:'org', p_limit => 1, p_cursor => f ->> 'next_cursor') u),
     '2026-11-202true', 'a cursor leads to the day before, and the last page has none');
-select is((api.get_usage(:'org', p_created_from => '2026-11-21') -> 'lookups')::text, '3', 'what is asked for by days is summed by days');
+select is((api.get_usage(:'org', p_created_from => '2026-11-21') -> 'lookups')::text, '3', 'a range of days has the sums of these days');
 select is(
     (select array[u ->> 'total_items', u ->> 'created_at'] from (select api.get_usage(:'org') #> '{usage,0}' as u) u),
-    (select array[j ->> 'total_items', j ->> 'created_at'] from api.get_batch_lookup(:'org', :'job') j), 'a row says what its job is like');
+    (select array[j ->> 'total_items', j ->> 'created_at'] from api.get_batch_lookup(:'org', :'job') j), 'a row describes its job');
 
 -- Given back after midnight
 select pg_temp.turn_clock('2026-11-21 23:59:50+00'), pg_temp.submit(:'org', 5) as job \gset
@@ -45,18 +45,18 @@ select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(le
 select pg_temp.turn_clock('2026-11-22 00:00:10+00'), pg_temp.submit(:'org', 1) as other_job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'w', 9) \gset
 select api.release_lookups(:'org', :'old_jobs', :'old_positions', :'old_tokens') as released \gset
-select is(pg_temp.used(:'job'), 1::bigint, 'what was claimed on two days is taken back from both, once');
+select is(pg_temp.used(:'job'), 1::bigint, 'items claimed on two days are uncounted on both, once');
 select api.release_lookups(:'org', :'jobs', :'positions', :'tokens') as released \gset
 select results_eq(
     format('select d.lookups, d.jobs, u.lookups from app.usage_days d join public.lookup_usage u using (organization_id, day) where u.job_id = %L order by d.day', :'job'),
-    $$ values (3::bigint, 1, 0), (0, 0, 0) $$, 'what was claimed before midnight and given back after it does not count, either');
+    $$ values (3::bigint, 1, 0), (0, 0, 0) $$, 'an item claimed before midnight and released after it does not count, either');
 
 -- Given back by a machine that slept over a weekend
 select api.create_batch_lookup(:'org', pg_temp.items(2), p_options => '{"max_lookups": 9}') ->> 'job_id' as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'w', 10) \gset old_
 select pg_temp.turn_clock('2026-11-25 08:00:00+00');
 select api.release_lookups(:'org', :'old_jobs', :'old_positions', :'old_tokens') as released \gset
-select is_empty('select * from api.check_invariants()', 'what is given back days later leaves the limit of its batch and its usage the same');
+select is_empty('select * from api.check_invariants()', 'an item released days later keeps the limit of its batch and its usage consistent');
 
 -- Given back beside another batch
 select api.create_batch_lookup(:'org', pg_temp.items(2), p_options => '{"max_lookups": 9}') ->> 'job_id' as first_job,
@@ -66,15 +66,15 @@ select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(le
 select api.release_lookups(:'org', :'jobs', :'positions', :'tokens') as released \gset
 select is(
     (select array_agg(array[b.lookups, pg_temp.used(b.job_id)] order by b.lookups) from app.job_budgets b where b.job_id in (:'first_job', :'second_job')),
-    '{{0,0},{2,2}}', 'what one batch gives back, another one keeps');
-select is_empty('select * from api.check_invariants()', 'usage adds up after one of several batches gave its items back');
+    '{{0,0},{2,2}}', 'items released by one batch do not change the count of another');
+select is_empty('select * from api.check_invariants()', 'usage adds up after one of several batches released its items');
 
 -- Given back by a worker that stops while they are under way
 select pg_temp.submit(:'org', 3) as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens
   from api.claim_lookups(:'org', 'w', 10) where job_id = :'job' \gset
 select api.release_lookups(:'org', :'jobs', :'positions', :'tokens', p_were_sent => true) as released \gset
-select is(array[:released, pg_temp.used(:'job')], array[3, 3]::bigint[], 'an item that was given back after its lookup was sent counts');
+select is(array[:released, pg_temp.used(:'job')], array[3, 3]::bigint[], 'an item that was released after its lookup was sent counts');
 
 -- Given back after the month has ended
 select pg_temp.turn_clock('2026-11-30 23:59:55+00'), pg_temp.submit(:'other_org', 10) as job \gset
@@ -84,8 +84,8 @@ select count(*) as claimed from api.claim_lookups(:'other_org', 'w', 4) \gset
 select api.release_lookups(:'other_org', :'jobs', :'positions', :'tokens') as released \gset
 select is(
     (select array_agg(format('%s %s', u.day, u.lookups) order by u.day) from public.lookup_usage u where u.job_id = :'job'),
-    '{2026-11-30 0,2026-12-01 4}', 'what was claimed in one month and given back in the next one does not count in the first');
-select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 9)), 0, 'what the month before gives back is no more lookups of this month');
+    '{2026-11-30 0,2026-12-01 4}', 'an item claimed in one month and released in the next does not count in the first');
+select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 9)), 0, 'items released from the month before do not add lookups to this month');
 
 select * from finish();
 rollback;

@@ -18,7 +18,7 @@ select pg_temp.look_up(:'org', 1, 200, '{"incentives": {"total_incentive_amount"
 select pg_temp.look_up(:'org', 1, 404);
 select is(
     (select status || ' ' || total_sites || ' ' || eligible_sites || ' ' || total_incentive_value from public.incentive_reports where id = :'report'),
-    'complete 2 1 1200.50', 'failed items are no sites, ineligible ones are');
+    'complete 2 1 1200.50', 'failed items are not in the report, ineligible ones are');
 
 -- What depends on the household
 select pg_temp.submit(:'org', 2) as conditional_job \gset
@@ -30,8 +30,8 @@ select is(
        join public.incentive_report_sites s on s.report_id = r.id
       where r.job_id = :'conditional_job'
       group by r.organization_id, r.id),
-    '(1,100.00,850.25,"{800.25,50.00}")', 'what depends on the household is summed apart');
-select is_empty('select * from api.check_invariants()', 'a report adds up what depends on the household');
+    '(1,100.00,850.25,"{800.25,50.00}")', 'amounts that depend on the household are summed separately');
+select is_empty('select * from api.check_invariants()', 'a report adds up the amounts that depend on the household');
 
 -- Answers of any kind
 select pg_temp.submit(:'org', 5) as odd_job \gset
@@ -39,7 +39,7 @@ select pg_temp.look_up(:'org', 1, 200, r)
   from unnest(array['{"incentives": []}', '{"incentives": {"by_program": {"a": 1}}}', '{"incentives": {"by_program": [1, null, "x", []]}, "utility": "none"}',
                     '{"incentives": {"by_program": [{"program_id": {}, "program_name": [], "total_incentive": 5}], "total_incentive_amount": 5}}',
                     '{"incentives": {"by_program": [{"program_id": 1, "total_incentive": 2}, {"program_id": 1, "total_incentive": 3}]}}']) r;
-select is((select status || total_sites || '/' || total_incentive_value from public.incentive_reports where job_id = :'odd_job'), 'complete5/5.00', 'odd answers are taken for what is there');
+select is((select status || total_sites || '/' || total_incentive_value from public.incentive_reports where job_id = :'odd_job'), 'complete5/5.00', 'whatever is usable in an odd answer is taken');
 select is(
     (select sum(total_incentive) from public.incentive_report_site_programs p join public.incentive_reports r on r.id = p.report_id where r.job_id = :'odd_job' and program_id = '1'),
     5.00, 'a program that is named twice is one');
@@ -57,7 +57,7 @@ select is(
 select is(
     array(select p.program_id || ' ' || p.eligible_combinations
             from public.incentive_report_site_programs p join public.incentive_reports r on r.id = p.report_id where r.job_id = :'large_job' order by 1),
-    array['many 1000000', 'short 0'], 'what a report can hold of such answers is in it');
+    array['many 1000000', 'short 0'], 'the report has what it can hold of such answers');
 
 -- Reading
 select is((api.list_incentive_reports(:'org') ->> 'total')::integer, 4, 'the list counts the organization''s reports');

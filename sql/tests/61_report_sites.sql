@@ -50,29 +50,29 @@ select is(pg_temp.sites(p_utility => '1015'), 'site-1 site-4', 'sites are found 
 select is(pg_temp.sites(p_utility => 'austin energy'), 'site-1 site-4', 'sites are found by the name of the utility');
 select is(pg_temp.sites(p_program => 'solar'), 'site-3', 'sites are found by a program');
 select is(pg_temp.sites(p_program => '7', p_state => 'TX'), 'site-1', 'filters narrow each other');
-select is(api.get_incentive_report(:'org', :'report', p_eligible => true) ->> 'total', '3', 'the total counts what passes the filters');
+select is(api.get_incentive_report(:'org', :'report', p_eligible => true) ->> 'total', '3', 'the total counts the sites that pass the filters');
 
 select is(pg_temp.sites(p_q => 'SITE-3'), 'site-3', 'sites are found by a part of their reference_id, whatever its case');
 select is(pg_temp.sites(p_q => '2 congress'), 'site-2', 'sites are found by a part of their street');
-select is(pg_temp.sites(p_q => '_ite%'), null, 'what is looked for has no wildcards');
-select is(api.get_incentive_report(:'org', :'report', p_q => 'austin', p_state => 'CA') ->> 'total', '1', 'a text narrows other filters, and the total counts what it leaves');
+select is(pg_temp.sites(p_q => '_ite%'), null, 'a search text has no wildcards');
+select is(api.get_incentive_report(:'org', :'report', p_q => 'austin', p_state => 'CA') ->> 'total', '1', 'a text narrows other filters, and the total counts the sites that remain');
 
 -- Files
 select is(split_part((api.get_incentive_report_csv(:'org', :'report')).lines, E'\r\n', 4),
     'site-3,3 Congress Ave,,Austin,TX,78701,US,RESIDENTIAL,' || (select device_categories[1] from public.incentive_report_sites where report_id = :'report' and position = 2)
-    || ',5,"City, ""Light""",true,2000.00,Solar: 2000.00,0.00', 'a line of the file has all of a site');
+    || ',5,"City, ""Light""",true,2000.00,Solar: 2000.00,0.00', 'a line of the file has all facts about a site');
 select is((api.get_incentive_report_csv(:'org', :'report')).last_position, null, 'the file of a small report is one piece');
 select results_eq(format($$ select regexp_count(lines, E'\r\n'), last_position from api.get_incentive_report_csv(%L, %L, p_after => 0, p_limit => 2) $$, :'org', :'report'),
-    'values (2, 2)', 'a piece has its limit of lines without a header, and says where the next one begins');
+    'values (2, 2)', 'a piece has up to its limit of lines without a header, and says where the next one starts');
 select is((select regexp_count(lines, E'\r\n') from api.get_incentive_report_csv(:'org', :'report', p_state => 'ON')), 1, 'a file without sites has its header');
-select throws_ok(format('select api.get_incentive_report_csv(%L, %L)', :'other_org', :'report'), 'PT404', 'Report not found', 'another organization gets no file');
+select throws_ok(format('select api.get_incentive_report_csv(%L, %L)', :'other_org', :'report'), 'PT404', 'Report not found', 'another organization cannot download the file');
 
 -- Large sites
 update public.incentive_report_site_programs set program_name = repeat('x', 9000000) where report_id = :'report' and position in (0, 2);
 select results_eq(
     format($$ select json_array_length(r -> 'sites'), json_array_length(n -> 'sites'), n -> 'sites' -> 0 ->> 'reference_id', n ->> 'next_cursor' is null
                 from api.get_incentive_report(%1$L, %2$L, p_sort => '-position') r, api.get_incentive_report(%1$L, %2$L, p_sort => '-position', p_cursor => r ->> 'next_cursor') n $$, :'org', :'report'),
-    $$ values (2, 2, 'site-2', true) $$, 'a page of large sites ends at 8 MB, and the next one goes on after it');
+    $$ values (2, 2, 'site-2', true) $$, 'a page of large sites ends at 8 MB, and the next one continues after it');
 select results_eq(
     format($$ with recursive pieces (lines, last_position) as (
                  select c.lines, c.last_position from api.get_incentive_report_csv(%1$L, %2$L) c

@@ -10,7 +10,7 @@ select api.get_incentive_report_summary(:'org', :'report') as summary \gset
 
 select is(array(select json_object_keys(:'summary')), array['report', 'by_state', 'by_utility', 'by_program', 'by_device_category'],
     'a summary has its parts in order');
-select is(:'summary'::json #>> '{report,total_incentive_value}', '2401.00', 'a summary tells what the report sums to');
+select is(:'summary'::json #>> '{report,total_incentive_value}', '2401.00', 'a summary has the sums of the report');
 select is((:'summary'::json -> 'by_state')::jsonb,
     '[{"country_code": "US", "state_or_province_code": "TX", "name": "Texas", "sites": 2, "eligible_sites": 1, "total_incentive_value": 1200.50},
       {"country_code": "US", "state_or_province_code": "CA", "name": "California", "sites": 1, "eligible_sites": 1, "total_incentive_value": 1200.50}]',
@@ -37,9 +37,9 @@ update public.incentive_report_sites i
   from (values (0, 'TX'), (1, 'MO'), (2, 'MS'), (3, 'CA')) s (position, state)
  where i.organization_id = :'org' and i.report_id = :'tied_report' and i.position = s.position;
 select api.get_incentive_report_summary(:'org', :'tied_report') as tied_summary \gset
-select is(array(select s ->> 'name' from json_array_elements(:'tied_summary'::json -> 'by_state') s), '{California,Texas,Mississippi,Missouri}', 'states come by their value, and those of equal value and sites by their name');
-select is(array(select s ->> 'name' from json_array_elements(:'tied_summary'::json -> 'by_utility') s), array['Bluebonnet', 'Zilker Power', 'Austin Energy'], 'utilities come by their value, and one with more sites comes before one of equal value');
-select is(array(select s ->> 'program_id' from json_array_elements(:'tied_summary'::json -> 'by_program') s), '{8,9,7}', 'programs come by their value, and one with more sites comes before one of equal value');
+select is(array(select s ->> 'name' from json_array_elements(:'tied_summary'::json -> 'by_state') s), '{California,Texas,Mississippi,Missouri}', 'states are sorted by value, and those with equal value and sites by name');
+select is(array(select s ->> 'name' from json_array_elements(:'tied_summary'::json -> 'by_utility') s), array['Bluebonnet', 'Zilker Power', 'Austin Energy'], 'utilities are sorted by value, and of equal values the one with more sites comes first');
+select is(array(select s ->> 'program_id' from json_array_elements(:'tied_summary'::json -> 'by_program') s), '{8,9,7}', 'programs are sorted by value, and of equal values the one with more sites comes first');
 update public.incentive_report_sites i
    set device_categories = s.categories, category_amounts = s.amounts
   from (values (0, '{a,c}'::text[], '{600,5}'::numeric[]), (1, '{b,c}', '{300,0}'), (2, '{b}', '{300}'), (3, '{}', '{}')) s (position, categories, amounts)

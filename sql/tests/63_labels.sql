@@ -23,16 +23,16 @@ select pg_temp.submit(:'org', 1) as plain, pg_temp.submit_labelled(:'org', null)
 select is((api.get_batch_lookup(:'org', :'plain') -> 'labels')::jsonb, '{}', 'a job may have no labels');
 select is((api.get_batch_lookup(:'org', :'null_labels') -> 'labels')::jsonb, '{}', 'labels may be null');
 select is((api.get_batch_lookup(:'org', :'both') -> 'labels')::jsonb, '{"c": "d"}',
-    'labels beside the body take the place of those in it');
+    'labels given beside the body replace those in it');
 
 select is(pg_temp.found(:'org', '{"team": "north"}'), 2, 'jobs are found by a label, those of another organization are not');
-select is(pg_temp.found(:'org', '{"team": "north", "quarter": "Q4: late"}'), 1, 'jobs are found by all of the labels that are asked for');
+select is(pg_temp.found(:'org', '{"team": "north", "quarter": "Q4: late"}'), 1, 'jobs are found if they have all requested labels');
 select is(pg_temp.found(:'org', '{"team": "south"}'), 0, 'a label is its key and its value');
-select is(pg_temp.found(:'org', '{}'), 5, 'no labels leave no job out');
+select is(pg_temp.found(:'org', '{}'), 5, 'without labels the filter excludes no job');
 select is(pg_temp.found(:'org', null, 'MARCH 50%'), 1, 'jobs are found by a part of their name, whatever its case');
 select is(pg_temp.found(:'org', null, 'march%'), 0, 'a name has no wildcards');
-select is(pg_temp.found(:'org', null, p_before => '2026-11-25'), 1, 'jobs are found by when they were created, before');
-select is(pg_temp.found(:'org', null, p_from => '2026-11-25 12:00Z'), 4, 'jobs are found by when they were created, from then on');
+select is(pg_temp.found(:'org', null, p_before => '2026-11-25'), 1, 'jobs created before a time are found');
+select is(pg_temp.found(:'org', null, p_from => '2026-11-25 12:00Z'), 4, 'jobs created from a time on are found');
 select is(pg_temp.found(:'org', '{"team": "north"}', 'march', '2026-11-24', '2026-11-25'), 1, 'filters of jobs narrow each other');
 
 select throws_ok(format($$ select pg_temp.submit_labelled(%L, %L) $$, :'org', l), 'PT400',
@@ -45,7 +45,7 @@ select throws_ok(format($$ select pg_temp.submit_labelled(%L, %L) $$, :'org', l)
 select pg_temp.look_up(:'org', 100, 404);
 select api.retry_batch_lookup(:'org', :'job') ->> 'job_id' as again \gset
 select is((api.get_batch_lookup(:'org', :'again') -> 'labels')::jsonb, '{"team": "north", "quarter": "Q4: late"}',
-    'a job of failed items has the labels of theirs');
+    'a retry has the labels of its job');
 select api.delete_batch_lookup(:'org', :'job');
 select is((select count(*) from public.batch_lookup_job_labels where job_id = :'job'), 0::bigint, 'labels are deleted with their job');
 

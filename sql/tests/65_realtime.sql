@@ -38,7 +38,7 @@ select is(api.realtime_record('batch_lookup_jobs', :'other_org', :'job')::text, 
 select bag_eq(format('select pg_temp.changed(array[%L]::uuid[], 0)', :'org'),
     format($$ values ('batch_lookup_jobs %s'), ('incentive_reports %s') $$, :'job', :'report'), 'a new job and its report have changed');
 select is((select count(*) from pg_temp.changed(array[:'org', :'other_org']::uuid[], api.realtime_position())), 4::bigint,
-    'what a running transaction writes is news after the present position');
+    'changes of a running transaction come after the current position');
 select is((select count(*) from pg_temp.changed(array[:'org', :'other_org']::uuid[], 0, p_limit => 1)), 4::bigint,
     'steps of a row find the changes of all organizations');
 select app.is_distributed() as on_cluster \gset
@@ -46,21 +46,21 @@ select app.is_distributed() as on_cluster \gset
 select is(
     array[(select count(*) from pg_temp.changed(array[:'org']::uuid[], api.realtime_position() + 10000000)),
           (select count(*) from pg_temp.changed(array[:'org']::uuid[], api.realtime_position() + 10000001))],
-    array[2, 0]::bigint[], 'on a cluster a position is a time, and what was updated before it has not changed');
+    array[2, 0]::bigint[], 'on a cluster a position is a time, and rows updated before it have not changed');
 select is(api.realtime_changes(array[:'org']::uuid[], 'batch_lookup_jobs', 0) ->> 'history', null, 'on a cluster a position stays valid after a failover');
 \else
 select is((select count(*) from pg_temp.changed(array[:'org']::uuid[], 1000000000000)), 2::bigint,
-    'after a restore to another server all has changed');
+    'after a restore to another server all rows have changed');
 select is(api.realtime_changes(array[]::uuid[], 'batch_lookup_jobs', 0) ->> 'history', app.wal_history(), 'a position comes with the history in which it is valid');
 \endif
 select bag_eq(format('select pg_temp.changed(array[%L]::uuid[], null, %L)', :'org', '2026-11-24 12:00:00+00'),
-    format($$ values ('batch_lookup_jobs %s'), ('incentive_reports %s') $$, :'job', :'report'), 'what was updated since a time is found');
-select is_empty(format('select pg_temp.changed(array[%L]::uuid[], null, %L)', :'org', '2026-11-24 12:00:01+00'), 'what was updated before it is not');
+    format($$ values ('batch_lookup_jobs %s'), ('incentive_reports %s') $$, :'job', :'report'), 'rows updated since a time are found');
+select is_empty(format('select pg_temp.changed(array[%L]::uuid[], null, %L)', :'org', '2026-11-24 12:00:01+00'), 'rows updated before that time are not found');
 select is(array(select api.realtime_match(o, 'Acme, spring', p)
                   from (values ('like', 'acme%'), ('ilike', 'acme%'), ('match', '^acme'), ('imatch', '^acme'), ('gt', 'A'), ('gte', 'B'), ('lt', 'B'),
                                ('lte', 'A'), ('eq', 'A')) m (o, p)),
     '{f,t,f,t,t,f,t,f,null}'::boolean[], 'texts are compared as PostgreSQL compares them');
-select throws_ok($$ select api.realtime_match('match', '', '([') $$, '2201B', null, 'a pattern that is none fails');
+select throws_ok($$ select api.realtime_match('match', '', '([') $$, '2201B', null, 'an invalid pattern fails');
 
 -- Deletions
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset

@@ -33,13 +33,13 @@ select api.diff_incentive_reports(:'org', :'before', :'after', p_limit => 2) ->>
 select is(api.diff_incentive_reports(:'org', :'before', :'after', p_cursor => :'cursor') #>> '{differences,0,reference_id}', 'site-4', 'the cursor of a page leads to the next one');
 select is(api.diff_incentive_reports(:'org', :'before', :'after', p_limit => 3) ->> 'next_cursor', null, 'the last page has no cursor');
 select throws_ok(format($$ select api.diff_incentive_reports(%L, %L, %L) $$, :'other_org', :'before', :'after'), 'PT404', 'Report not found', 'nobody else can compare reports');
-select throws_ok(format($$ select api.diff_incentive_reports(%L, %L, null) $$, :'org', :'before'), 'PT404', 'Report not found', 'there must be two reports');
-select is((:'diff'::jsonb ->> 'total')::integer, json_array_length(:'diff'::json -> 'differences'), 'the total counts what differs');
+select throws_ok(format($$ select api.diff_incentive_reports(%L, %L, null) $$, :'org', :'before'), 'PT404', 'Report not found', 'two reports are required');
+select is((:'diff'::jsonb ->> 'total')::integer, json_array_length(:'diff'::json -> 'differences'), 'the total counts the differences');
 select is(api.diff_incentive_reports(:'org', :'before', :'before')::jsonb - array['from', 'to'],
     '{"totals": {"added": {"sites": 0, "difference": 0}, "removed": {"sites": 0, "difference": 0}, "changed": {"sites": 0, "difference": 0},
                  "unchanged": {"sites": 3, "difference": 0}, "difference": 0}, "differences": [], "total": 0, "limit": 100, "offset": 0, "next_cursor": null}', 'a report does not differ from itself');
 select is(api.diff_incentive_reports(:'org', :'after', :'before')::jsonb #> '{totals,added}', '{"sites": 1, "difference": 1200.50}', 'a site that is added adds its amount');
-select is(array(select d ->> 'change' from json_array_elements(api.diff_incentive_reports(:'org', :'before', :'after', 'removed') -> 'differences') d), '{removed}', 'differences of one kind can be asked for');
+select is(array(select d ->> 'change' from json_array_elements(api.diff_incentive_reports(:'org', :'before', :'after', 'removed') -> 'differences') d), '{removed}', 'differences of one kind can be listed');
 
 select * from finish();
 rollback;

@@ -36,7 +36,7 @@ select is(
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens,
        count(distinct (job_id, traceparent)) as pairs, count(*) filter (where traceparent = :'traceparent' and job_id = :'job') as traced
   from api.claim_lookups(:'org', 'tester', 10) \gset
-select is(row(:pairs, :traced)::text, '(2,2)', 'a claim answers the traceparent of each item''s job');
+select is(row(:pairs, :traced)::text, '(2,2)', 'a claim returns the traceparent of each item''s job');
 select pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 404) as recorded \gset
 select body ->> 'job_id' as retry from api.submit_batch_lookup(:'org', pg_temp.items(1), p_traceparent => :'traceparent') \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer');

@@ -27,19 +27,19 @@ $$;
 -- Before an organization is counted
 select pg_temp.submit(:'org', 2) as first_job \gset
 select is(app.sum_ended(:'org', 'jobs', null), null, 'an organization that was not counted has no totals');
-select is(pg_temp.totals(:'org'), '1 jobs, 1 reports', 'the lists of an organization that was not counted count');
+select is(pg_temp.totals(:'org'), '1 jobs, 1 reports', 'lists of an organization that was not counted yet have totals');
 select is(pg_temp.look_up(:'org', 2, 200, :'answer'), 2::bigint, 'both items of a batch are looked up');
 select is(pg_temp.counters(:'org'), 'jobs completed 1, reports complete 1', 'a batch that ends is counted with its report');
 update app.maintenance_state set counts_from = 'infinity';
 select app.add_up_counts(app.clock()) \gset early_
-select is(app.sum_ended(:'org', 'jobs', null), null, 'calls of before the deploy may still end jobs, so nothing is counted yet');
+select is(app.sum_ended(:'org', 'jobs', null), null, 'calls that began before the deploy may still end jobs, so nothing is counted yet');
 update app.maintenance_state set counts_from = '-infinity';
 -- As if this job had ended before anything was counted.
 update app.ended_changes set job_status = null;
 select app.add_up_counts(app.clock()) \gset first_
-select is(pg_temp.counters(:'org'), 'jobs completed 1, reports complete 1', 'what ended earlier is counted once, and what was counted already is not counted twice');
+select is(pg_temp.counters(:'org'), 'jobs completed 1, reports complete 1', 'jobs that ended earlier are counted once, and no job is counted twice');
 select app.add_up_counts(app.clock()) \gset second_
-select is_empty('select * from app.ended_changes', 'maintenance takes the changes in');
+select is_empty('select * from app.ended_changes', 'maintenance adds up the changes');
 select is(pg_temp.counters(:'org'), 'jobs completed 1, reports complete 1', 'the sums are the same afterwards');
 
 -- Every way to end
@@ -54,7 +54,7 @@ select is(
 select is(pg_temp.record(:'org', array[:'late_job_id'::uuid], array[:'late_position'::integer], array[:'late_lease_token'::uuid], 200, :'answer'), 'accepted', 'an answer comes after the cancel');
 select is(
     pg_temp.counters(:'org'), 'jobs cancelled 1, jobs completed 1, jobs failed 1, reports complete 2, reports error 1',
-    'the report of a cancelled batch that gets a site is no error any more');
+    'the report of a cancelled batch that gets a site is no longer in error');
 
 -- A failure that a late success replaces
 select api.update_settings('{"max_retries": 0}') as settings \gset
@@ -63,7 +63,7 @@ select job_id, position, lease_token from api.claim_lookups(:'org', 'silent', 1)
 select app.expire_leases(:'org', now() + interval '1 hour') as expired \gset
 select is(pg_temp.counters(:'org'), 'jobs cancelled 1, jobs completed 1, jobs failed 2, reports complete 2, reports error 2', 'a batch fails because its worker was silent');
 select is(pg_temp.record(:'org', array[:'silent_job_id'::uuid], array[:'silent_position'::integer], array[:'silent_lease_token'::uuid], 200, :'answer'), 'accepted', 'the silent worker answers in the end');
-select is(pg_temp.counters(:'org'), 'jobs cancelled 1, jobs completed 2, jobs failed 1, reports complete 3, reports error 1', 'the counters no longer have the failure');
+select is(pg_temp.counters(:'org'), 'jobs cancelled 1, jobs completed 2, jobs failed 1, reports complete 3, reports error 1', 'the counters no longer include the failure');
 
 -- What the lists say
 select pg_temp.submit(:'org', 1) as open_job \gset
@@ -75,17 +75,17 @@ select is(
     (select string_agg(s || ' ' || (api.list_incentive_reports(:'org', s) ->> 'total'), ', ' order by s) from unnest('{processing,complete,error}'::text[]) s),
     'complete 3, error 1, processing 1', 'the list of reports has a total for each status');
 select is(pg_temp.totals(:'org'), '5 jobs, 5 reports', 'the lists of all have the total of all');
-select is_empty('select * from api.check_invariants()', 'the counters are what there is');
+select is_empty('select * from api.check_invariants()', 'the counters match the rows');
 
 -- Deleting
 select api.delete_batch_lookup(:'org', :'failed_job', true), api.delete_batch_lookup(:'org', :'first_job') \gset deleted_
 select api.delete_incentive_report(:'org', id) from public.incentive_reports where organization_id = :'org' and job_id = :'cancelled_job' \gset deleted_
-select is(pg_temp.counters(:'org'), 'jobs cancelled 1, jobs completed 1, reports complete 2', 'what is deleted is counted no more');
+select is(pg_temp.counters(:'org'), 'jobs cancelled 1, jobs completed 1, reports complete 2', 'deleted jobs and reports no longer count');
 select app.prune('jobs', 'infinity'), app.prune('reports', 'infinity') \gset pruned_
-select is(pg_temp.counters(:'org') || '; ' || pg_temp.totals(:'org'), 'nothing; 1 jobs, 1 reports', 'what has outlived its retention is counted no more');
+select is(pg_temp.counters(:'org') || '; ' || pg_temp.totals(:'org'), 'nothing; 1 jobs, 1 reports', 'jobs and reports deleted by the retention no longer count');
 
 update app.ended_totals set total = total + 1 where kind = 'jobs' and status = 'completed';
-select results_eq('select rule from api.check_invariants()', $$ values ('ended batches and reports are counted') $$, 'a counter that is wrong breaks a rule');
+select results_eq('select rule from api.check_invariants()', $$ values ('ended batches and reports are counted') $$, 'a wrong counter violates an invariant');
 
 update app.ended_totals set total = total - 1 where kind = 'jobs' and status = 'completed';
 
@@ -112,27 +112,27 @@ select job_id, position, lease_token from api.claim_lookups(:'other_org', 'teste
 select is(pg_temp.days(:'other_org'), '2026-03-31 3 of 1, 2026-04-01 1 of 1', 'the next day has a row of its own');
 select is(pg_temp.usage(:'other_org'), '4 lookups, 2 rows, 2 shown, 1 in 2026-04', 'the next month begins with its first lookup');
 select api.release_lookups(:'other_org', array[:'given_job_id'::uuid], array[:'given_position'::integer], array[:'given_lease_token'::uuid]) as released \gset
-select is(pg_temp.days(:'other_org'), '2026-03-31 3 of 1, 2026-04-01 0 of 0', 'what is given back unsent is counted no more');
+select is(pg_temp.days(:'other_org'), '2026-03-31 3 of 1, 2026-04-01 0 of 0', 'items released unsent no longer count');
 select is(pg_temp.usage(:'other_org'), '3 lookups, 1 rows, 1 shown, 0 in 2026-04', 'a batch without a lookup on a day is not in its usage');
 
 -- Added up by maintenance
 delete from app.usage_days;
 select app.add_up_usage(:'other_org', app.clock()) \gset days_
-select is(pg_temp.days(:'other_org'), '2026-03-31 3 of 1, 2026-04-01 0 of 0', 'maintenance adds up the days of before');
+select is(pg_temp.days(:'other_org'), '2026-03-31 3 of 1, 2026-04-01 0 of 0', 'maintenance adds up the earlier days');
 select is(pg_temp.usage(:'other_org'), '3 lookups, 1 rows, 1 shown, 0 in 2026-04', 'the usage is the same afterwards');
 select is(pg_temp.look_up(:'other_org', 1, 200, :'answer'), 1::bigint, 'the last item is looked up in April');
-select is(pg_temp.usage(:'other_org'), '4 lookups, 2 rows, 2 shown, 1 in 2026-04', 'what is looked up afterwards is added');
+select is(pg_temp.usage(:'other_org'), '4 lookups, 2 rows, 2 shown, 1 in 2026-04', 'later lookups are added');
 select is(pg_temp.usage(:'other_org', '2026-04-01Z'), '1 lookups, 1 rows, 1 shown, 1 in 2026-04', 'the usage of some days has the sums of those');
-select is_empty('select * from api.check_invariants()', 'the days add up what there is');
+select is_empty('select * from api.check_invariants()', 'the days match the rows');
 
 -- Old rows
 select api.delete_batch_lookup(:'other_org', :'usage_job') as deleted \gset
 select app.prune_usage(:'other_org', '2028-01-01Z') as kept \gset
 select api.update_settings('{"job_retention_days": 30}') as settings \gset
-select is(array[:'kept'::integer, app.prune_usage(:'other_org', '2027-05-05Z'), app.prune_usage(:'other_org', '2027-05-06Z')], '{0,0,1}', 'rows of deleted batches are kept for 400 days, and for ever where batches are');
+select is(array[:'kept'::integer, app.prune_usage(:'other_org', '2027-05-05Z'), app.prune_usage(:'other_org', '2027-05-06Z')], '{0,0,1}', 'rows of deleted batches are kept for 400 days, and forever if batches are');
 select is(pg_temp.usage(:'other_org'), '4 lookups, 1 rows, 1 shown, 1 in 2026-04', 'the lookups of deleted rows remain in the sums');
 update app.usage_days set jobs = jobs + 1 where day = '2026-04-01';
-select results_eq('select rule from api.check_invariants()', $$ values ('days add up the lookups of their jobs') $$, 'a day that is wrong breaks a rule');
+select results_eq('select rule from api.check_invariants()', $$ values ('days add up the lookups of their jobs') $$, 'a wrong day violates an invariant');
 
 select * from finish();
 rollback;

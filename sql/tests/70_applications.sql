@@ -5,7 +5,7 @@ select plan(26);
 -- Filed by batch items
 select api.create_batch_lookup(:'org', pg_temp.items(2, '{"create_application": true}')) as batch \gset
 select pg_temp.look_up(:'org', 2, 500);
-select is_empty('select 1 from public.applications union all select 1 from app.customers', 'a lookup that failed files none, and makes no customer');
+select is_empty('select 1 from public.applications union all select 1 from app.customers', 'a failed lookup files none, and creates no customer');
 update public.lookup_queue_items set retry_at = now() - interval '1 second';
 select job_id, position, lease_token from api.claim_lookups(:'org', 'slow worker', 1) limit 1 \gset
 select pg_temp.record(:'org', array[:'job_id'::uuid], array[:position], array[:'lease_token'::uuid], 200, :'answer')
@@ -14,15 +14,15 @@ select pg_temp.look_up(:'org', 2, 200, :'answer');
 select results_eq(
     'select reference_id, program_id, total_incentive from public.applications order by 1, 2',
     $$ values ('site-1', '7', 800.00), ('site-1', '9', 400.50), ('site-2', '7', 800.00), ('site-2', '9', 400.50) $$,
-    'the retried and twice recorded items file one for each eligible program');
+    'items that were retried or recorded twice file one for each eligible program');
 select pg_temp.submit(:'org', 3) as plain_job \gset
 select pg_temp.look_up(:'org', 3, 200, :'answer');
-select is((select count(*)::integer from public.applications), 4, 'items that do not ask for one file none');
+select is((select count(*)::integer from public.applications), 4, 'items that do not request an application file none');
 
 -- Read
 select is(json_array_length(api.list_applications(:'org') -> 'applications'), 4, 'an organization lists its applications');
 select is(array(select a ->> 'id' from json_array_elements(api.list_applications(:'org') -> 'applications') a), array(select p.id::text from public.applications p order by p.id desc),
-    'a page of applications has the newest first');
+    'applications are listed newest first');
 select is(api.list_applications(:'other_org')::jsonb, '{"applications": [], "total": 0, "limit": 50, "offset": 0, "next_cursor": null}', 'an organization does not list another''s applications');
 select results_eq(format($$ select l ->> 'total', array(select a ->> 'reference_id' from json_array_elements(l -> 'applications') a) from api.list_applications(%L, 'site-2') l $$, :'org'),
     $$ values ('2', '{site-2,site-2}'::text[]) $$, 'applications are found by reference_id');
@@ -35,7 +35,7 @@ with recursive page as (
 select results_eq(
     (select format('select (%L::bigint[])', array_agg((body #>> '{applications,0,id}')::bigint)) from page),
     'select array_agg(id order by id desc) from public.applications', 'page after page, newest first');
-select throws_ok(format($$ select api.list_applications(%L, p_cursor => 'x') $$, :'org'), 'PT400', 'cursor does not belong to this list and sort order', 'a cursor that is none is refused');
+select throws_ok(format($$ select api.list_applications(%L, p_cursor => 'x') $$, :'org'), 'PT400', 'cursor does not belong to this list and sort order', 'an invalid cursor is refused');
 
 -- Moved on
 select id as application from public.applications where reference_id = 'site-1' and program_id = '7' \gset

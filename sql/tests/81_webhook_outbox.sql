@@ -39,17 +39,17 @@ delete from app.webhook_deliveries;
 -- Lookups
 select api.set_webhook_config(:'org', '{"enabled": true, "field_names": ["deal"]}') as config \gset
 select (api.create_batch_lookup(:'org', pg_temp.items(2, '{"webhook_custom_fields": {"deal": 7, "secret": 8}}')) ->> 'job_id')::uuid as job \gset
-select is_empty(format('select * from pg_temp.outbox(%L)', :'org'), 'an upload is no event');
+select is_empty(format('select * from pg_temp.outbox(%L)', :'org'), 'an upload is not an event');
 select is(pg_temp.look_up(:'org', 1, 200, :'answer'), 1::bigint, 'a lookup is recorded');
 select results_eq(
     format($$ select event, data ->> 'reference_id', data ->> 'status', (data #>> '{result,utility,eiaid}')::integer, data ->> 'job_id' from pg_temp.outbox(%L) $$, :'org'),
-    format($$ values ('lookup.completed', 'site-1', 'completed', 1015, %L) $$, :'job'), 'a completed lookup is told with its result');
+    format($$ values ('lookup.completed', 'site-1', 'completed', 1015, %L) $$, :'job'), 'the event of a completed lookup has its result');
 select is((select data ->> 'webhook_custom_fields' from pg_temp.outbox(:'org')), '{"deal": 7}', 'a webhook has the custom fields that are allowed');
 select api.set_webhook_config(:'org', '{"field_names": null}') as config \gset
 select is((select (data ->> 'webhook_custom_fields')::jsonb from pg_temp.outbox(:'org')), '{"deal": 7, "secret": 8}', 'a webhook has all custom fields by default');
 select is((select organization_ids from api.ready_webhooks()), array[:'org']::uuid[], 'the organization is on the ready list');
 select is(pg_temp.look_up(:'org', 1, 404, '{"error": "no"}'), 1::bigint, 'a failed lookup is recorded');
-select is((select count(*)::integer from pg_temp.outbox(:'org')), 1, 'failures are told on request only');
+select is((select count(*)::integer from pg_temp.outbox(:'org')), 1, 'failures are sent only on request');
 
 -- Other events
 delete from app.webhook_deliveries;
@@ -57,37 +57,37 @@ select api.set_webhook_config(:'org', '{"events": ["lookup.failed", "batch.compl
 select pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 1, 500), pg_temp.look_up(:'org', 1, 404, '{"error": "nothing there"}') \gset ignored_
 select results_eq(
     format($$ select event, data ->> 'error_code', data ->> 'error_message' from pg_temp.outbox(%L) $$, :'org'),
-    $$ values ('lookup.failed', 'not_found', 'nothing there') $$, 'a failed lookup is told, one that is tried again is not');
+    $$ values ('lookup.failed', 'not_found', 'nothing there') $$, 'a failed lookup is sent, one that is tried again is not');
 select pg_temp.turn_clock(app.clock() + interval '1 hour');
 select is(pg_temp.look_up(:'org', 1), 1::bigint, 'the last lookup ends the job');
 select results_eq(
     format($$ select event, data ->> 'id', data ->> 'status', data -> 'item_counts' ->> 'failed' from pg_temp.outbox(%L) where event like 'batch.%%' $$, :'org'),
-    format($$ values ('batch.completed', %L, 'completed', '1') $$, :'ignored_job'), 'the end of a job is told once, with its counts');
+    format($$ values ('batch.completed', %L, 'completed', '1') $$, :'ignored_job'), 'the end of a job is sent once, with its counts');
 delete from app.webhook_deliveries;
 select pg_temp.submit(:'org', 3) as job, pg_temp.look_up(:'org', 3, 404) \gset ignored_
 select bag_eq(format('select event from pg_temp.outbox(%L)', :'org'),
-    $$ values ('lookup.failed'), ('lookup.failed'), ('lookup.failed'), ('batch.failed') $$, 'a job whose items all fail is told as failed');
+    $$ values ('lookup.failed'), ('lookup.failed'), ('lookup.failed'), ('batch.failed') $$, 'a job whose items all fail is sent as failed');
 delete from app.webhook_deliveries;
 select pg_temp.submit(:'org', 3) as job, json_build_object() \gset ignored_
 select api.cancel_batch_lookup(:'org', :'ignored_job') as cancelled \gset
 select results_eq(format($$ select event, data ->> 'id' from pg_temp.outbox(%L) $$, :'org'), format($$ values ('batch.cancelled', %L) $$, :'ignored_job'),
-    'a cancelled job is told, its items are not');
+    'a cancelled job is sent, its items are not');
 
 -- What is deleted is not told
 delete from app.webhook_deliveries;
 select api.set_webhook_config(:'org', '{"events": ["lookup.failed", "batch.failed"]}') as config \gset
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1, 404) \gset ignored_
 select api.delete_batch_lookup(:'org', :'ignored_job') as deleted \gset
-select results_eq(format($$ select event from pg_temp.outbox(%L) $$, :'org'), $$ values ('batch.failed'::text) $$, 'lookups of a deleted job are not told any more');
+select results_eq(format($$ select event from pg_temp.outbox(%L) $$, :'org'), $$ values ('batch.failed'::text) $$, 'lookups of a deleted job are no longer sent');
 
 -- Bundles
 delete from app.webhook_deliveries;
 select api.set_webhook_config(:'org', '{"events": ["lookup.completed"], "bundle_items": true}') as config \gset
 select pg_temp.submit(:'org', 230) as job, pg_temp.look_up(:'org', 230) \gset ignored_
 select results_eq(format($$ select json_array_length(data -> 'items') from pg_temp.outbox(%L) order by 1 $$, :'org'), 'values (30), (100), (100)', 'lookups of a flush are bundled by the hundred');
-select is((select count(distinct item ->> 'item_id')::integer from pg_temp.outbox(:'org'), json_array_elements(data -> 'items') item), 230, 'every lookup of a bundle is told once');
+select is((select count(distinct item ->> 'item_id')::integer from pg_temp.outbox(:'org'), json_array_elements(data -> 'items') item), 230, 'every lookup of a bundle is sent once');
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1, 404) \gset ignored_
-select is((select count(*) from app.webhook_deliveries where event = 'lookup.failed'), 0::bigint, 'a bundle has no lookup of an event that nobody asked for');
+select is((select count(*) from app.webhook_deliveries where event = 'lookup.failed'), 0::bigint, 'a bundle has no lookups of events that were not requested');
 select api.set_webhook_config(:'org', '{"bundle_items": false}') as config \gset
 select is((select count(*)::integer from pg_temp.outbox(:'org') where data -> 'items' is not null), 3, 'what was bundled stays so');
 
@@ -95,7 +95,7 @@ delete from app.webhook_deliveries;
 select api.set_webhook_config(:'org', '{"bundle_items": true}') as config \gset
 select pg_temp.submit(:'org', 12) as job, pg_temp.look_up(:'org', 12, 200, json_build_object('text', repeat('x', 400000))::text) \gset ignored_
 select ok((select max(octet_length(data::text)) < 1600000 from pg_temp.outbox(:'org')), 'a bundle of large answers ends at a megabyte');
-select results_eq(format($$ select sum(json_array_length(data -> 'items'))::integer, count(*) < 12 from pg_temp.outbox(%L) $$, :'org'), 'values (12, true)', 'large answers are bundled as far as they fit');
+select results_eq(format($$ select sum(json_array_length(data -> 'items'))::integer, count(*) < 12 from pg_temp.outbox(%L) $$, :'org'), 'values (12, true)', 'large answers share bundles as far as they fit');
 select api.set_webhook_config(:'org', '{"bundle_items": false}') as config \gset
 
 -- A lease that expires for the last time ends the item
@@ -105,7 +105,7 @@ select api.update_settings('{"max_retries": 0}') as settings, pg_temp.submit(:'o
 select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select is(app.expire_leases(:'org', app.clock()), 1, 'the last lease of an item expires');
-select is((select data ->> 'error_code' from pg_temp.outbox(:'org')), 'lease_expired', 'the failure of an expired lease is told');
+select is((select data ->> 'error_code' from pg_temp.outbox(:'org')), 'lease_expired', 'the failure of an expired lease is sent');
 
 -- An answer that comes late replaces the failure
 select api.set_webhook_config(:'org', '{"events": ["lookup.completed"]}') as config, pg_temp.submit(:'org', 1) as job \gset
@@ -117,7 +117,7 @@ select app.settle_webhooks(:'org');
 select pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
 select is(
     array[(select ready_at from app.webhook_queue_state where organization_id = :'org'), (select max(next_attempt_at) from app.webhook_deliveries)],
-    array[app.clock(), app.clock()], 'the sender hears of an answer that comes late at once');
+    array[app.clock(), app.clock()], 'the sender is notified immediately of an answer that comes late');
 
 -- A batch that ends as it is created
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded, api.set_webhook_config(:'org', '{"events": ["batch.completed"]}') as config \gset
@@ -133,7 +133,7 @@ select pg_temp.look_up(:'org', 1) \gset ignored_
 select is((select count(*)::integer from pg_temp.outbox(:'org')), 1, 'an event is kept with its result');
 rollback to before;
 select is((select count(*)::integer from pg_temp.outbox(:'org')), 0, 'an event is gone when its transaction rolls back');
-select is((select count(*)::integer from pg_temp.outbox(:'other_org')), 0, 'another organization hears nothing');
+select is((select count(*)::integer from pg_temp.outbox(:'other_org')), 0, 'another organization gets no event');
 select is((select count(*)::integer from app.webhook_deliveries where organization_id = :'other_org'), 0, 'another organization has no delivery at all');
 
 select * from finish();

@@ -26,19 +26,19 @@ select pg_temp.turn_clock(app.clock());
 
 -- Claims and fences
 select pg_temp.tell(:'org', 3) \gset ignored_
-select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'whoever has something to hear is on the ready list');
-select is((select organization_ids from api.ready_webhooks(10, array[:'org'::uuid])), '{}', 'a sender may leave organizations out of the ready list');
+select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'an organization with a due delivery is on the ready list');
+select is((select organization_ids from api.ready_webhooks(10, array[:'org'::uuid])), '{}', 'a sender may exclude organizations from the ready list');
 select results_eq(format($$ select url, cardinality(secrets), (body::json ->> 'type') from api.claim_webhooks(%L, 'a', 1) $$, :'org'),
     $$ values ('https://example.com/', 1, 'lookup.completed') $$, 'a claim has all that a request needs');
 select count(*) from api.claim_webhooks(:'org', 'b', 10) \gset claimed_
 select is(:claimed_count, 2, 'a claimed delivery is invisible to other senders');
 select is((select organization_ids from api.ready_webhooks()), '{}', 'an organization without due deliveries is off the list');
-select is((select next_ready_in from api.ready_webhooks()), 60::double precision, 'the ready list tells when leases expire');
+select is((select next_ready_in from api.ready_webhooks()), 60::double precision, 'the ready list has the time when leases expire');
 select id as first, lease_token as token from app.webhook_deliveries where leased_by = 'a' \gset
 select is((select verdict from api.record_webhooks(:'org', array[:'first'::uuid], array[gen_random_uuid()], array[500], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
     'stale', 'a failure under a lost lease does not count');
 select is((select verdict from api.record_webhooks(:'org', array[:'first'::uuid], array[gen_random_uuid()], array[204], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
-    'accepted', 'a success under a lost lease counts, because it got there');
+    'accepted', 'a success under a lost lease counts, because the delivery arrived');
 select is((select verdict from api.record_webhooks(:'org', array[:'first'::uuid], array[:'token'::uuid], array[200], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
     'stale', 'a delivery is recorded once');
 select is((select verdict from api.record_webhooks(:'other_org', array[:'first'::uuid], array[:'token'::uuid], array[200], array[null]::text[], array[0.1]::double precision[], array['']::text[], array[null]::double precision[])),
@@ -46,7 +46,7 @@ select is((select verdict from api.record_webhooks(:'other_org', array[:'first':
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select is((select count(*)::integer from api.claim_webhooks(:'org', 'c', 10)), 0, 'a claim returns expired leases');
 select is((select count(*)::integer from api.claim_webhooks(:'org', 'c', 10)), 2, 'expired deliveries can be claimed again');
-select is((select array_agg(distinct (attempts, retry_count)::text) from app.webhook_deliveries where leased_by = 'c'), array['(0,0)'], 'a lost lease is no attempt');
+select is((select array_agg(distinct (attempts, retry_count)::text) from app.webhook_deliveries where leased_by = 'c'), array['(0,0)'], 'a lost lease does not count as an attempt');
 do $$
 begin
     for minute in 1..30 loop
@@ -56,8 +56,8 @@ begin
     end loop;
 end;
 $$;
-select is((select count(*)::integer from app.webhook_deliveries where status in ('pending', 'sending') and retry_count = 0), 2, 'a sender that dies every minute ends nothing');
-select is((select bool_and(lost_leases between 4 and 15) from app.webhook_deliveries where ended_at is null), true, 'a delivery that may be what senders die of waits longer each time');
+select is((select count(*)::integer from app.webhook_deliveries where status in ('pending', 'sending') and retry_count = 0), 2, 'a sender that dies every minute fails no delivery');
+select is((select bool_and(lost_leases between 4 and 15) from app.webhook_deliveries where ended_at is null), true, 'a delivery that may cause senders to die waits longer each time');
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select app.expire_webhook_leases(:'org', app.clock()) as expired \gset
 select pg_temp.turn_clock(app.clock() + interval '23 minutes');
@@ -66,8 +66,8 @@ select is((select count(*)::integer from app.webhook_deliveries where status = '
 
 select id as twice, lease_token as token from app.webhook_deliveries where leased_by = 'c' limit 1 \gset
 select lives_ok(format($$ select api.record_webhooks(%L, array[%L, %2$L]::uuid[], array[gen_random_uuid(), %L], array[200, 500], array[null, null]::text[],
-    array[0.1, 0.1]::double precision[], array['', '']::text[], array[null, null]::double precision[]) $$, :'org', :'twice', :'token'), 'two attempts of a lost and a regained lease can be told at once');
-select is((select count(*)::integer from app.webhook_attempts where delivery_id = :'twice'), 1, 'one of two attempts told at once counts');
+    array[0.1, 0.1]::double precision[], array['', '']::text[], array[null, null]::double precision[]) $$, :'org', :'twice', :'token'), 'attempts under a lost and a regained lease can be reported together');
+select is((select count(*)::integer from app.webhook_attempts where delivery_id = :'twice'), 1, 'one of two attempts reported together counts');
 
 -- Failures
 delete from app.webhook_deliveries;
@@ -93,8 +93,8 @@ select ok((select enabled from app.webhook_configs), 'the config is still enable
 -- Sent again
 select is(api.recover_webhook_deliveries(:'org', json_build_object('since', app.rfc3339(app.clock() - interval '5 days'))::jsonb) ->> 'recovered', '1', 'failed deliveries can be recovered');
 select is((select pg_temp.deliver(:'org', 5, 200)), 'accepted', 'a recovered delivery is sent');
-select is((select failing_since from app.webhook_configs), null, 'a success ends the failing');
-select is(api.resend_webhook_delivery(:'org', (select id from app.webhook_deliveries)) ->> 'status', 'pending', 'a delivered one can be sent again');
+select is((select failing_since from app.webhook_configs), null, 'after a success the config is no longer failing');
+select is(api.resend_webhook_delivery(:'org', (select id from app.webhook_deliveries)) ->> 'status', 'pending', 'a delivered delivery can be sent again');
 select is((select count(*)::integer from api.claim_webhooks(:'org', 'a', 1)), 1, 'a delivery sent again is due at once');
 select throws_like(format('select api.resend_webhook_delivery(%L, %L)', :'org', (select id from app.webhook_deliveries)), '%being sent%', 'a delivery is not sent twice at once');
 select throws_like(format($$ select api.recover_webhook_deliveries(%L, '{"since": "yesterday"}') $$, :'org'), 'since must be%', 'the parameter since is a timestamp');
@@ -119,15 +119,15 @@ select is_empty(
          from app.webhook_deliveries d
          left join (values (1, 0), (2, 10), (3, 20), (31, 900)) w (lost_leases, seconds) using (lost_leases)
         where (extract(epoch from d.next_attempt_at - app.clock()) between w.seconds * 0.5 and w.seconds * 1.5) is not true $$,
-    'a delivery whose senders end waits twice as long each time, after the first and up to a quarter of an hour');
+    'a delivery whose senders die waits twice as long each time after the first, up to a quarter of an hour');
 savepoint before;
 select app.settle_webhooks(:'org'), app.wake_webhooks(:'other_org', app.clock() + interval '1 hour') \gset ignored_
 select array[organization_ids::text, next_ready_in::text] as ready from api.ready_webhooks() \gset
 select pg_temp.turn_clock(app.clock() + interval '1 hour');
 select (select lost_leases from api.claim_webhooks(:'org', 'a', 1) c join app.webhook_deliveries d on d.id = c.delivery_id) as claimed \gset
 rollback to before;
-select is(:'ready'::text[], array[format('{%s}', :'org'), '3600'], 'the ready list has who is due, and says when the next one is');
-select is(:claimed, 1, 'what is due first is claimed first');
+select is(:'ready'::text[], array[format('{%s}', :'org'), '3600'], 'the ready list has the organizations with due deliveries, and the time of the next');
+select is(:claimed, 1, 'deliveries due first are claimed first');
 
 -- Five days
 delete from app.webhook_deliveries;
@@ -138,11 +138,11 @@ select pg_temp.deliver(:'org', 1, 503) \gset ignored_
 select results_eq('select enabled, disabled_reason, disabled_at from app.webhook_configs', $$ values (false, 'failing', app.clock()) $$, 'five days of failure disable the config');
 select pg_temp.turn_clock(app.clock() + interval '1 day');
 select is_empty(format($$ select * from api.claim_webhooks(%L, 'a', 10) $$, :'org'), 'nothing is sent while the config is disabled');
-select is((select organization_ids from api.ready_webhooks()), '{}', 'no sender asks for what is kept while the config is disabled');
+select is((select organization_ids from api.ready_webhooks()), '{}', 'no sender finds deliveries kept while the config is disabled');
 select is((select count(*)::integer from app.webhook_deliveries where status = 'pending'), 1, 'deliveries are kept while the config is disabled');
 select throws_like(format('select api.resend_webhook_delivery(%L, %L)', :'org', (select id from app.webhook_deliveries)), 'Webhooks are not enabled', 'nothing is sent again while the config is disabled');
 select api.set_webhook_config(:'org', '{"enabled": true}') as config, pg_temp.turn_clock(app.clock() + interval '1 hour') \gset
-select is((select pg_temp.deliver(:'org', 5, 200)), 'accepted', 'what was kept is sent when the config is enabled again');
+select is((select pg_temp.deliver(:'org', 5, 200)), 'accepted', 'kept deliveries are sent once the config is enabled again');
 
 -- 410 and Retry-After
 select pg_temp.tell(:'org', 2) \gset ignored_
@@ -153,17 +153,17 @@ select pg_temp.turn_clock(app.clock() + interval '91 seconds');
 select count(*) from pg_temp.deliver(:'org', 3, 200) \gset ignored_
 select pg_temp.turn_clock(app.clock() + interval '1 minute');
 select count(*) from api.claim_webhooks(:'org', 'a', 1) \gset ignored_
-select is((select array[organization_ids::text, next_ready_in::text] from api.ready_webhooks()), '{"{}",null}', 'a pause that is over keeps nobody on the ready list');
+select is((select array[organization_ids::text, next_ready_in::text] from api.ready_webhooks()), '{"{}",null}', 'a pause that is over does not keep an organization on the ready list');
 select pg_temp.tell(:'org', 1) \gset ignored_
-select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'whoever hears of a lookup is on the ready list');
+select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'an organization with an event of a lookup is on the ready list');
 select app.wake_webhooks(:'org', app.clock() + interval '1 hour') \gset ignored_
-select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'what is due later puts off nothing that is due');
+select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'a later delivery does not delay one that is due');
 select count(*) from pg_temp.deliver(:'org', 2, 200) \gset ignored_
 select api.set_webhook_config(:'org', '{"events": ["batch.completed"]}') as config, pg_temp.turn_clock(app.clock() + interval '1 minute') \gset
 select count(*) from api.claim_webhooks(:'org', 'a', 1) \gset ignored_
-select is((select organization_ids from api.ready_webhooks()), '{}', 'whoever has heard everything has left the ready list');
+select is((select organization_ids from api.ready_webhooks()), '{}', 'an organization without more deliveries has left the ready list');
 select pg_temp.tell(:'org', 1) \gset ignored_
-select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'whoever hears of a batch is on the ready list');
+select is((select organization_ids from api.ready_webhooks()), array[:'org'::uuid], 'an organization with an event of a batch is on the ready list');
 select api.set_webhook_config(:'org', '{"events": ["lookup.completed"]}') as config \gset
 select is((select pg_temp.deliver(:'org', 1, 410)), 'accepted', 'a receiver is gone');
 select is((select enabled || disabled_reason from app.webhook_configs), 'falsegone', 'a receiver that is gone disables the config');
@@ -183,9 +183,9 @@ end;
 $$;
 select throws_ok(format('select api.start_webhook_test(%L, %L)', :'org', 'me'), 'PT429', 'Webhooks can be tested ten times a minute', 'an eleventh test within a minute is refused');
 select pg_temp.turn_clock(app.clock() + interval '61 seconds');
-select lives_ok(format('select api.start_webhook_test(%L, %L)', :'org', 'me'), 'a minute later it is not');
+select lives_ok(format('select api.start_webhook_test(%L, %L)', :'org', 'me'), 'an eleventh test is accepted a minute later');
 select app.expire_webhook_leases(:'org', app.clock() + interval '2 minutes') \gset
-select is_empty($$ select * from app.webhook_deliveries where event = 'webhook.test' and status <> 'failed' $$, 'the test of a sender that died has failed');
+select is_empty($$ select * from app.webhook_deliveries where event = 'webhook.test' and status <> 'failed' $$, 'a test whose sender died has failed');
 
 -- A sender whose claim was answered to nobody
 select api.create_organization('Lost answers') as lost \gset
@@ -194,7 +194,7 @@ select pg_temp.tell(:'lost', 4) \gset ignored_
 select delivery_id as heard from api.claim_webhooks(:'lost', 'sender', 1) \gset
 select count(*) from api.claim_webhooks(:'lost', 'sender', 2) \gset unheard_
 select count(*) from api.claim_webhooks(:'lost', 'another', 1) \gset unheard_
-select is_empty(format($$ select from api.claim_webhooks(%L, 'another', 1) $$, :'lost'), 'what others hold is not claimed again');
+select is_empty(format($$ select from api.claim_webhooks(%L, 'another', 1) $$, :'lost'), 'deliveries leased to others are not claimed');
 select is(api.release_lost_webhooks(:'lost', 'sender', array[:'heard'::uuid]), 2, 'what a sender holds without knowing it is released');
 select results_eq(
     format('select leased_by, count(*) from app.webhook_deliveries where organization_id = %L group by 1 order by 1', :'lost'),

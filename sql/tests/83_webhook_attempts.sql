@@ -27,22 +27,22 @@ select id as second from app.webhook_deliveries where status = 'pending' \gset
 select is((select d.status || ' ' || d.last_error from pg_temp.attempt(301) d), 'pending HTTP 301: redirects are not followed', 'a redirect is a failure');
 select ok((select next_attempt_at - app.clock() between interval '4 seconds' and interval '6 seconds' from app.webhook_deliveries where id = :'second'),
     'the first wait is five seconds, give or take a fifth');
-select is((select failing_since from app.webhook_configs), app.clock(), 'a failure is the beginning of failing');
+select is((select failing_since from app.webhook_configs), app.clock(), 'the config is failing since the first failure');
 
 select pg_temp.turn_clock('2026-11-24 12:00:10+00');
-select is((select d.status || ' ' || d.last_error from pg_temp.attempt(null, 'timeout', null, -1) d), 'pending timeout', 'no answer is a failure');
+select is((select d.status || ' ' || d.last_error from pg_temp.attempt(null, 'timeout', null, -1) d), 'pending timeout', 'a missing response is a failure');
 select results_eq(
     format('select attempt, attempted_at, latency_ms, http_status, error_class from app.webhook_attempts where delivery_id = %L order by attempt', :'second'),
     $$ values (1, timestamptz '2026-11-24 11:59:59.5+00', 500, 301, null::text), (2, timestamptz '2026-11-24 12:00:10+00', 0, null, 'timeout') $$,
-    'every attempt is kept with when it began and how long it took');
-select is((select failing_since from app.webhook_configs), '2026-11-24 12:00:00+00', 'failing began with the first failure');
+    'every attempt is kept with its start and latency');
+select is((select failing_since from app.webhook_configs), '2026-11-24 12:00:00+00', 'further failures do not change since when the config is failing');
 
 select pg_temp.turn_clock('2026-11-24 12:01:00+00');
-select is((pg_temp.attempt(503, null, 3600, 0.5, repeat('x', 2000))).next_attempt_at, '2026-11-24 13:01:00+00', 'a Retry-After puts the next attempt off');
+select is((pg_temp.attempt(503, null, 3600, 0.5, repeat('x', 2000))).next_attempt_at, '2026-11-24 13:01:00+00', 'a Retry-After delays the next attempt');
 select is((select paused_until from app.webhook_queue_state where organization_id = :'org'), '2026-11-24 13:01:00+00',
-    'a Retry-After with a 503 pauses all that goes to the receiver');
+    'a Retry-After with a 503 pauses all deliveries to the receiver');
 select is((select length(response_body) from app.webhook_attempts where delivery_id = :'second' and attempt = 3), 1024,
-    'an answer is kept up to 1,024 characters');
+    'up to 1,024 characters of a response are kept');
 select is(app.webhook_pause(1e9), interval '86400 seconds', 'a Retry-After counts for a day at most');
 select is(app.webhook_pause(-5), null, 'a Retry-After in the past asks for nothing');
 
@@ -79,7 +79,7 @@ select pg_temp.turn_clock(app.clock() + interval '1 second');
 select api.set_webhook_config(:'org', '{"url": "https://example.org/"}') as config \gset
 select api.record_webhooks(:'org', :'ids', :'tokens', '{410,503}', '{null,null}', '{1,2}', '{"",""}', '{null,60}');
 select results_eq($$ select enabled, failing_since, paused_until from app.webhook_configs join app.webhook_queue_state using (organization_id) $$,
-    $$ values (true, null::timestamptz, '-infinity'::timestamptz) $$, 'answers of a former receiver say nothing of the one that follows it');
+    $$ values (true, null::timestamptz, '-infinity'::timestamptz) $$, 'outcomes of a former receiver do not affect its successor');
 
 update app.webhook_configs set failing_since = '2026-11-18 12:00:00+00';
 select delivery_id, lease_token from api.start_webhook_test(:'org', 'sender') \gset

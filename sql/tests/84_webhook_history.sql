@@ -34,15 +34,15 @@ insert into app.webhook_attempts (organization_id, delivery_id, attempt, attempt
 select :'org', :'lookup', n, '2026-11-24 12:00:00+00', 1, 500 from generate_series(1, 150) n;
 select is((select array[count(*), min((a ->> 'attempt')::integer), max((a ->> 'attempt')::integer)]
              from json_array_elements(api.get_webhook_delivery(:'org', :'lookup') -> 'attempt_log') a), array[100, 51, 150]::bigint[],
-    'a delivery that was sent again very often tells of its last hundred attempts');
-select is((api.get_webhook_delivery(:'org', :'batch') -> 'attempt_log')::text, '[]', 'the attempts of another delivery are not told');
+    'a delivery that was resent very often shows its last hundred attempts');
+select is((api.get_webhook_delivery(:'org', :'batch') -> 'attempt_log')::text, '[]', 'the attempts of another delivery are not shown');
 select throws_ok(format('select api.get_webhook_delivery(%L, %L)', :'other_org', :'lookup'), 'PT404', 'Webhook delivery not found',
     'another organization''s delivery is not found');
 
 -- Sending again
 update app.webhook_deliveries set status = 'failed', next_attempt_at = null, retry_count = 5, ended_at = '2026-11-24 12:00:00+00' where id = :'lookup';
 select is(api.resend_webhook_delivery(:'org', :'lookup') ->> 'next_attempt_at', '2026-11-24T12:00:00.000Z', 'a delivery sent again is due at once');
-select is((select retry_count from app.webhook_deliveries where id = :'lookup')::integer, 0, 'a delivery sent again begins its schedule anew');
+select is((select retry_count from app.webhook_deliveries where id = :'lookup')::integer, 0, 'a delivery sent again restarts its schedule');
 select throws_ok(format('select api.resend_webhook_delivery(%L, %L)', :'org', gen_random_uuid()), 'PT404', 'Webhook delivery not found',
     'an unknown delivery cannot be sent again');
 update app.webhook_deliveries set status = 'failed', next_attempt_at = null, ended_at = '2026-11-24 12:00:00+00' where event = 'lookup.completed';

@@ -22,16 +22,16 @@ select is(pg_temp.metric('{oldest_ready_age}'), '89', 'a retry that is due is as
 select api.set_webhook_config(:'org', '{"url": "https://hooks.example.com/x", "events": ["batch.completed"]}') as config \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer');
 select pg_temp.turn_clock('2026-11-24 12:04:00+00');
-select is(pg_temp.metric('{webhooks}'), '{"due": 1, "enabled": 1, "failing": 0, "disabled": 0, "oldest_due_age": 60}', 'a delivery is due from its event on');
+select is(pg_temp.metric('{webhooks}'), '{"due": 1, "enabled": 1, "failing": 0, "disabled": 0, "oldest_due_age": 60}', 'a delivery is due from the time of its event');
 insert into app.webhook_queue_state (organization_id, paused_until) values (:'org', '2026-11-24 13:00+00');
 select is(pg_temp.metric('{webhooks,due}'), '0', 'a receiver that asked for a pause has nothing due');
 
 -- The rate limit, and maintenance.
 select api.update_settings('{"lookups_per_second": 0.1}') as settings \gset
-select is(round(pg_temp.metric('{pace_used}')::numeric, 3), 0.167, 'one lookup in the minute before is a sixth of what a rate limit of a tenth a second allows');
+select is(round(pg_temp.metric('{pace_used}')::numeric, 3), 0.167, 'one lookup in the last minute is a sixth of what a rate limit of one in ten seconds allows');
 select api.run_maintenance() as ran \gset
 select pg_temp.turn_clock('2026-11-24 12:06:00+00');
-select is(pg_temp.metric('{maintenance,age}'), '120', 'the time since the last maintenance is told');
+select is(pg_temp.metric('{maintenance,age}'), '120', 'the time since the last maintenance is reported');
 
 -- What may not be looked up is not ready.
 select api.update_settings('{"lookups_per_second": null}') as settings \gset
@@ -40,29 +40,29 @@ select pg_temp.turn_clock('2026-11-24 12:07:00+00');
 select api.pause_lookups(900);
 select is(pg_temp.metric('{oldest_ready_age}'), null, 'nothing is ready in a pause');
 select api.resume_lookups();
-select is(pg_temp.metric('{oldest_ready_age}'), '60', 'what waited for the end of a pause is as old as its upload');
+select is(pg_temp.metric('{oldest_ready_age}'), '60', 'an item that waited for the end of a pause is as old as its upload');
 select pg_temp.look_up(:'org', 1, 200, :'answer');
 select api.create_batch_lookup(:'org', pg_temp.items(3) || '{"sample": 1}') ->> 'job_id' as job \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer');
 select pg_temp.turn_clock('2026-11-24 12:17:00+00');
-select is(pg_temp.metric('{oldest_ready_age}'), null, 'what waits behind a sample is not ready');
+select is(pg_temp.metric('{oldest_ready_age}'), null, 'items that wait for a sample are not ready');
 create function pg_temp.items_by_state() returns text
 language sql as $$ select row(ready_items, items_waiting_for_retry, items_in_flight, held_items)::text from api.queue_health $$;
-select is(pg_temp.items_by_state(), '(0,0,0,2)', 'what waits behind a sample is held');
+select is(pg_temp.items_by_state(), '(0,0,0,2)', 'items that wait for a sample are held');
 
 select api.set_monthly_lookups(:'org', (api.get_usage(:'org') #>> '{month,lookups}')::integer);
 select api.create_batch_lookup(:'org', pg_temp.items(2) || '{"when_limit_reached": "wait"}') ->> 'job_id' as job \gset
 select pg_temp.turn_clock('2026-11-24 12:18:00+00');
-select is(pg_temp.metric('{oldest_ready_age}'), null, 'nothing of an organization is ready whose month is spent, before a worker has seen that');
+select is(pg_temp.metric('{oldest_ready_age}'), null, 'nothing is ready once the monthly limit is used up, even before a worker has noticed');
 select pg_temp.submit(:'other_org', 1) as other_job \gset
 select pg_temp.turn_clock('2026-11-24 12:18:20+00');
-select is(pg_temp.metric('{oldest_ready_age}'), '20', 'another organization''s items are ready all the same');
+select is(pg_temp.metric('{oldest_ready_age}'), '20', 'items of another organization are still ready');
 select pg_temp.look_up(:'other_org', 1, 200, :'answer');
-select is(pg_temp.look_up(:'org', 1), 0::bigint, 'a worker finds the month spent');
+select is(pg_temp.look_up(:'org', 1), 0::bigint, 'a worker notices that the monthly limit is used up');
 select is(pg_temp.metric('{oldest_ready_age}'), null, 'nothing is ready that waits for the next month');
-select is(pg_temp.items_by_state(), '(0,0,0,2)', 'what waits for the next month is held, too; the other job failed at the limit');
+select is(pg_temp.items_by_state(), '(0,0,0,2)', 'items that wait for the next month are held, too; the other job failed at the limit');
 select api.set_monthly_lookups(:'org', null);
-select is(pg_temp.metric('{oldest_ready_age}'), '80', 'without a limit it is ready, and as old as its upload');
+select is(pg_temp.metric('{oldest_ready_age}'), '80', 'without a limit the job is ready, and as old as its upload');
 select is(pg_temp.items_by_state(), '(2,0,0,0)', 'without a limit nothing is held');
 select * from finish();
 rollback;

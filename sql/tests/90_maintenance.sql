@@ -31,7 +31,7 @@ update public.lookup_queue_items
 select is(array[(api.run_maintenance() ->> 'closed_jobs')::integer, (api.run_maintenance() ->> 'closed_jobs')::integer], '{10,2}', 'a run ends ten jobs of an organization, and the next one the others');
 
 -- In turn
-select is(app.in_turn('checks', array[:'org', :'other_org']::uuid[], 2), array[:'org', :'other_org']::uuid[], 'all of a few organizations have their turn');
+select is(app.in_turn('checks', array[:'org', :'other_org']::uuid[], 2), array[:'org', :'other_org']::uuid[], 'a few organizations all have their turn');
 create function pg_temp.turn(p_count integer) returns text
 language plpgsql as $$
 declare
@@ -41,26 +41,26 @@ begin
     return array(select right(id::text, 1)::integer from unnest(v_ids) id)::text;
 end;
 $$;
-select is(array[pg_temp.turn(2), pg_temp.turn(2), pg_temp.turn(2)], array['{1,2}', '{3,4}', '{5,1}'], 'many organizations have their turns one after the other, and then the first has one again');
+select is(array[pg_temp.turn(2), pg_temp.turn(2), pg_temp.turn(2)], array['{1,2}', '{3,4}', '{5,1}'], 'many organizations take turns, and then the first one has its turn again');
 select app.end_turn('checks', null) \gset
-select is(pg_temp.turn(2), '{2,3}', 'a turn that saw to nobody changes nothing');
+select is(pg_temp.turn(2), '{2,3}', 'a turn without organizations changes nothing');
 
 -- Old deliveries
 insert into app.webhook_queue_state (organization_id) values (:'org') on conflict do nothing;
 insert into app.webhook_deliveries (organization_id, id, event, status, data, created_at, ended_at)
 select :'org', app.numbered_uuid_v7(app.uuid_v7(app.clock() - interval '31 days'), n), 'batch.completed', 'delivered', '{}', app.clock(), app.clock() from generate_series(1, 5) n;
 select app.maintain_webhooks(app.clock(), 3) \gset
-select is((select count(*)::integer from app.webhook_deliveries), 2, 'a run deletes so many old deliveries');
+select is((select count(*)::integer from app.webhook_deliveries), 2, 'a run deletes a limited number of old deliveries');
 select app.maintain_webhooks(app.clock(), 3) \gset
 select is((select count(*)::integer from app.webhook_deliveries), 0, 'the next run deletes the others');
 
 select pg_temp.turn_clock(app.clock() + interval '2 days');
 select api.run_maintenance() as ran \gset
-select is_empty($$ select * from app.workers $$, 'workers that are long gone are forgotten');
+select is_empty($$ select * from app.workers $$, 'workers that have been silent for long are deleted');
 select is((api.run_maintenance())::jsonb, '{"skipped": false, "closed_jobs": 0, "expired_leases": 0, "pruned": 0}', 'maintenance changes nothing when there is nothing to do');
 select is(
     (select count(*)::integer from pg_catalog.pg_extension where extname = 'pg_cron'),
-    (select coalesce(current_setting('cron.database_name', true) = current_database(), false)::integer), 'pg_cron is there in the database it serves')
+    (select coalesce(current_setting('cron.database_name', true) = current_database(), false)::integer), 'pg_cron is installed in the database that it serves')
  where exists (select from pg_available_extensions where name = 'pg_cron') and (select rolsuper from pg_roles where rolname = current_user)
  union all
 select pass('pg_cron cannot be had here')

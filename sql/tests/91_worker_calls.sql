@@ -25,7 +25,7 @@ select throws_ok($$ select api.schedule_worker_calls('api.example.com', 'key') $
 select api.schedule_worker_calls('https://old.example.com/functions/v1/batch-lookups-worker', 'old key');
 select api.schedule_worker_calls('https://api.example.com/functions/v1/batch-lookups-worker', 'key', '10 seconds');
 select results_eq('select jobname, schedule, command from cron.job', $$ values ('batch-lookups-worker', '10 seconds', 'select app.call_worker()') $$,
-    'there is one schedule, however often it is asked for');
+    'there is one schedule, however often it is requested');
 select is(app.call_worker(), null, 'nothing is sent without work');
 select pg_temp.submit(:'org', 1) as job \gset
 select isnt(app.call_worker(), null, 'a call is sent when there is work');
@@ -35,8 +35,8 @@ select results_eq($$ select url, headers - 'content-type' from net.sent $$,
 select pg_temp.look_up(:'org', 10), pg_temp.look_up(:'org', 10);
 select is(app.call_worker(), null, 'nothing is sent when all is done');
 select api.unschedule_worker_calls();
-select is_empty('select from cron.job', 'no schedule is left');
-select is_empty('select from vault.secrets', 'no secret is left');
+select is_empty('select from cron.job', 'no schedule remains afterwards');
+select is_empty('select from vault.secrets', 'no secret remains afterwards');
 
 select * from finish();
 rollback;

@@ -4,13 +4,13 @@ select plan(14);
 select pg_temp.submit(:'org', 3) as job \gset
 
 select results_eq('select open_jobs, ready_items, items_in_flight, expired_leases from api.queue_health', $$ values (1::bigint, 3::bigint, 0::bigint, 0::bigint) $$,
-    'api.queue_health tells in one row how the queue stands');
+    'api.queue_health shows the state of the queue in one row');
 select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
 select results_eq(format('select status from api.items where job_id = %L order by position', :'job'), $$ values ('processing'), ('pending'), ('pending') $$,
     'api.items calls an item under a lease processing');
 select pg_temp.look_up(:'org', 10, 200, :'answer') as recorded \gset
 select results_eq(format('select utility, total_incentive_amount from api.items where job_id = %L and position = 1', :'job'),
-    $$ values ('Austin Energy', 1200.50) $$, 'api.items tells what a lookup found');
+    $$ values ('Austin Energy', 1200.50) $$, 'api.items shows what a lookup found');
 
 select results_eq(format('select sum(total_incentive_amount), bool_and(eligible), min(utility_eiaid) from api.items where job_id = %L', :'job'),
     $$ values (2401.00, true, 1015::bigint) $$, 'numbers of api.items can be summed');
@@ -21,15 +21,15 @@ select pg_temp.look_up(:'org', 1, 200, '{"utility": {"eiaid": "x", "name": 5}, "
        pg_temp.look_up(:'org', 1, 200, '{"incentives": {"total_incentive_amount": 0, "total_eligible_combinations": 1}}'),
        pg_temp.look_up(:'org', 1, 404);
 select results_eq(format('select total_incentive_amount, eligible, utility_eiaid from api.items where job_id = %L order by position', :'odd'),
-    $$ values (null::numeric, false, null::bigint), (0, true, null), (null, null, null) $$, 'what is no number in an answer is null');
+    $$ values (null::numeric, false, null::bigint), (0, true, null), (null, null, null) $$, 'amounts in an answer that are not numbers are null');
 select pg_temp.submit(:'org', 5) as extreme \gset
 select pg_temp.look_up(:'org', 1, 200, format('{"incentives": {"total_incentive_amount": %s, "total_eligible_combinations": %s}}', n.amount, n.combinations))
   from (values ('0.005', '-1'), ('0.0049', '0.0049'), ('1e12', '1e12'), ('-5', '1'), ('"12"', '0.001')) n (amount, combinations);
 select results_eq(format('select i.eligible from api.items i where i.job_id = %L order by i.position', :'extreme'),
     format('select s.eligible from api.report_sites s join api.reports r on r.organization_id = s.organization_id and r.id = s.report_id where r.job_id = %L order by s.position', :'extreme'),
-    'api.items calls the sites eligible that the report calls so');
+    'api.items and the report agree on which sites are eligible');
 select results_eq(format('select i.eligible from api.items i where i.job_id = %L order by i.position', :'extreme'), $$ values (true), (false), (false), (true), (false) $$,
-    'an amount below a cent makes no site eligible, nor does one out of bounds');
+    'neither an amount below a cent nor one out of bounds makes a site eligible');
 
 select results_eq(
     $$ select program_name, sum(total_incentive), count(*) from api.report_programs where created_at > now() - interval '1 month' group by 1 order by 2 desc limit 2 $$,
@@ -75,7 +75,7 @@ select is((select array_agg(c.state order by c.n)
              from json_array_elements(api.get_operations() -> 'checks') with ordinality e (value, n)
             cross join lateral (select e.value ->> 'state', e.n) c (state, n)),
     (select array_agg(d.state order by array_position(array['problem', 'warning', 'ok'], d.state)) from api.diagnose() d),
-    'problems come before warnings, and what is well comes last');
+    'problems come before warnings, and checks without findings come last');
 
 select * from finish();
 rollback;

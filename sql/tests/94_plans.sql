@@ -12,7 +12,7 @@ create temporary table before as select * from settings;
 select app.is_distributed() as on_cluster \gset
 select results_eq(
     $$ select has_one_plan from settings where proname in ('complete_items', 'make_sites') order by proname $$, array[not :'on_cluster', true],
-    'the functions of the queue have one plan for all calls, but for those that a cluster plans for each');
+    'the functions of the queue have one plan for all calls, except those that a cluster plans for each call');
 select app.plan_each_call();
 select results_eq(
     $$ select proname, is_planned_each_call, has_one_plan from settings
@@ -22,7 +22,7 @@ select results_eq(
 select is_empty(
     $$ select p.proname from pg_proc p join settings s using (oid)
         where not is_planned_each_call and p.prosrc ~ '\m(from|update|into)\s+(public\.batch_lookup_jobs|app\.queued_jobs)\M' $$,
-    'none that names one is left out');
+    'no function that names a distributed table is missing');
 select bag_eq('select oid, others from settings', 'select oid, others from before', 'the other settings of functions stay');
 
 select * from finish();

@@ -16,7 +16,7 @@ select s.reference_id, jsonb_build_object('street_1', street_1, 'city', city, 's
        'RESIDENTIAL' as building_type, array[1] as device_ids, true as create_application
   from sites s where s.reference_id = 'site-2';
 select alike(api.create_batch_lookup_from('chosen', :'org') ->> 'message', 'Batch job created with 1 items.%', 'a view over a query becomes a batch');
-select is(api.create_batch_lookup_from('chosen', :'org', p_name => 'Chosen', p_dry_run => true) ->> 'dry_run', 'true', 'a table can be tried without storing it');
+select is(api.create_batch_lookup_from('chosen', :'org', p_name => 'Chosen', p_dry_run => true) ->> 'dry_run', 'true', 'a table can be checked in a dry run');
 select api.create_batch_lookup_from('chosen', :'org', p_name => 'Chosen') ->> 'job_id' as named \gset
 select is((select name from api.jobs where id = :'named'), 'Chosen', 'a batch of a table has a name');
 select api.create_batch_lookup_from('chosen', :'org', p_name => 'Sampled', p_options => '{"name": "x", "sample": 1, "max_lookups": 5, "labels": {"team": "north"}}')
@@ -45,7 +45,7 @@ select s.reference_id, s.street_1::varchar(60) as address, s.city, s.state_or_pr
 select is(api.create_batch_lookup_from('first_lines', :'org', p_dry_run => true) ->> 'valid_items', '2', 'a column address of text is the first line beside a city');
 create temp view with_t as select s.*, 'seen'::text as t from sites s;
 select is((select array_agg(r -> 0 order by n) from jsonb_array_elements(api.file_of_table('with_t') -> 'rows') with ordinality e (r, n) where n > 1),
-          array['"site-1"', '"site-2"']::jsonb[], 'a table with a column named t is read like any other');
+          array['"site-1"', '"site-2"']::jsonb[], 'a table with a column named t is read like any other one');
 create type pg_temp.pair as (a integer, b integer);
 select throws_ok($$ select api.file_of_table('pair') $$, 'PT400', 'p_table must be the name of a table or view', 'a composite type is refused as no table');
 create temp table without_columns () on commit drop;
@@ -53,9 +53,9 @@ select throws_ok($$ select api.create_batch_lookup_from('without_columns') $$, '
                  'a table without columns is refused as no table to look up');
 update sites set device_ids = 'x' where reference_id = 'site-1';
 select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', '1 item(s) failed validation', 'a bad row is refused as invalid');
-select is(api.create_batch_lookup_from('sites', :'org', p_on_invalid => 'skip') ->> 'total_invalid', '1', 'bad rows of a table can be left out');
+select is(api.create_batch_lookup_from('sites', :'org', p_on_invalid => 'skip') ->> 'total_invalid', '1', 'bad rows of a table can be skipped');
 delete from sites;
-select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', 'A batch must have 1 to 10,000 items; this one has 0', 'an empty table is no batch');
+select throws_ok(format($$ select api.create_batch_lookup_from('sites', %L) $$, :'org'), 'PT400', 'A batch must have 1 to 10,000 items; this one has 0', 'an empty table is refused');
 
 -- What a member of an organization gets from a query: its answer, or the SQLSTATE.
 create function pg_temp.as_member(p_organization_id uuid, p_query text) returns text
@@ -73,15 +73,15 @@ end;
 $$;
 insert into sites values ('site-9', '301 Congress Ave', null, 'Austin', 'TX', '78701', 'US', 'RESIDENTIAL', '1');
 grant select on sites to authenticated;
-select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('sites') ->> 'status' $$), 'pending', 'a member uploads a table, and leaves the organization out');
+select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('sites') ->> 'status' $$), 'pending', 'a member uploads a table without naming the organization');
 select is(pg_temp.as_member(:'org', format($$ select api.create_batch_lookup_from('sites', %L) $$, :'other_org')), 'PT403', 'a member uploads for no other organization');
 select is(pg_temp.as_member(:'org', $$ select api.create_batch_lookup_from('app.api_keys') $$), '42501', 'a member uploads no table that they may not read');
 select is(pg_temp.as_member(:'org', 'select count(*) from api.jobs'), '7', 'a member sees the batches of the organization');
-select is(pg_temp.as_member(:'org', format($$ select api.wait_for_batch(%L, '0 seconds') ->> 'status' $$, :'job')), 'pending', 'waiting ends with the time');
+select is(pg_temp.as_member(:'org', format($$ select api.wait_for_batch(%L, '0 seconds') ->> 'status' $$, :'job')), 'pending', 'waiting ends when its time is over');
 select is(pg_temp.as_member(:'other_org', format('select api.wait_for_batch(%L)', :'job')), 'PT404', 'other organizations find no such batch');
 
 select pg_temp.look_up(:'org', 10, 200, :'answer');
-select is(api.wait_for_batch(:'job') ->> 'status', 'completed', 'waiting ends with the batch');
+select is(api.wait_for_batch(:'job') ->> 'status', 'completed', 'waiting ends when the batch ends');
 
 -- Hints.
 create function pg_temp.hint(p_role text, p_statement text) returns text
@@ -101,13 +101,13 @@ end;
 $$;
 create temp view too_few as select reference_id, street_1, city, state_or_province_code, postal_code from sites;
 select matches(pg_temp.hint('none', format($$ select api.create_batch_lookup_from('too_few', %L) $$, :'org')),
-    '^The header has reference_id, .*postal_code\. Use a temporary view of the table to rename', 'who lacks columns of a table is told of a view, not of a query string');
+    '^The header has reference_id, .*postal_code\. Use a temporary view of the table to rename', 'the hint about missing columns of a table names a view, not a query string');
 select is(pg_temp.hint('none', format('select api.get_batch_lookup(%L, %L)', :'org', :'org')), 'select organization_id, id, name from api.jobs lists them.',
-    'who has the wrong id is told in SQL where the right one is');
+    'the hint about a wrong id names a view that has the right one');
 select is(pg_temp.hint('none', format('select api.rotate_webhook_secret(%L)', :'org')),
-    'Set a url first: select api.set_webhook_config(organization, ''{"url": "https://..."}'').', 'SQL users are told what to do in SQL');
+    'Set a url first: select api.set_webhook_config(organization, ''{"url": "https://..."}'').', 'hints for SQL users are in SQL');
 select is(pg_temp.hint('batch_lookups_shell', format('select api.rotate_webhook_secret(%L)', :'org')), 'PUT /webhook-config with a url first.',
-    'callers of the API are told what to do over HTTP');
+    'hints for callers of the API are about HTTP');
 
 select * from finish();
 rollback;

@@ -186,13 +186,13 @@ $$;
 create temp table seen on commit drop as
 select t.name, t.kind, c.caller, k.outcome as want, pg_temp.sees(c.role, c.claims, t.name, :'org', :'other_org') as have
   from tables t join kinds k using (kind) join callers c using (caller);
-select is_empty('select * from seen where have is distinct from want', 'everybody sees the rows that are theirs, and no others');
+select is_empty('select * from seen where have is distinct from want', 'everybody sees their own rows, and no others');
 
 create temp table called on commit drop as
 select f.name, f.kind, c.caller, k.outcome as want, pg_temp.calls(c.role, c.claims, p.oid, :'org') as have
   from functions f join kinds k using (kind) join callers c using (caller)
   join pg_proc p on p.pronamespace = 'api'::regnamespace and 'api.' || p.proname = f.name;
-select is_empty('select * from called where have is distinct from want', 'everybody calls the functions that are theirs, and no others');
+select is_empty('select * from called where have is distinct from want', 'everybody may call the functions for them, and no others');
 
 -- What a role in Clerk's organization may call there.
 create temp table called_by_role on commit drop as
@@ -210,8 +210,8 @@ select set_eq(
 select set_eq(
     $$ select name from called_by_role where role = 'member' and have <> 'may' $$,
     array['api.list_audit_events', 'api.update_organization'],
-    'a member calls everything but what is for admins');
-select is_empty($$ select name from called_by_role where role = 'admin' and have <> 'may' $$, 'an admin calls everything that members have');
+    'a member may call everything except functions for admins');
+select is_empty($$ select name from called_by_role where role = 'admin' and have <> 'may' $$, 'an admin may call everything that members may');
 
 -- Nothing that takes JSON from a caller makes text of it first: 1e131071 has 131,072 digits. What operators and our own processes pass is
 -- checked before.
@@ -249,7 +249,7 @@ select is_empty(format(
         where p.pronamespace = 'api'::regnamespace and t.type = 'jsonb'::regtype
           and p.proname not in ('import_catalogue', 'log_refused_lookup', 'update_settings')
           and a.answer <> 'The body contains a number that is out of range' and a.answer !~ '^labels must be' $$, :'org'),
-    'whatever takes JSON refuses numbers out of range before it reads it');
+    'functions that take JSON refuse numbers out of range before they read it');
 
 select is(has_column_privilege('authenticated', 'public.lookup_leases', 'worker', 'select'), false, 'members do not see on which hosts workers run');
 select set_eq(
@@ -287,7 +287,7 @@ select results_eq(
     'odd claims show nothing and raise nothing');
 select results_eq(
     $$ select tablename::text collate "default" from pg_publication_tables where pubname = 'supabase_realtime' order by 1 $$,
-    $$ values ('batch_lookup_jobs'::text), ('incentive_reports') $$, 'Realtime is told of jobs and reports, never items');
+    $$ values ('batch_lookup_jobs'::text), ('incentive_reports') $$, 'Realtime publishes jobs and reports, never items');
 
 select * from finish();
 rollback;
