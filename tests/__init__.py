@@ -1,4 +1,4 @@
-"""The tests. Their modules and the hundreds of processes that they start keep what they compile, whatever the environment says."""
+"""The tests. Their modules and the hundreds of processes that they start cache compiled bytecode, even if the environment disables that."""
 
 import os
 import sys

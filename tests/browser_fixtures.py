@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 @contextmanager
 def running_browser() -> Iterator[Browser]:
-    """While it runs, this thread has an event loop, and no test may begin one."""
+    """While it runs, this thread has an event loop, and no test may start another one."""
     names = ("chromium-headless-shell", "chromium", "google-chrome")
     executable = next(filter(None, map(shutil.which, names)), None)
     if executable is None:
@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def empty_page(browser: Browser, **options: Any) -> Iterator[Page]:
-    """A page of a profile of its own, with these options. In the end, no script has failed or been refused by a policy."""
+    """A page in a fresh profile with these options. Fails in the end if a script has failed or was blocked by a policy."""
     faults: list[str] = []
     with browser.new_context(**options) as context:
         page = context.new_page()

@@ -1,4 +1,4 @@
-"""Certificates for servers that tests start: signed by an authority of their own, which clients may be told to trust."""
+"""Certificates for servers that tests start, signed by a private authority that clients can be made to trust."""
 
 from __future__ import annotations
 

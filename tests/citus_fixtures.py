@@ -34,7 +34,7 @@ class Node:
 
 
 class Cluster:
-    """Makes databases that all nodes have. `nodes`: the coordinator first."""
+    """Creates databases on all nodes. `nodes`: the coordinator comes first."""
 
     def __init__(self, url: str) -> None:
         with psycopg.connect(url) as connection:
@@ -70,7 +70,7 @@ class Cluster:
                 connection.execute("set client_min_messages = warning; create extension citus")
         url = self.url_at(self.nodes[0], name)
         with psycopg.connect(url, autocommit=True) as connection:
-            # Two for each node, of everything. As many as Citus makes, 32, are thousands of files for each database.
+            # Two shards per table and node. The 32 that Citus creates by default are thousands of files per database.
             connection.execute(sql.SQL("alter database {} set citus.shard_count = 6").format(sql.Identifier(name)))
             for node in self.nodes:
                 add = "citus_set_coordinator_host" if node.is_coordinator else "citus_add_node"
@@ -81,7 +81,7 @@ class Cluster:
         return url
 
     def distributed_database(self, *, empty: bool = False) -> str:
-        """A migrated one, whose tables are distributed: a copy of the first one at each node."""
+        """A migrated database with distributed tables: a copy, at each node, of one that is created once."""
         if empty:
             return self.new_database()
         if self._template is None:
@@ -89,7 +89,7 @@ class Cluster:
             migrate(url, distribute=True)
             self._template = str(conninfo_to_dict(url)["dbname"])
             for node in self.nodes:
-                # Workers and the API have this role, and Citus connects to other nodes as the role that calls.
+                # Workers and the API have this role, and Citus connects to other nodes as the calling role.
                 self._administer(node, "alter role {} login", SHELL)
                 self._administer(node, "alter database {} allow_connections false", self._template)
         name = self._new_name()
@@ -101,17 +101,17 @@ class Cluster:
         return self.url_at(self.nodes[0], name)
 
     def kill(self, node: Node, seconds: float) -> None:
-        """Its server ends at once, without a word to anybody, and is back after so many seconds."""
+        """Crashes its server, which returns after so many seconds."""
         with self._administrator(node) as connection:
             started, data, programs = connection.execute(
                 "select pg_postmaster_start_time(), current_setting('data_directory'), setting from pg_config where name = 'BINDIR'"
             ).fetchone() or (None, None, None)
             pg_ctl = shlex.join([f"{programs}/pg_ctl", "-D", str(data), "-m", "immediate"])
-            # The next server must not inherit this connection: it would stay open without anybody who answers.
+            # The next server must not inherit this connection, which would stay open while nobody responds.
             close = 'for fd in /proc/$$/fd/*; do fd=${fd##*/}; [ "$fd" -le 2 ] || eval "exec $fd>&-"; done'
             script = f"{close}; {pg_ctl} stop; sleep {seconds:.1f}; {pg_ctl} start"
             command = f"setsid bash -c {shlex.quote(script)} < /dev/null > /dev/null 2>&1 &"
-            # It may be over before it can answer.
+            # The server may end before it can respond.
             with suppress(psycopg.OperationalError):
                 connection.execute(sql.SQL("copy (select) to program {}").format(sql.Literal(command)))
 
@@ -162,9 +162,9 @@ def citus() -> Iterator[Cluster]:
         yield cluster
 
 
-# What --on-citus leaves out, and why.
+# What --on-citus skips, and why.
 NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
-    "rows and plans are told by the session that asks, and a cluster reads them at nodes": (
+    "the session reports rows and plans, and on a cluster nodes read the rows": (
         "test_plans",
         "test_history_plans",
         "test_report_plans",
@@ -209,7 +209,7 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_http_database::test_api_and_worker_go_on_when_a_database_takes_writes_again",
     ),
     "it reads the catalogue, where Citus has tables and views of its own": ("test_catalog",),
-    "it counts what one server tells a listener, which hears each node": (
+    "it counts the notifications of one server, and a listener on a cluster gets those of each node": (
         "test_notifications::test_a_connection_that_fell_silent_is_replaced",
         "test_notifications::test_a_connection_that_falls_silent_before_it_listens_is_replaced",
         "test_notifications::test_many_subscribers_share_one_connection",
@@ -219,7 +219,7 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
     "the limit of a function for locks holds at the coordinator, and nodes do the work": (
         "test_queue_races::test_maintenance_skips_an_organization_whose_expired_rows_are_locked",
     ),
-    "it writes an outage into the row of one node alone": ("portal/test_job::test_an_outage_is_said_to_lose_nothing",),
+    "it writes an outage into the row of a single node": ("portal/test_job::test_an_outage_is_said_to_lose_nothing",),
     "its database is not distributed": ("test_distribution::test_a_database_without_citus_is_not_distributed",),
     "its trigger is on a distributed table": (
         "test_worker::test_a_claim_whose_commit_fails_is_not_used",

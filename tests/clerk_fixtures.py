@@ -1,4 +1,4 @@
-"""A Clerk instance of one's own: keys, a server for them that can be made to fail, and tokens signed with them."""
+"""A fake Clerk instance: keys, a server for them that can be made to fail, and tokens signed with them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ClerkInstance:
         return self.body if self.body is not None else json.dumps({"keys": [public_jwk(key_id) for key_id in self.keys]}).encode()
 
     def claims(self, **changes: Any) -> Claims:
-        """Those of a session without an organization; a change to None takes the claim out."""
+        """The claims of a session without an organization; a change to None removes the claim."""
         now = int(time.time())
         claims: Claims = {"iss": self.issuer, "sub": "user_1", "sid": "sess_1", "exp": now + 60, "nbf": now - 10, "iat": now} | changes
         return {name: value for name, value in claims.items() if value is not None}

@@ -41,12 +41,12 @@ class Service:
         return api_keys.create(self.settings.database_url, f"organization {uuid.uuid4()}", pepper=PEPPER, **options)
 
     def hold(self, reference_id: str) -> None:
-        """The upstream leaves the lookup of this item without an answer, up to `release`."""
+        """The upstream does not respond to the lookup of this item until `release`."""
         self.upstream.plan(reference_id, Reply(delay=60), Reply())
         self.held.append(reference_id)
 
     def release(self) -> None:
-        """Answers what was held, at its next attempt, or at its first where that has not come yet."""
+        """Responds to the held lookup at its next attempt, or at its first one if that has not come yet."""
         while self.held:
             self.upstream.plan(self.held.pop(), Reply())
         self.upstream.disconnect()
@@ -73,7 +73,7 @@ def module_service(shared_database_url: str, shared_owner: Connection) -> Iterat
 
 @pytest.fixture
 def service(module_service: Service) -> Service:
-    """The service of the module, whose upstream answers as usual again."""
+    """The service of the module, with an upstream that responds normally again."""
     module_service.upstream.usual = Reply()
     return module_service
 
@@ -113,7 +113,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def run_in_fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Runs the command as a process of its own that costs no start of Python."""
+    """Runs the command as a separate process, without the cost of starting Python."""
     streams = [tmp_path_factory.mktemp("streams") / name for name in ("stdin", "stdout", "stderr")]
     command = [sys.executable, "-W", "error", "-c", FORKS]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
@@ -134,7 +134,7 @@ def run_in_fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 class Cli:
-    """Runs the command in a folder of its own, with nothing of the caller's settings."""
+    """Runs the command in a folder of its own, without the caller's settings."""
 
     def __init__(self, folder: Path, url: str, api_key: str, run_in_fork: Run) -> None:
         self.folder = folder
@@ -165,7 +165,7 @@ class Cli:
         )
 
     def sites(self, name: str, references: Sequence[str] | int, **changes: str) -> Path:
-        """A CSV file of sites with these reference ids, or of that many; `changes` are other values for all rows."""
+        """A CSV file of sites with these reference ids, or of so many sites; `changes` are values for all rows."""
         path = self.folder / name
         row = dict(zip(COLUMNS[1:], ["1 Main St", "Oakland", "CA", "94601", "RESIDENTIAL", "1"], strict=True)) | changes
         if isinstance(references, int):

@@ -66,7 +66,7 @@ settings.register_profile(
 )
 settings.load_profile("ours")
 
-# Nothing of what is imported and collected is ever garbage: it is looked for among what comes after.
+# What has been imported and collected is never garbage, so garbage collection only looks at later objects.
 gc.disable()
 
 
@@ -101,7 +101,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def certificates_are_read_once() -> Iterator[None]:
-    """Each client of httpx reads the machine's certificates, which takes ten times as long as a request to a server of ours."""
+    """Each httpx client would read the machine's certificates, which takes ten times as long as a request to our server."""
     create = cache(lambda verify, cert, trust_env, *environment: httpx.create_ssl_context(verify, cert, trust_env))
 
     def create_once(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
@@ -118,7 +118,7 @@ ORIGINALS = ROOT / ".state" / "originals"
 
 @pytest.fixture(scope="session")
 def original() -> Path:
-    """A migrated cluster that doesn't run, to be copied. It is kept until something changes that goes into it."""
+    """A migrated cluster that is not running, to be copied. It is kept until something that it depends on changes."""
     installation = newest_installation(EXTENSIONS)
     made_of = hashlib.sha256(subprocess.run([installation.bin / "postgres", "--version"], check=True, capture_output=True).stdout)
     sources = [ROOT / name for name in ("migrations", "sql/functions", "sql/catalogue", "pyshell/deploy", "pyshell/local")]
@@ -133,7 +133,7 @@ def original() -> Path:
         fcntl.flock(known, fcntl.LOCK_EX)
         known.seek(0)
         if known.read() != made_of.hexdigest():
-            # Whoever is killed here leaves nothing that looks like a cluster.
+            # A process that is killed here leaves nothing that looks like a cluster.
             known.truncate(0)
             shutil.rmtree(folder, ignore_errors=True)
             make_original(folder)
@@ -158,7 +158,7 @@ def make_original(folder: Path) -> None:
             # At the turn of a minute. A cluster that is kept for long is the same each time.
             make_original(folder)
             return
-        # Copies that start at the same moment would all try for it.
+        # Copies that start at the same time would all try to get it.
         (postgres.folder / "port").unlink()
         copy_cluster(postgres.folder, folder)
 
@@ -201,14 +201,14 @@ def run_schedules(cluster: PrivatePostgres, active: bool) -> None:
 
 
 def needs_extension(cluster: PrivatePostgres, name: str) -> None:
-    """Skips the test on a build of PostgreSQL that POSTGRES_HOME names and that lacks the extension. Debian's always has it."""
+    """Skips the test if POSTGRES_HOME names a build of PostgreSQL without the extension. Debian's build always has it."""
     if not cluster.installation.has_extensions([name]):
         pytest.skip(f"this PostgreSQL {cluster.installation.version} has no {name}")
 
 
 @contextmanager
 def folder_for_postgres(cluster: PrivatePostgres) -> Iterator[Path]:
-    """A folder that PostgreSQL's user may enter, unlike pytest's. After a kill it is deleted with the cluster's."""
+    """A folder that PostgreSQL's user may enter, unlike pytest's. After a kill, it is deleted together with the cluster."""
     with tempfile.TemporaryDirectory(prefix="private postgres ", dir=cluster.folder.parent) as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -220,7 +220,7 @@ MakeCluster = Callable[[Path], None]
 
 @pytest.fixture(scope="session")
 def make_cluster(original: Path) -> MakeCluster:
-    """Makes a migrated cluster in the folder given, which `PrivatePostgres` starts."""
+    """Creates a migrated cluster in the given folder, for `PrivatePostgres` to start."""
     return partial(copy_cluster, original)
 
 
@@ -251,7 +251,7 @@ def administrator(cluster: PrivatePostgres) -> Iterator[Connection]:
 
 @pytest.fixture(scope="session")
 def new_database(cluster: PrivatePostgres, administrator: Connection, request: pytest.FixtureRequest) -> Callable[..., str]:
-    """Makes a database and answers its URL. All are gone when the run ends."""
+    """Creates a database and returns its URL. All are dropped when the run ends."""
     if request.config.getoption("on_citus"):
         distributed_database: Callable[..., str] = request.getfixturevalue("citus").distributed_database
         return distributed_database
@@ -313,7 +313,7 @@ def shared_owner(shared_database_url: str) -> Iterator[Connection]:
 
 
 class Clock:
-    """The time that the database's functions see: standing still from `freeze` until `run`."""
+    """The time that the database's functions see. It stands still from `freeze` until `run`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -325,11 +325,11 @@ class Clock:
         return now
 
     def freeze(self, at: datetime | str | None = None) -> None:
-        """Stands still at the instant given, else at the present one."""
+        """Stops the clock at the given time, by default at the current one."""
         self._replace(sql.SQL("{}::timestamptz").format(sql.Literal(str(at or self.now()))))
 
     def advance(self, **duration: float) -> None:
-        """Stands still at a later instant: `advance(seconds=90)`, with timedelta's names."""
+        """Stops the clock at a later time: `advance(seconds=90)`, with the arguments of timedelta."""
         self.freeze(self.now() + timedelta(**duration))
 
     def run(self) -> None:
@@ -351,7 +351,7 @@ def is_cluster(connection: Connection) -> bool:
 
 
 def sessions(connection: Connection) -> LiteralString:
-    """The view of what all sessions do, on a cluster at all nodes."""
+    """pg_stat_activity or, on a cluster, the same for all nodes."""
     return "citus_stat_activity" if is_cluster(connection) else "pg_stat_activity"
 
 

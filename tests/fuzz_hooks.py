@@ -1,4 +1,4 @@
-"""What schemathesis needs to know: how a body of NDJSON becomes bytes."""
+"""Tells schemathesis how to serialize an NDJSON body."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Fixtures and helpers of the HTTP tests: a running server, clients of organizations, and every answer held against openapi.json."""
+"""Fixtures and helpers of the HTTP tests: a running server, and clients of organizations that check every response against openapi.json."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.timed import wait_until
 
 OPENAPI = json.loads((Path(__file__).parents[1] / "openapi.json").read_text())
 PEPPER = "pepper of the tests, long enough to be one"
-# An id that nothing has. The names of tests must not differ between the processes of a run, as those with a random id would.
+# An id that does not exist. It is not random, because test names must be the same in all processes of a run.
 UNKNOWN_ID = "5a8b54ab-0b0c-4d3e-9d8c-3f1f6e0f3c11"
 
 Json = dict[str, Any]
@@ -42,7 +42,7 @@ ERRORS = error_reference.listed()
 
 
 def with_listed_errors(app: ASGIApp, others: list[tuple[str, int]]) -> ASGIApp:
-    """The application; errors that docs/errors.md doesn't list are added to `others`."""
+    """The application; errors that docs/errors.md does not list are added to `others`."""
 
     async def watched(scope: Scope, receive: Receive, send: Send) -> None:
         status = 0
@@ -72,7 +72,7 @@ def with_listed_errors(app: ASGIApp, others: list[tuple[str, int]]) -> ASGIApp:
 
 @contextmanager
 def running_server(settings: Settings, port: int = 0) -> Iterator[str]:
-    """The address of a server of its own, on a thread and on the port given or one that is free. It answers with listed errors only."""
+    """The URL of a server on a thread, on the given port or a free one. Fails in the end if a response had an unlisted error."""
     listener = socket.create_server(("127.0.0.1", port))
     settings = replace(settings, port=listener.getsockname()[1])
     others: list[tuple[str, int]] = []
@@ -90,7 +90,7 @@ def running_server(settings: Settings, port: int = 0) -> Iterator[str]:
 
 
 def is_ready(url: str) -> bool:
-    """Whether an API there takes requests; those of another process."""
+    """Whether an API in another process serves requests at this URL."""
     try:
         return httpx.get(f"{url}/readyz").status_code == 200
     except httpx.TransportError:
@@ -113,7 +113,7 @@ def server(http_settings: Settings) -> Iterator[str]:
 
 @pytest.fixture
 def database(http_settings: Settings) -> Iterator[Connection]:
-    """A connection of the owner, to see what is stored and to play the worker. The settings that a test changes are restored after it."""
+    """A connection as owner, to see what is stored and to act as the worker. Settings that a test changes are restored after it."""
     settings = "select api.get_settings()::jsonb - 'updated_at'"
     with psycopg.connect(http_settings.database_url, autocommit=True) as connection:
         before = connection.execute(settings).fetchone()
@@ -145,7 +145,7 @@ def client(new_client: NewClient) -> OrganizationClient:
 
 
 class OrganizationClient(httpx.Client):
-    """An HTTP client with the API key of an organization of its own; every answer must be as openapi.json has it."""
+    """An HTTP client with the API key of its own organization, which checks every response against openapi.json."""
 
     def __init__(self, server: str, database_url: str) -> None:
         self.organization = f"organization {uuid.uuid4()}"
@@ -158,7 +158,7 @@ class OrganizationClient(httpx.Client):
         )
 
     def submit(self, *items: Json) -> Json:
-        """The answer to a new batch, of one usual item unless others are given."""
+        """The response to a new batch, with one usual item by default."""
         response = self.post("/batch-lookups", json={"items": list(items or [site()])})
         assert response.status_code == 201, response.text
         created: Json = response.json()
@@ -166,7 +166,7 @@ class OrganizationClient(httpx.Client):
 
 
 def site(reference_id: str = "deal-001", **changes: Any) -> Json:
-    """An item that is valid, but for the changes."""
+    """A valid item, with these changes."""
     return {"reference_id": reference_id, "address": address(), "building_type": "RESIDENTIAL", "device_ids": [1]} | changes
 
 
@@ -188,7 +188,7 @@ def organization_of(database: Connection, job: Json) -> object:
 
 
 def look_up(database: Connection, job: Json, count: int, answer: Json | str | None = None, status: int = 200) -> None:
-    """Plays the worker: claims up to `count` items of the organization that the job belongs to, and records the same answer for each."""
+    """Acts as the worker: claims up to `count` items of the job's organization, and records the same response for each."""
     organization_id = organization_of(database, job)
     database.execute(
         """select api.record_lookups(%s, array_agg(job_id), array_agg(position), array_agg(lease_token), array_agg(%s::integer),
@@ -199,7 +199,7 @@ def look_up(database: Connection, job: Json, count: int, answer: Json | str | No
 
 
 def lines_until_the_end(client: httpx.Client, url: str, ends: Callable[[], object], **headers: str) -> int:
-    """How many lines of a file come before the connection is cut off. What allows to read it ends after the first."""
+    """How many lines of a download arrive before the connection is closed. The permission to read it ends after the first."""
     count = 0
     with client.stream("GET", url, headers=headers) as response:
         try:
@@ -213,7 +213,7 @@ def lines_until_the_end(client: httpx.Client, url: str, ends: Callable[[], objec
 
 
 def check_against_openapi(response: httpx.Response) -> None:
-    """Fails unless openapi.json has the answer's route, status, headers and body."""
+    """Fails unless openapi.json describes the response's route, status, headers and body."""
     method = response.request.method.lower()
     described = described_responses(response.request.url.path, method)
     if described is None:
@@ -249,12 +249,12 @@ def resolve(response: Json) -> Json:
 
 @cache
 def validator(schema: str) -> Draft202012Validator:
-    """Checks an answer against a schema in which every object has only the members described, unless `additionalProperties` allows more."""
+    """Checks a response against a schema whose objects have only the described members, unless `additionalProperties` allows more."""
     return Draft202012Validator(closed(json.loads(schema)) | {"components": CLOSED_COMPONENTS}, format_checker=FormatChecker(["uuid"]))
 
 
 def closed(schema: Any, *, part: bool = False) -> Any:
-    """The schema with its objects closed; `part`: all but itself, because it is a part of one that is closed as a whole."""
+    """The schema with its objects closed; `part`: all but itself, because it is part of one that is closed as a whole."""
     if not isinstance(schema, dict):
         return schema
     is_object = not schema.keys().isdisjoint({"properties", "allOf"})

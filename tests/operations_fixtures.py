@@ -27,7 +27,7 @@ def promtool(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def fires(alert: str, before: Mapping[str, float], after: Mapping[str, float]) -> bool:
-    """Whether an alert fires within two hours of what two scrapes showed: gauges stay as they are, counters go on as they went."""
+    """Whether an alert fires within two hours after two scrapes, if gauges stay the same and counters keep growing at their rate."""
     groups = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
     # promtool evaluates every rule that it has for every minute.
     groups = [group | {"rules": [rule for rule in group["rules"] if rule["alert"] == alert]} for group in groups]

@@ -20,7 +20,7 @@ EXCUSED = re.compile(r"# (TODO|SKIP)\b", re.IGNORECASE)
 
 @dataclass
 class Outcome:
-    """What a run of assertions came to. `failures` holds each failed assertion with pgTAP's explanation."""
+    """The outcome of a run of assertions. `failures` has each failed assertion with pgTAP's explanation."""
 
     planned: int | None = None
     passed: int = 0
@@ -31,7 +31,7 @@ class Outcome:
         return [text for text in self.descriptions if len(text.split()) < 4 or FRAGMENT.match(text)]
 
     def problems(self) -> list[str]:
-        """The failures, and whatever makes the run itself doubtful; empty when all is well."""
+        """The failures, and whatever makes the run itself doubtful; empty if there are none."""
         problems = list(self.failures)
         ran = self.passed + len(self.failures)
         if self.planned is None:

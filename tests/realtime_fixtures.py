@@ -1,4 +1,4 @@
-"""Subscribers to try Realtime with: the real supabase-js under Node, and a bare WebSocket for what it would never send."""
+"""Subscribers for Realtime: the real supabase-js under Node, and a bare WebSocket for what that would never send."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def supabase_js() -> Path:
 
 
 class Watcher:
-    """Clients of supabase-js, and all that they were told so far."""
+    """Clients of supabase-js, and everything that they have received so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -57,7 +57,7 @@ class Watcher:
             self._lines.put(json.loads(line))
 
     def until(self, enough: Callable[[list[Json]], bool], seconds: float = PATIENCE) -> list[Json]:
-        """Everything heard, once it is enough."""
+        """Everything received, once it is enough."""
         deadline = time.monotonic() + seconds
         while not enough(self.heard):
             try:
@@ -70,12 +70,12 @@ class Watcher:
         return self.heard
 
     def subscribed(self, times: int = 1) -> Self:
-        """Returns once every client (or one, so many times) is told that it hears of changes from now on."""
+        """Returns once every client (or one, so many times) has confirmed its subscription."""
         self.until(lambda heard: sum(line.get("system", {}).get("message") == "Subscribed to PostgreSQL" for line in heard) >= times)
         return self
 
     def changes(self, seconds: float = 0) -> list[Json]:
-        """The changes heard so far, after a while."""
+        """The changes received so far, after a while."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0 or not self._lines.empty():
             try:
@@ -133,7 +133,7 @@ class BareSocket:
         return frame
 
     def ask(self, event: str, payload: Any = None, **frame: Any) -> Json:
-        """The payload of the next answer."""
+        """The payload of the next reply."""
         self.send(event, payload, **frame)
         answer: Json = self.receive()[4]
         return answer

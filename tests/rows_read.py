@@ -1,4 +1,4 @@
-"""How much of the catalogue the database has read, which is what a lookup costs on a machine of any speed."""
+"""How many rows of the catalogue the database has read: the cost of a lookup, whatever the speed of the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes the sources of functions apart into statements of lower-case tokens, well enough to look for shapes in them."""
+"""Splits the sources of functions into statements of lower-case tokens, well enough to search them for patterns."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Statement:
             yield Reference(token, named if has_alias else token.split(".")[-1], verb, place, named_at if has_alias else place)
 
     def calls(self, names: Collection[str]) -> set[str]:
-        """Functions of these names that it calls."""
+        """The functions of these names that it calls."""
         pairs = zip(self.tokens, self.tokens[1:], strict=False)
         return {token for token, after in pairs if after == "(" and token in names}
 
@@ -83,7 +83,7 @@ class Statement:
 
 
 def statements(source: str) -> list[Statement]:
-    """The statements of a body in SQL or PL/pgSQL, and those in strings that it executes."""
+    """The statements of a body in SQL or PL/pgSQL, including those in strings that it executes."""
     found = list(_split(source))
     for statement in list(found):
         if "execute" in statement.tokens:
@@ -113,7 +113,7 @@ def _split(source: str) -> Iterator[Statement]:
 
 
 def closure(calls: Mapping[str, Collection[str]], first: Collection[str]) -> set[str]:
-    """Those names and all that call one of them, whether directly or by way of others."""
+    """These names, and all functions that call one of them, directly or indirectly."""
     found = set(first)
     while more := {name for name, called in calls.items() if name not in found and not found.isdisjoint(called)}:
         found |= more

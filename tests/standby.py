@@ -47,13 +47,13 @@ def running_standby(primary: PrivatePostgres, folder: Path) -> Iterator[PrivateP
 
 
 def wait_for_replay(primary: PrivatePostgres, standby: PrivatePostgres) -> None:
-    """Until the standby shows whatever the primary has committed by now."""
+    """Waits until the standby shows what the primary has committed by now."""
     with psycopg.connect(primary.url(), autocommit=True) as connection, psycopg.connect(standby.url(), autocommit=True) as follower:
         [position] = connection.execute("select pg_current_wal_lsn()").fetchone() or [None]
         wait_until(lambda: follower.execute("select pg_last_wal_replay_lsn() >= %s", [position]).fetchone() == (True,))
 
 
 def promote(standby: PrivatePostgres) -> None:
-    """Let it take writes; returns when it does."""
+    """Promotes it; returns when it accepts writes."""
     with psycopg.connect(standby.url(), autocommit=True) as connection:
         assert connection.execute("select pg_promote()").fetchone() == (True,)

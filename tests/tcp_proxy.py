@@ -1,4 +1,4 @@
-"""A TCP proxy that can fall silent, with connections open and nothing that comes through, and that can cut them."""
+"""A TCP proxy that can fall silent, with open connections on which nothing passes, and that can abort them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Proxy:
         self.target = target
         self._loop = loop
         self.port = 0
-        # Connections that the target did not take.
+        # Connections that the target did not accept.
         self.refused = 0
         self._open = threading.Event()
         self._open.set()
@@ -26,16 +26,16 @@ class Proxy:
         self._open.clear()
 
     def strand(self) -> None:
-        """Forwards nothing more for the connections that are there, which stay open, as where something on the way has forgotten them."""
+        """Forwards nothing more on existing connections, which stay open, as if a router had forgotten them."""
         self._loop.call_soon_threadsafe(lambda: self._stranded.update(self._writers))
 
     def recover(self) -> None:
-        """Forwards again, for new connections; those that were there are aborted."""
+        """Forwards again for new connections; existing ones are aborted."""
         self.cut()
         self._open.set()
 
     def cut(self) -> None:
-        """Aborts the connections that are there."""
+        """Aborts the existing connections."""
         self._loop.call_soon_threadsafe(self._abort)
 
     def _abort(self) -> None:

@@ -1,4 +1,4 @@
-"""Whatever the database cannot do for a while: a good answer is recorded in the end, and no item fails for it."""
+"""Whatever the database cannot do for a while, a good answer is recorded in the end, and no item fails because of it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_claim_whose_answer_is_lost_delays_nothing_and_costs_no_retry(
 def test_large_answers_are_recorded_in_smaller_flushes(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is in one flush takes longer than a statement may; a part of it does not."""
+    """A whole flush takes longer than the time limit of statements; a part of it does not."""
     monkeypatch.setitem(connect.__kwdefaults__, "statement_timeout", 1)  # type: ignore[arg-type]
     owner.execute(
         """alter function app.add_report_sites(uuid, public.lookup_queue_items[], timestamptz) rename to add_report_sites_at_once;
@@ -187,7 +187,7 @@ async def test_one_lookup_may_always_start() -> None:
 def test_a_good_answer_is_recorded_once_the_database_has_its_functions_again(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
 ) -> None:
-    """As during a deploy: what the worker calls is not there for a while."""
+    """As during a deploy: functions that the worker calls are missing for a while."""
     update_settings(owner, max_retries=0)
     with running_worker(worker_settings):
         batches.create(["warm-up"])

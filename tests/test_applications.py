@@ -1,4 +1,4 @@
-"""Applications under concurrency: one for each customer and program, whoever is faster."""
+"""Applications under concurrency: one for each customer and program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the attacks of a penetration test, all at once, may cost in memory. `make attacks` measures what they cost others in time."""
+"""How much memory the attacks of a penetration test take, all at once. `make attacks` measures how long others wait."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def test_attacks_take_a_bounded_amount_of_memory(database_url: str) -> None:
     with system.connection, system.api() as process:
         target = prepare(system, database_url)
         seen = measure(system, process.pid, RUNS["all"], target, SECONDS)
-    # They did get through: at rest, the API has some 50 MB.
+    # The attacks had an effect: at rest, the API has some 50 MB.
     assert 60 < seen.api_bytes / MEGABYTE < API_MEGABYTES
     assert seen.backend_bytes / MEGABYTE < BACKEND_MEGABYTES

@@ -14,7 +14,7 @@ PROJECT_SCHEMAS = ["public", "app", "api"]
 
 
 def expect_none(connection: Connection, query: str) -> None:
-    """The query looks for what must not be, and answers names."""
+    """Fails if the query returns names: it searches for what is not allowed."""
     found = [row[0] for row in connection.execute(query.encode(), {"schemas": PROJECT_SCHEMAS})]
     assert not found, "\n" + "\n".join(found)
 
@@ -50,7 +50,7 @@ def test_every_function_pins_its_search_path_unless_it_needs_none(shared_owner: 
 
 
 def test_functions_that_force_plans_do_without_jit(shared_owner: Connection) -> None:
-    """What forbids a kind of plan lifts the cost of the others above what JIT takes for worth its while."""
+    """Forbidding a kind of plan raises the cost of the others above the threshold of JIT."""
     expect_none(
         shared_owner,
         """
@@ -151,7 +151,7 @@ def test_members_may_read_and_nothing_else(shared_owner: Connection) -> None:
 
 
 def test_members_may_omit_their_organization(shared_owner: Connection) -> None:
-    """PostgREST answers PGRST202 when an argument without a default is missing."""
+    """PostgREST responds with PGRST202 if an argument without a default is missing."""
     expect_none(
         shared_owner,
         """
@@ -165,7 +165,7 @@ def test_members_may_omit_their_organization(shared_owner: Connection) -> None:
 
 
 def test_functions_that_only_read_may_be_called_with_get(shared_owner: Connection) -> None:
-    """PostgREST takes GET for stable functions alone."""
+    """PostgREST accepts GET only for stable functions."""
     expect_none(
         shared_owner,
         """
@@ -238,7 +238,7 @@ def test_every_index_is_named_after_its_table_and_purpose(shared_owner: Connecti
 
 
 def test_every_foreign_key_begins_an_index(shared_owner: Connection) -> None:
-    """Without one, a change of the referenced table reads the whole referring one."""
+    """Without an index, a change of the referenced table reads the whole referring one."""
     expect_none(
         shared_owner,
         """
@@ -253,7 +253,7 @@ def test_every_foreign_key_begins_an_index(shared_owner: Connection) -> None:
 
 
 def test_every_parameter_is_used(shared_owner: Connection) -> None:
-    """Of functions in SQL; plpgsql_check sees to the others."""
+    """For functions in SQL; plpgsql_check covers the others."""
     expect_none(
         shared_owner,
         r"""
@@ -275,7 +275,7 @@ def test_every_function_chapter_has_its_tests_and_every_schema_chapter_its_funct
 
 
 def test_plpgsql_check_finds_nothing(cron_database_url: str) -> None:
-    # It looks into strings too, and what Citus has is not here.
+    # It also checks strings, and functions of Citus do not exist here.
     with psycopg.connect(cron_database_url) as connection:
         connection.execute("create extension if not exists plpgsql_check")
         # What the functions call on Supabase.
@@ -300,7 +300,7 @@ TENANT_TABLES = "select name::regclass from app.distribution() where kind = 'dis
 
 
 def test_foreign_keys_between_tables_of_organizations_begin_with_the_organization(shared_owner: Connection) -> None:
-    """Distributed by organization, rows that refer to one another are on the same node."""
+    """When distributed by organization, rows that refer to each other are on the same node."""
     expect_none(
         shared_owner,
         f"""
@@ -316,7 +316,7 @@ def test_foreign_keys_between_tables_of_organizations_begin_with_the_organizatio
 
 
 def test_tables_of_organizations_have_no_triggers_and_no_foreign_keys_that_set_null(shared_owner: Connection) -> None:
-    """Distributed tables have no triggers, and no foreign key that would change a part of it."""
+    """Distributed tables cannot have triggers, nor foreign keys that change a part of themselves."""
     expect_none(
         shared_owner,
         f"""
@@ -375,7 +375,7 @@ def assignments_of(source: str) -> list[str]:
 
 
 def test_arrays_grow_by_elements_not_by_arrays(shared_owner: Connection) -> None:
-    """An element is appended in place; for an array, all that there is is copied, so that 20,000 rows copy it 20,000 times."""
+    """An element is appended in place; appending an array copies everything, 20,000 times for 20,000 rows."""
     found = shared_owner.execute(
         r"""
         select p.oid::regprocedure::text, m.assignment[1]

@@ -1,4 +1,4 @@
-"""The catalogue's files, their import, and the example sites that are looked up in it."""
+"""The catalogue's files, their import, and lookups of the example sites in it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STARTER = ROOT / "sql" / "catalogue"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the starter catalogue, to change."""
+    """A copy of the starter catalogue that a test may change."""
     for path in STARTER.glob("*.csv"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path

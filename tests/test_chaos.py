@@ -46,7 +46,7 @@ IS_LONG = SECONDS >= 60
 # What the upstream is like. Where it is well, many organizations have small batches, and what came of them is recorded together.
 WEATHERS = {"odd": [1, 10, 1000, 5000], "well": [10, 100, 1000]} if IS_LONG else {"odd": [1, 10, 50, 200]}
 ORGANIZATIONS = {"odd": 4, "well": 40}
-# Nobody listens there.
+# Nothing listens there.
 NOWHERE = 1
 SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(1_000_000))))
 
@@ -83,7 +83,7 @@ DISK_FULL = """
     create function public.disk_full() returns trigger language plpgsql as $$
     begin raise sqlstate '53100' using message = 'could not extend file: No space left on device'; end $$;
     create trigger disk_full before insert on public.incentive_report_sites execute function public.disk_full()"""
-# What the history must not hold.
+# What the history must not contain.
 RULES = {
     "a lease expired before its time": "has_expired and at < lease_expires_at",
     "an item that had ended changed": "old_status in ('completed', 'failed') and not late",
@@ -145,9 +145,9 @@ class Provider:
 
 
 class World:
-    """The world of the workers, and what happens to it wherever the database is. `ways` are the addresses that workers know it by."""
+    """The environment of the workers, and what happens to it wherever the database is. `ways` are the URLs by which workers reach it."""
 
-    # What an event may meet of another one, or of itself.
+    # Errors that an event may get because of another one, or of itself.
     trouble: tuple[type[Exception], ...] = (psycopg.OperationalError,)
 
     def __init__(self, folder: Path, upstream: FakeUpstream, provider: Provider, chance: random.Random, weather: str) -> None:
@@ -226,7 +226,7 @@ class World:
             time.sleep(self.chance.uniform(0.5, 2))
 
     def hold_rows(self) -> None:
-        """As a transaction does that somebody left open."""
+        """As a transaction does that was left open."""
         query = self.chance.choice([*HELD_BY_A_NEIGHBOUR.values(), *HELD_BY_AN_OPERATOR.values()])
         with psycopg.connect(self.url(), options="-c lock_timeout=2s") as connection:
             with suppress(psycopg.ProgrammingError):
@@ -242,7 +242,7 @@ class World:
             try:
                 job = batches.create([f"{prefix}{uuid.uuid4().hex[:12]}-{n}" for n in range(count)])
             except psycopg.DatabaseError as refusal:
-                # As it asks callers to, it leaves the work that there is some time.
+                # As callers are asked to, it leaves the existing work some time.
                 if "too_many_open_items" not in (refusal.diag.message_detail or ""):
                     raise
             else:
@@ -266,7 +266,7 @@ class World:
             connection.execute("select api.cancel_batch_lookup(%s, %s)", (batches.organization_id, job))
 
     def go_wrong(self) -> None:
-        """Everything happens once, in any order, with more work in between."""
+        """Every event happens once, in random order, with more work in between."""
         events = self.events()
         self.chance.shuffle(events)
         for event in events:
@@ -287,7 +287,7 @@ class World:
             self._upstream.requests.clear()
 
     def stop_workers_gracefully(self, names: Callable[[], Iterable[str]]) -> None:
-        """`names`: of the workers that were heard of. One that was started a moment ago does not listen to signals yet."""
+        """`names`: those of the workers that have sent a heartbeat. One that has just started does not handle signals yet."""
         workers = list(self.workers.values())
         pids = {str(worker.pid) for worker in workers}
         wait_until(lambda: pids <= {name.split("-")[-2] for name in names()})
@@ -313,7 +313,7 @@ class Chaos(World):
         self.postgres = postgres
         self._resources = resources
         self._standbys = 0
-        # Whatever cluster is in its place, workers find it at the same port.
+        # Whichever cluster takes its place, workers find it at the same port.
         self._front, self._network = (resources.enter_context(running_proxy(postgres.port)) for _ in range(2))
         self.ways = {"directly": self._url_at(self._front.port), "by the network": self._url_at(self._network.port)}
         if PROGRAM is not None:
@@ -343,7 +343,7 @@ class Chaos(World):
         self.postgres.start()
 
     def promote_a_standby(self) -> None:
-        """PostgreSQL crashes for good, and a synchronous standby takes its place."""
+        """PostgreSQL crashes permanently, and a synchronous standby takes its place."""
         self._standbys += 1
         folder = self.postgres.folder.with_name(f"standby {self._standbys}")
         standby = self._resources.enter_context(running_standby(self.postgres, folder))
@@ -358,13 +358,13 @@ class Chaos(World):
         shutil.rmtree(self.postgres.data)
         self.postgres = standby
         with self.connect() as connection:
-            # It has none to wait for itself, and may have the setting from its primary.
+            # It has no standby itself, but may have the setting from its primary.
             connection.execute("alter system reset synchronous_standby_names")
             connection.execute("select pg_reload_conf()")
         self._turn_to(standby.port)
 
     def restore_a_dump(self) -> None:
-        """The database goes away, and what a dump of it restores takes its place."""
+        """The database is replaced by one restored from its dump."""
         self._turn_to(NOWHERE)
         dump = self._folder / "dump"
         programs = self.postgres.installation.bin

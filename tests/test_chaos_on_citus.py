@@ -28,7 +28,7 @@ from tests.upstream import FakeUpstream
 from tests.worker_fixtures import check_invariants, fetch_value, leases
 
 WEATHER = "odd"
-# Where a shard may go to: its number, from which node, to which.
+# The possible moves of a shard: its number, from which node, to which node.
 PLACEMENTS = """
     select p.shardid, f.nodename, f.nodeport, t.nodename, t.nodeport
       from pg_dist_shard s
@@ -40,7 +40,7 @@ PLACEMENTS = """
 
 
 class ClusterWorld(World):
-    """`happened` counts what did. A node that is away is trouble, and so is a shard that has just left."""
+    """`happened` counts the events. A node that is away causes errors, and so does a shard that has just moved."""
 
     trouble = (psycopg.OperationalError, psycopg.InternalError)
 
@@ -61,10 +61,10 @@ class ClusterWorld(World):
         return [*super().events(), self.move_a_shard, self.kill_a_node, self.kill_a_node_while_a_shard_moves]
 
     def move_a_shard(self) -> None:
-        """With all that is together with it: everything of some organizations goes to another node."""
+        """Moves a shard and those colocated with it, that is, all rows of some organizations, to another node."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             try:
-                # Of moves that came to nothing.
+                # Left by moves that failed.
                 connection.execute("call citus_cleanup_orphaned_resources()")
                 placements = connection.execute(PLACEMENTS).fetchall()
                 connection.execute("set statement_timeout = '2min'")
@@ -93,7 +93,7 @@ class ClusterWorld(World):
                 yield from (name for (name,) in connection.execute("select id from app.workers"))
 
     def leftovers(self) -> list[Any]:
-        """What Citus has still to tidy up, of transactions and moves that a crash ended. It does it by itself, a minute later or more."""
+        """What remains of interrupted transactions and moves after a cleanup, which Citus does by itself a minute later or more."""
         found = []
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute("call citus_cleanup_orphaned_resources()")
@@ -109,7 +109,7 @@ class ClusterWorld(World):
 
 @contextmanager
 def maintained(url: str) -> Iterator[None]:
-    """As by pg_cron, which serves one database of a server."""
+    """Stands in for pg_cron, which serves only one database of a server."""
     stop = threading.Event()
 
     def maintain() -> None:

@@ -1,4 +1,4 @@
-"""Which Clerk tokens are taken, where their keys come from, and that Clerk's own verifier says the same."""
+"""Which Clerk tokens are accepted, where their keys come from, and that Clerk's own verifier agrees."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def bad_tokens(instance: ClerkInstance) -> dict[str, str]:
     }
 
 
-# Those that Clerk's verifier leaves to its callers.
+# Checks that Clerk's verifier leaves to its callers.
 def worse_tokens(instance: ClerkInstance) -> dict[str, str]:
     return {
         "no start": instance.token(azp=PARTY, nbf=None),
@@ -262,7 +262,7 @@ class TestFetchedKeys:
 
     async def test_are_given_up_after_a_short_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(clerk_keys, "FETCH_TIMEOUT_SECONDS", 0.2)
-        # The server answers never: without the limit, this waits until the test is given up.
+        # The server never responds: without the limit, this would wait until the test times out.
         async with asyncio.timeout(PATIENCE):
             with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(KeysUnavailableError):
                 await FetchedKeys(f"http://127.0.0.1:{silent.getsockname()[1]}/").find("ins_first")

@@ -1,4 +1,4 @@
-"""Logging in, and finding out what is wrong; how quickly the command starts; and that it installs by itself."""
+"""Login and doctor; how quickly the command starts; and that it can be installed without the server."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_doctor_names_what_is_wrong(cli: Cli, changes: dict[str, str], code: int
 
 
 class Stranger(BaseHTTPRequestHandler):
-    """What stands where the service should be: it asks people to sign in, or leads to where they do."""
+    """A page in place of the service, which asks people to sign in or redirects them to where they can."""
 
     status, says_it_is_up = 200, False
 
@@ -218,13 +218,13 @@ class Stranger(BaseHTTPRequestHandler):
 
 
 class Proxy(Stranger):
-    """Up, as far as it can tell, before a service that is not."""
+    """A proxy that is up, in front of a service that is not."""
 
     status, says_it_is_up = 502, True
 
 
 class Busy(BaseHTTPRequestHandler):
-    """The service, which has no time for who asks with a key."""
+    """The service, which is too busy for requests with a key."""
 
     def do_GET(self) -> None:
         self.send_response(429 if self.headers["x-api-key"] else 200)
@@ -237,7 +237,7 @@ class Busy(BaseHTTPRequestHandler):
 
 
 class StrangerWithJson(BaseHTTPRequestHandler):
-    """Something else that answers in JSON."""
+    """Another server that responds in JSON."""
 
     body = b""
     encoding = "identity"

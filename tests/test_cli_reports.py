@@ -19,7 +19,7 @@ def sites(*names: str) -> str:
 
 
 def looked_up(cli: Cli, *names: str) -> str:
-    """The id of a job of these sites that has ended."""
+    """The id of an ended job with these sites."""
     (cli.folder / "sites.csv").write_text(sites(*names))
     submitted = cli.run("submit", "sites.csv", "--again", "-".join(names))
     assert submitted.returncode == 0, submitted.stderr

@@ -1,4 +1,4 @@
-"""Results while they come, jobs and their items, reports, and the bar of a terminal."""
+"""Results while they arrive, jobs and their items, reports, and the progress bar."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def submit(cli: Cli, references: list[str] | int, **changes: str) -> str:
 @pytest.mark.parametrize("suffix", ["csv", "ndjson"])
 def test_follow_continues_after_the_last_complete_row(cli: Cli, service: Service, suffix: str) -> None:
     service.hold("row-40")
-    # A line break and quotes within a cell are no end of a row.
+    # A line break or a quote within a cell does not end the row.
     job = submit(cli, [f"row-{number}" for number in range(60)], street_1='1 Main St\n"Rear", 2')
     output = cli.folder / f"results.{suffix}"
     running = cli.start("results", job, "--follow", "-o", output)
@@ -340,7 +340,7 @@ def test_a_terminal_gets_a_bar_and_ctrl_c_detaches(cli: Cli, service: Service) -
     terminal.read_until(lambda output: "Watch it again: batch-lookups watch " in output and "-o results.csv" in output)
     assert terminal.exit_code() == 130
     assert "Traceback" not in terminal.output
-    # The cursor that the bar hid is there again.
+    # The cursor, which the bar had hidden, is shown again.
     assert terminal.output.count("\x1b[?25l") == terminal.output.count("\x1b[?25h") > 0
     assert not (cli.folder / "results.csv").exists()
     killed = Terminal(cli, "run", "sites.csv", "-o", "results.csv")

@@ -1,4 +1,4 @@
-"""`batch-lookups run` and its parts: from a file to its results, whatever comes between."""
+"""`batch-lookups run` and its parts: from a file to its results, with interruptions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_some_failed(cli: Cli, service: Service) -> None:
     done = cli.run("run", cli.sites("sites.csv", ["some-1", "some-2"]), "-o", "results.csv")
     assert done.returncode == 3
     assert "1 of 2 looked up, 1 failed (1 not_found)" in done.stderr
-    # Another lookup would bring the same.
+    # Another lookup would have the same result.
     assert "--status failed" in done.stderr
     assert "retry" not in done.stderr
     assert [row["status"] for row in rows_of(cli.folder / "results.csv")] == ["failed", "completed"]
@@ -357,7 +357,7 @@ def test_any_file_that_the_service_reads(cli: Cli, name: str) -> None:
             workbook.active.append(line.split(","))
         workbook.save(path)
     elif name.endswith(".ndjson"):
-        # One line alone looks like JSON; the name says what it is.
+        # A single line looks like JSON; the file name says what it is.
         items, rows = items[:1], rows[:1]
         path.write_text(json.dumps(items[0]) + "\n")
     elif name.endswith(".json"):

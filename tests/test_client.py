@@ -1,4 +1,4 @@
-"""The Python client: what it sends again and what not, and that a lost connection costs no record."""
+"""The Python client: which requests it repeats, and that a lost connection loses no record."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BUSY = httpx.Response(503, headers={"retry-after": "0"}, json={"error": "The ser
 
 
 class Script:
-    """Answers requests one after the other, with a response or by raising an error; notes the requests."""
+    """Responds to requests one after the other, or raises an error; records the requests."""
 
     def __init__(self, *answers: httpx.Response | httpx.TransportError) -> None:
         self.answers = list(answers)
@@ -443,7 +443,7 @@ def test_a_connection_that_no_longer_responds_is_replaced(cli: Cli, service: Ser
         assert client.get_me()["organization"] == organization
         [retry] = retries
         assert retry.reason.endswith("did not answer in time (timed out)")
-        # A service that answers nothing at all is given up.
+        # A service that does not respond at all is given up.
         proxy.fall_silent()
         with pytest.raises(UnavailableError, match="did not answer in time"):
             client.get_me()

@@ -35,7 +35,7 @@ class Installation:
     nodes: dict[tuple[str, int], str]
 
     def organizations(self, at_each: int) -> dict[str, list[Batches]]:
-        """So many organizations at each node that has shards, by the URL of the node."""
+        """So many organizations on each node that has shards, by the URL of the node."""
         organizations: dict[str, list[Batches]] = {url: [] for url in self.nodes.values()}
         while any(len(some) < at_each for some in organizations.values()):
             batches = Batches(self.owner)
@@ -62,7 +62,7 @@ def cluster_url(citus: Cluster) -> str:
     url = citus.new_database()
     migrate(url, distribute=True)
     with psycopg.connect(url, autocommit=True) as owner:
-        # Nodes connect to each other as the role that calls.
+        # Nodes connect to each other as the calling role.
         owner.execute("alter role batch_lookups_shell login")
     return url
 
@@ -80,7 +80,7 @@ def installation(citus: Cluster, cluster_url: str, upstream: FakeUpstream) -> It
 def test_workers_serve_all_organizations(
     installation: Installation, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    # A call for several organizations would send commands for each statement, and commit at several nodes.
+    # A call for several organizations would send commands for each statement, and commit on several nodes.
     monkeypatch.delattr(claims, "claim_for_organizations")
     monkeypatch.delattr(outcomes, "record_for_organizations")
     organizations = installation.organizations(at_each=4)

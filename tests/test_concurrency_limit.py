@@ -1,4 +1,4 @@
-"""The concurrency limit finds what the upstream bears, from any state: a simulated upstream and clock, the real meter and rules."""
+"""The concurrency limit finds what the upstream can handle, from any state: a simulated upstream and clock, the real meter and rules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOW = "timestamptz '2026-01-01' + make_interval(secs => current_setting('test.no
 
 @dataclass
 class Load:
-    """What the upstream sees when a request arrives, itself included; `at` in seconds. It is serving those that it did not refuse."""
+    """What the upstream sees when a request arrives, including that one; `at` in seconds. It serves all requests that it did not refuse."""
 
     at: float
     in_flight: int
@@ -36,7 +36,7 @@ Weather = Callable[[Load], tuple[float, Answer]]
 
 
 def steady(seconds: float, failing: float = 0.0, how: Answer = BROKEN, fails_in: float | None = None) -> Weather:
-    """Bears any load; some of its answers are failures, whatever the load."""
+    """Handles any load; a share of its responses are failures, whatever the load."""
 
     def answer(load: Load) -> tuple[float, Answer]:
         if load.chance.random() < failing:
@@ -59,7 +59,7 @@ def refusing(seconds: float, capacity: int, status: int) -> Weather:
 
 
 def changing(*phases: tuple[float, Weather]) -> Weather:
-    """One after the other, each until a time in seconds; the last one stays."""
+    """One behaviour after the other, each until a time in seconds; the last one stays."""
     return lambda load: next((weather for until, weather in phases if load.at < until), phases[-1][1])(load)
 
 
@@ -148,7 +148,7 @@ STARTS = {
 
 
 def pairs(weathers: Iterable[str], *thorough: str) -> list[tuple[str, str]]:
-    """Each weather with the two starts that matter most, some with all of them."""
+    """Each behaviour with the two initial states that matter most, some with all of them."""
     return [
         (weather, start) for weather in weathers for start in STARTS if weather in thorough or start in ("a new database", "stuck at one")
     ]
@@ -231,7 +231,7 @@ def test_an_overloaded_upstream_is_spared(owner: Connection, weather: str) -> No
 def test_failures_of_one_organization_do_not_slow_down_another(owner: Connection, ill: Weather) -> None:
     simulation = Simulation(owner, one_of_two(ill, steady(0.2)), organizations=2)
     simulation.run(60)
-    # Half of the lookups at once are the other one's.
+    # Half of the concurrent lookups belong to the other organization.
     assert simulation.per_second(20, 60) >= 0.8 * MAX_IN_FLIGHT / 2 / 0.2, simulation.limits[-20:]
 
 

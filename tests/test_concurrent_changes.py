@@ -1,4 +1,4 @@
-"""What two changes of an organization at the same time do to each other: none undoes the other, and none slips past it."""
+"""Concurrent changes of an organization: none undoes the other, and none misses it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def during(database_url: str, owner: Connection) -> During:
     """Runs a second statement while the transaction of the first one is open, and lets it end once the second waits for it."""
 
     def run(first: str, second: str, **parameters: object) -> None:
-        # The threads are outermost: whatever fails, both connections are closed before the second statement is waited for.
+        # The threads are outermost, so that after a failure both connections are closed before waiting for the second statement.
         with (
             ThreadPoolExecutor() as threads,
             psycopg.connect(database_url) as early,

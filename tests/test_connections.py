@@ -1,4 +1,4 @@
-"""How the product connects: one policy, whatever the database, the role or the environment would have; and what it repeats."""
+"""How we connect: with the same settings whatever the database, the role or the environment says; and which calls are repeated."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_a_session_leaves_a_connection_that_does_not_answer(database_url: 
 
 @pytest.mark.parametrize("for_transaction", [False, True])
 async def test_the_default_isolation_of_the_database_is_not_used(database_url: str, owner: Connection, for_transaction: bool) -> None:
-    """The functions lock rows and then look at them, and an upload beside a flush would be refused."""
+    """The functions lock rows and then read them, so that an upload during a flush would fail."""
     name = sql.Identifier(owner.info.dbname)
     owner.execute(sql.SQL("alter database {} set default_transaction_isolation = 'serializable'").format(name))
     async with await AsyncConnection.connect(database_url, autocommit=True) as connection, connection.transaction():
@@ -237,5 +237,5 @@ async def test_a_session_can_keep_the_memory_of_its_server_process(shared_databa
 
 
 def page_faults(process_id: int) -> int:
-    """How many pages the system has given to a process."""
+    """How many pages the system has allocated to a process."""
     return int(Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[7])

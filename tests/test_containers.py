@@ -1,4 +1,4 @@
-"""The Dockerfile and docker-compose.yml, as far as they can be tried without an engine."""
+"""The Dockerfile and docker-compose.yml, as far as they can be tested without Docker."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def services() -> dict[str, Any]:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """A folder with what the image has in /app, and nothing else of the project."""
+    """A folder with the files that the image has in /app, and nothing else of the project."""
     for source, target in re.findall(r"^COPY (?!--from)(\S+) (\./\S*)$", DOCKERFILE.split("\nFROM ")[-1], re.MULTILINE):
         if (ROOT / source).is_dir():
             shutil.copytree(ROOT / source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,4 +1,4 @@
-"""Counters say what counting would say, also while everything changes, and nobody waits for them."""
+"""Counters match what counting would give, even during changes, and nobody waits for them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_list_of_batches_reads_the_page_whatever_its_total_is(grown: Connectio
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "processing"])
 def test_lists_of_a_rare_status_do_not_read_past_all_others(grown: Connection, status: str) -> None:
-    """Three of these batches are older than all that completed."""
+    """Three of these batches are older than all completed ones."""
     organization = fetch_value(grown, "select id from app.organizations")
     with grown.transaction(force_rollback=True):
         grown.execute(
@@ -253,7 +253,7 @@ def test_a_batch_can_end_while_maintenance_adds_up_the_counts(database_url: str,
         batches.create(1)
         owner.execute(LOOK_UP, {"organization": batches.organization_id, "limit": 1, "status": 200, "answer": "{}"})
         if fetch_value(owner, "select count(*) from app.usage_days") == 1:
-            owner.execute("select app.add_up_counts(app.clock())")  # the first time, it holds up claims
+            owner.execute("select app.add_up_counts(app.clock())")  # the first time, it delays claims
         with psycopg.connect(database_url) as adding:
             adding.execute("select app.add_up_counts(app.clock())")
             batches.create(1)

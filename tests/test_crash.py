@@ -1,4 +1,4 @@
-"""Workers as processes, and what is left after they were killed and PostgreSQL crashed in the middle of a batch."""
+"""Workers as processes: what remains after they are killed and PostgreSQL crashes in the middle of a batch."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_no_thread_of_a_worker_interrupts_other_processes(
     worker = start_worker()
     wait_until(lambda: upstream.in_flight)
     threads = [int(task.name) for task in Path(f"/proc/{worker.pid}/task").iterdir()]
-    # One of them at least is the HTTP client's.
+    # At least one of them is the HTTP client's.
     assert len(threads) > 1
     assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
 

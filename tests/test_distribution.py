@@ -1,4 +1,4 @@
-"""Spreading a database over a cluster of Citus. What needs one runs where CITUS_URL names its coordinator: no registry has Citus."""
+"""Distributing a database over a Citus cluster. Tests that need one run if CITUS_URL names it, because no registry has Citus."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_call_for_one_organization_is_one_command_to_its_node(citus: Cluster) 
         for name, types in functions:
             commands.clear()
             arguments = ", ".join(["%s", *(f"null::{type_name}" for type_name in types)])
-            # Refused or not, the command has been sent.
+            # Whether or not it was refused, the command has been sent.
             with suppress(psycopg.Error):
                 connection.execute(f"select * from api.{name}({arguments})", organization)
             assert len([command for command in commands if command.startswith("issuing")]) == 1, name
@@ -169,7 +169,7 @@ def test_the_queues_health_is_that_of_all_nodes(connections: list[Connection], c
 
 def test_a_node_that_is_away_is_a_finding(connections: list[Connection]) -> None:
     coordinator, *_, last = connections
-    # As after a move to another address that nobody told the cluster.
+    # As after a move to another address that the cluster does not know.
     coordinator.execute("select api.heartbeat('worker')")
     coordinator.execute("update pg_dist_node set nodeport = 1 where nodeport = %s", [last.info.port])
     assert fetch_value(coordinator, "select workers from app.nodes_together()") == 1

@@ -116,7 +116,7 @@ VARYING = """
 
 
 def expect(found: Iterable[tuple[Function, str]], but_for: Mapping[str, str]) -> None:
-    """Nothing was found, but in the functions named, and something in each of those."""
+    """Fails unless something was found in each of the listed functions, and in no other."""
     seen: dict[str, list[str]] = {}
     for function, what in found:
         seen.setdefault(function.name, []).append(f"{function.name}: {what}")
@@ -156,7 +156,7 @@ def test_functions_without_a_search_path_have_qualified_names(source: Source, sh
 
 
 def test_requests_write_nothing_that_every_node_has(source: Source) -> None:
-    """A table that is the same at every node cannot be written while any node is down."""
+    """A table replicated to all nodes cannot be written while any node is down."""
     seldom = dict.fromkeys(["app.adopt_source", *(f.name for f in source.functions if f.name.startswith("app.import_"))], "a new catalogue")
     seldom |= dict.fromkeys(["api.update_settings", "api.set_monthly_lookups", "api.delete_organization"], "an operator does it")
     seldom |= dict.fromkeys(["api.create_organization", "app.link_organization", "api.rename_organization"], "an operator does it")
@@ -227,7 +227,7 @@ def test_arrays_of_rows_are_aggregated(source: Source) -> None:
 
 
 def test_no_with_query_changes_rows(source: Source) -> None:
-    """It costs eight times as much there. `for .. in update .. returning` and a variable do the same."""
+    """It costs eight times as much there. `for .. in update .. returning` with a variable does the same."""
     expect(
         (
             (f, found)
@@ -359,7 +359,7 @@ ALL_ORGANIZATIONS = {
 
 
 def test_statements_name_their_organization(source: Source) -> None:
-    """Such a statement runs at the node of the organization alone, and reads nothing of another."""
+    """Such a statement runs only on the node of the organization, and reads nothing of another one."""
     expect(
         (
             (f, f"{reference.table}: {statement.level(reference.place)[:160]}")
@@ -386,7 +386,7 @@ def test_a_search_in_all_organizations_selects_a_column(source: Source) -> None:
     )
 
 
-# What claims and flushes call now and then.
+# What claims and flushes call occasionally.
 SELDOM = {
     "limits": ["app.keep_limits", "app.within_budgets", "app.slots_of_node"],
     "failures": ["app.apply_outcomes", "app.judge_failures", "app.is_served_alone", "app.record_attempts", "app.cancel_retries"],
@@ -396,7 +396,7 @@ SELDOM = {
 
 
 def test_every_claim_and_flush_names_one_table_in_a_statement(source: Source) -> None:
-    """Such a statement is planned in a third of the time there, and its plan is most of what it costs."""
+    """Such a statement is planned in a third of the time there, and planning is most of its cost."""
     calls, seldom = source.calls(), {name for names in SELDOM.values() for name in names}
     reached, found = set[str](), {"api.claim_lookups", "api.record_lookups"}
     while found:

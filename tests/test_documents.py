@@ -18,7 +18,7 @@ PROSE = {path: re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re
 
 
 def links(path: Path) -> list[tuple[Path, str]]:
-    """The files or folders in this repository that a page links to, each with the heading that is meant, or an empty text."""
+    """The files or folders in this repository that a page links to, each with the heading of the link or an empty text."""
     targets = re.findall(r"\]\(([^)\s]+)\)", PROSE[path])
     inside = [target.partition("#") for target in targets if not re.match(r"[a-z]+:", target)]
     return [((path.parent / name).resolve() if name else path, heading) for name, _, heading in inside]

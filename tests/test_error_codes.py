@@ -1,4 +1,4 @@
-"""The list of all error codes. That no other leaves the server, every test with a server checks (`running_server`)."""
+"""The list of all error codes. Every test with a server checks that it returns no other (`running_server`)."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ FOOTERS: list[list[list[str]]] = [[], [], [[]], [[], ["Open Deals"], ["Copyright
 
 @dataclass
 class Export:
-    """A file, and the sites that it was made of."""
+    """A file, and the sites in it."""
 
     data: bytes
     sites: list[dict[str, Any]]
@@ -140,7 +140,7 @@ def spoil(postal_code: str, country: str, chance: random.Random) -> str:
 
 
 def adorn(cell: str, chance: random.Random) -> str:
-    """Now and then what a spreadsheet or a web page leaves around a cell."""
+    """Sometimes adds what a spreadsheet or a web page leaves around a cell."""
     if cell and chance.random() < 0.1:
         return chance.choice((f'="{cell}"', f"'{cell}", f"{cell}\u200b", f"\u00a0{cell}", f"{cell} "))
     return cell
@@ -161,7 +161,7 @@ def as_workbook(rows: list[list[str]], chance: random.Random) -> bytes:
     book = openpyxl.Workbook()
     sheet = book.worksheets[0]
     for row in rows:
-        # Whoever types a ZIP into Excel gets a number, unless the cells were formatted as text before.
+        # A ZIP typed into Excel becomes a number, unless the cell was formatted as text before.
         sheet.append(
             [int(cell) if cell.isdecimal() and len(cell) > 1 and chance.random() < 0.5 else re.sub(r'="(.*)"', r"\1", cell) for cell in row]
         )

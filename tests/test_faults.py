@@ -1,4 +1,4 @@
-"""Faults, staged: the alert that belongs to each fires on what /metrics shows, and `doctor` names it."""
+"""Staged faults: for each, its alert fires on what /metrics shows, and `doctor` names it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Deployment:
         return samples_of(self.url)
 
     def doctor(self, **changes: object) -> dict[str, doctor.Finding]:
-        """What is not well, by check."""
+        """The findings that are not ok, by check."""
         return {finding.check: finding for finding in doctor.diagnose(self.settings) if finding.state != doctor.OK}
 
 
@@ -85,7 +85,7 @@ def deployment(database_url: str, owner: Connection, clock: Clock) -> Iterator[D
 
 @pytest.fixture(autouse=True)
 def fresh_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every scrape asks anew."""
+    """Every scrape reads current values."""
     monkeypatch.setattr(api_metrics, "RENDERED_FOR_SECONDS", -1)
 
 
@@ -104,7 +104,7 @@ def test_doctor_finds_nothing_wrong_with_a_healthy_deployment(deployment: Deploy
         alert for alert in ("NoWorker", "LookupsFail", "MaintenanceStopped", "DatabaseUnreachable") if fires(alert, before, after)
     ] == []
     beat(deployment)
-    # Nobody listens where the lookups would go. How full the disk is, is this machine's affair.
+    # Nothing listens where the lookups would go. How full the disk is depends on this machine.
     assert deployment.doctor().keys() - {"disk"} == {"reach"}
 
 
@@ -202,7 +202,7 @@ def test_a_fault_raises_its_alert_and_doctor_names_it(
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[Path]:
-    """A folder on a file system of its own, which only root may make, and not everywhere."""
+    """A folder on a file system of its own, which only root can create, and not everywhere."""
     with tempfile.TemporaryDirectory(prefix="small disk ") as name:
         Path(name).chmod(0o711)
         mounted = subprocess.run(
@@ -219,7 +219,7 @@ def small_disk(megabytes: int) -> Iterator[Path]:
 def test_a_disk_that_is_full_is_named_and_loses_nothing(
     make_cluster: MakeCluster, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last block is taken under a running PostgreSQL, while a worker records outcomes; then there is room again."""
+    """A running PostgreSQL loses its last free block while a worker records outcomes; then there is room again."""
     with small_disk(400) as disk:
         make_cluster(disk / "postgres")
         postgres = PrivatePostgres(disk / "postgres", throw_away=True)
@@ -258,7 +258,7 @@ def test_a_disk_that_is_full_is_named_and_loses_nothing(
 
 
 def fill(file: Path) -> None:
-    """Takes all that is left of a disk."""
+    """Fills a disk."""
     with file.open("wb", buffering=0) as filler, suppress(OSError):
         while filler.write(bytes(4096)):
             pass
@@ -306,7 +306,7 @@ def test_a_prepared_transaction_that_was_forgotten_is_named(own_postgres: Privat
 
 
 def test_a_slot_that_was_forgotten_is_named_while_it_keeps_wal_and_once_it_has_lost_it(own_postgres: PrivatePostgres) -> None:
-    """That of a standby that is gone: it keeps no transactions, so that nothing else shows before the disk is full."""
+    """The slot of a standby that is gone: it keeps no transactions, so nothing else shows before the disk is full."""
     settings = Settings(database_url=own_postgres.url(), api_key_pepper=SECRET, service_role_key=SECRET)
 
     def finding() -> doctor.Finding:
@@ -393,7 +393,7 @@ def test_a_table_that_nobody_may_read_is_named_with_its_process(deployment: Depl
 def test_a_synchronous_standby_that_is_away_is_named_and_keeps_nobody_waiting_for_ever(
     own_postgres: PrivatePostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No time limit of PostgreSQL's ends the wait of a commit."""
+    """No time limit of PostgreSQL ends the wait of a commit."""
     monkeypatch.setattr("pyshell.postgres.pool.ANSWER_SECONDS", 1)
     settings = Settings(database_url=own_postgres.url(), api_key_pepper=SECRET, service_role_key=SECRET)
     with psycopg.connect(own_postgres.url(), autocommit=True) as owner, running_server(settings) as url:
@@ -413,7 +413,7 @@ def test_a_synchronous_standby_that_is_away_is_named_and_keeps_nobody_waiting_fo
             finding = deployment.doctor()["commits"]
             assert finding.finding == "1 commit waits for a synchronous standby"
             assert "synchronous_standby_names (away)" in (finding.advice or "")
-            # To end its process would not undo it.
+            # Ending its process would not undo it.
             assert "transactions" not in deployment.doctor()
             owner.execute("alter system reset synchronous_standby_names")
             owner.execute("select pg_reload_conf()")

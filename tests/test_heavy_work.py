@@ -30,7 +30,7 @@ ONE, OTHER = uuid4(), uuid4()
 
 
 class Calls:
-    """Heavy calls that take a turn of the event loop: how many go on at once, and whose came when."""
+    """Heavy calls that take one iteration of the event loop: how many run at once, and in which order."""
 
     def __init__(self, at_once: int) -> None:
         self._work = HeavyWork(at_once)
@@ -80,7 +80,7 @@ async def test_nobody_waits_for_another_organization_for_long() -> None:
 def test_a_locked_row_of_an_organization_delays_no_heavy_call_of_others(
     database: Connection, http_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even where two processors leave one turn at a time."""
+    """Not even if two processors allow only one turn at a time."""
     monkeypatch.setattr(app, "spare_processors", lambda _: 1)
     with running_server(http_settings) as url, ExitStack() as stack, ThreadPoolExecutor(1) as executor:
         one, other = (stack.enter_context(OrganizationClient(url, http_settings.database_url)) for _ in range(2))
@@ -189,7 +189,7 @@ def most_megabytes(pid: int) -> int:
 
 
 def test_a_workbook_is_large_whatever_its_size(database: Connection, http_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a few kilobytes of one expand to is known only when it has been read."""
+    """How large a few kilobytes of a workbook become is known only after reading it."""
     monkeypatch.setattr(app, "spare_processors", lambda _: 1)
     monkeypatch.setattr(app, "HeavyWork", partial(HeavyWork, seconds=0.1))
     with running_server(http_settings) as url, OrganizationClient(url, http_settings.database_url) as client:

@@ -1,4 +1,4 @@
-"""Dashboards, the maintenance and what is done for one batch read what is open or recent, however much has been finished."""
+"""Dashboards, maintenance and calls for one batch read only what is open or recent, however much has been finished."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_maintenance_reads_nothing_finished(history: Connection) -> None:
 
 
 def test_a_step_of_the_retention_reads_little_of_an_organization_without_anything_expired(history: Connection) -> None:
-    """Also where a plan that stops at the first row it finds would rather begin with a table than with an index."""
+    """Even where a plan that stops at the first row would rather scan the table than an index."""
     history.execute("""select api.update_settings('{"job_retention_days": 300, "report_retention_days": 300}')""")
     assert pages(history, "select api.prune_expired()") <= 600
 
@@ -335,7 +335,7 @@ OPEN_BATCHES = """
     ],
 )
 def test_a_check_finds_what_is_wrong_with_one_organization(history: Connection, change: str, rule: str) -> None:
-    """Though most have nothing to check and are left out at once."""
+    """Although most have nothing to check and are skipped immediately."""
     history.execute(
         """update app.maintenance_state set checked_at = now() - interval '11 minutes';
            insert into app.work_minutes
@@ -371,7 +371,7 @@ def test_dashboards_look_at_no_organization_without_a_limit(history: Connection,
 
 @pytest.mark.parametrize("analyzed", ["", "vacuum analyze public.lookup_attempts"], ids=["no statistics", "fresh statistics"])
 def test_a_flush_reads_no_attempts_of_other_jobs(owner: Connection, analyzed: str) -> None:
-    """They are all of one job, which makes a condition on jobs look useless."""
+    """They all belong to one job, which makes a condition on jobs look useless."""
     batches = Batches(owner)
     owner.execute(
         """insert into public.lookup_attempts (organization_id, job_id, position, attempt, outcome, recorded_at)
@@ -387,7 +387,7 @@ def test_a_flush_reads_no_attempts_of_other_jobs(owner: Connection, analyzed: st
 
 
 def test_an_organization_off_the_ready_list_comes_back_in_the_next_run(history: Connection) -> None:
-    """All others that have open batches are seen to in turn."""
+    """All others with open batches are handled in turn."""
     history.execute(
         """insert into app.organization_queue_state (organization_id, ready_at) select id, now() from app.organizations;
            insert into public.batch_lookup_jobs (organization_id, id, total_items, report_id, created_at, updated_at)

@@ -1,4 +1,4 @@
-"""No function of `api` stumbles over what a caller passes: an answer, or an error of ours."""
+"""No function of `api` fails unexpectedly on any argument: it returns a result or one of our errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ select p.oid::regprocedure::text, p.proname,
  where p.pronamespace = 'api'::regnamespace
  order by 1
 """
-# Called by workers, the sender and the API server alone, never with what a caller passed.
+# Called only by workers, the sender and the API server, never with arguments of a caller.
 INTERNAL = {
     "authenticate_clerk_member",
     "heartbeat",

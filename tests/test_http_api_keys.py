@@ -1,4 +1,4 @@
-"""API keys over HTTP: shown once, limited by scope, time and network, rotated without an outage, revoked at once."""
+"""API keys over HTTP: shown once, limited by scope, time and network, rotated without interruption, revoked immediately."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def test_no_option_makes_the_server_fail(client: OrganizationClient, options: An
     response = client.post("/api-keys", json=options)
     created = response.status_code == 201
     if created:
-        # For None no body is sent.
+        # None sends no body.
         asked = {} if options is None else options
         assert asked.keys() <= {"name", "mode", "scopes", "expires_at", "allowed_networks"}
         assert response.json()["name"] == (asked.get("name") or "API key")

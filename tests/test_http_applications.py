@@ -1,4 +1,4 @@
-"""Applications: made by batches, listed, read and moved on."""
+"""Applications: created by batches, listed, read, and moved to another status."""
 
 from __future__ import annotations
 

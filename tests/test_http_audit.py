@@ -1,4 +1,4 @@
-"""Who changed what, as the admins of an organization read it, and what it never says."""
+"""Audit events as the admins of an organization read them, and what they never contain."""
 
 from __future__ import annotations
 

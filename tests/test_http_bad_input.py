@@ -1,4 +1,4 @@
-"""Whatever is sent: a 4xx in the documented shape, at once, and nothing stored."""
+"""Bad input gets a 4xx in the documented form immediately, and nothing is stored."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_only_json_is_accepted(client: OrganizationClient, content_type: str) ->
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded"])
 @pytest.mark.parametrize("content", [b"items=1", b' \n"a"', b"\xef\xbb\xbf 1", b"\xff"])
 def test_text_that_does_not_begin_as_json_is_taken_for_a_file(client: OrganizationClient, content_type: str, content: bytes) -> None:
-    # `curl -d` takes the line ends out of a file.
+    # `curl -d` removes the line ends of a file.
     code = "empty_file" if "urlencoded" in content_type and b"\n" not in content else "missing_columns"
     assert refused(client, content, content_type=content_type)["code"] == code
 

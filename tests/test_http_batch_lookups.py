@@ -1,4 +1,4 @@
-"""The documented contract of batches, to the letter. Answers are also held against openapi.json, by the client."""
+"""The documented contract of batches, literally. The client also checks responses against openapi.json."""
 
 from __future__ import annotations
 

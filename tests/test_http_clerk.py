@@ -32,7 +32,7 @@ def instance() -> Iterator[ClerkInstance]:
 
 @pytest.fixture(scope="module")
 def portal(instance: ClerkInstance, http_settings: Settings) -> Iterator[httpx.Client]:
-    """A client of a server that takes the instance's tokens."""
+    """A client of a server that accepts the instance's tokens."""
     with (
         running_server(replace(http_settings, clerk_issuer=instance.issuer)) as url,
         httpx.Client(base_url=url, timeout=30, event_hooks={"response": [check_against_openapi]}) as client,

@@ -1,4 +1,4 @@
-"""Answers in gzip, for clients that ask for it: a page of sites is a tenth of its size."""
+"""Responses in gzip for clients that accept it: a page of sites has a tenth of its size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def paths(job: Json) -> list[str]:
 
 
 def sent(client: OrganizationClient, path: str, accepted: str) -> tuple[httpx.Response, bytes]:
-    """The answer, and the bytes of its body as they were sent."""
+    """The response, and the bytes of its body as they were sent."""
     headers = {"x-api-key": client.api_key, "accept-encoding": accepted}
     with httpx.stream("GET", client.base_url.join(path), headers=headers) as response:
         return response, next(response.iter_raw()) if is_endless(response) else b"".join(response.iter_raw())

@@ -1,4 +1,4 @@
-"""What holds for all routes alike: pages and cursors, query parameters, the forms of numbers and times, addresses."""
+"""What holds for all routes: pages and cursors, query parameters, the forms of numbers and times, URLs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ANSWER = {"incentives": {"by_program": [{"program_id": "p", "program_name": "P",
 
 
 def operations() -> Iterator[tuple[str, str, list[str]]]:
-    """Method, path and query parameters of what openapi.json describes, but for files that only get sent."""
+    """Method, path and query parameters of everything in openapi.json, except static files."""
     for path, described in OPENAPI["paths"].items():
         for method, operation in described.items():
             if method != "parameters" and not path.startswith(("/openapi.json", "/docs", "/portal")):
@@ -37,7 +37,7 @@ def resolved(parameter: Json) -> Json:
     return parameter
 
 
-# What a difference is between has to be said: tests/test_http_report_differences.py follows its pages.
+# A difference needs two reports: tests/test_http_report_differences.py follows its pages.
 LISTS = [
     path for method, path, parameters in operations() if method == "get" and "cursor" in parameters and path != "/incentive-reports/diff"
 ]
@@ -45,7 +45,7 @@ LISTS = [
 
 @pytest.fixture
 def filled(client: OrganizationClient, database: Connection) -> dict[str, str]:
-    """The address of each list, with five of everything in it."""
+    """The URL of each list, with five of everything in it."""
     client.put("/webhook-config", json={"url": "https://example.com/hook"})
     for _ in range(4):
         client.post("/api-keys", json={})
@@ -139,7 +139,7 @@ def test_every_route_refuses_parameters_that_its_description_lacks(http_settings
     with running_server(replace(http_settings, service_role_key=SECRET)) as server:
         for method, path, known in operations():
             if path == "/realtime/v1/websocket":
-                continue  # supabase-js decides what it asks with
+                continue  # supabase-js chooses its own parameters
             internal = {"Authorization": f"Bearer {SECRET}", "x-supabase-internal": "true"}
             headers = internal if "batch-lookups-worker" in path or path.startswith("/operations") else {"x-api-key": client.api_key}
             url = server + re.sub(r"{(\w+)}", lambda found: ids.get(found[1], "00000000-0000-4000-8000-000000000000"), path)

@@ -1,4 +1,4 @@
-"""A batch that is only tried, that leaves out what is invalid, that has a name, or that may be sent twice."""
+"""New batches in a dry run, without invalid items, with a name, or with an idempotency key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A database that is slow, restarts or goes away, seen from the API's clients."""
+"""A database that is slow, restarts or is lost, as the API's clients see it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_clients_do_not_notice_closed_connections(api: OrganizationClient, share
 
 
 def interrupted(api: OrganizationClient, owner: Connection, database_url: str, method: str, function: str) -> httpx.Response:
-    """The answer to a request whose statement is ended by the function, in the middle."""
+    """The response to a request whose statement is interrupted by the given function."""
     with ThreadPoolExecutor(1) as thread:
         with nobody_gets_at_jobs(database_url):
             answer: Future[httpx.Response] = thread.submit(api.request, method, "/batch-lookups", json=[site()])
@@ -102,7 +102,7 @@ def test_a_read_only_database_still_answers_reads(new_database: Callable[..., st
 
 
 def test_api_and_worker_go_on_when_a_database_takes_writes_again(new_database: Callable[..., str], upstream: FakeUpstream) -> None:
-    """A session that began meanwhile stays read-only to its end."""
+    """A session that began in the meantime stays read-only to its end."""
     database_url = new_database()
     settings = Settings(database_url=database_url, api_key_pepper=PEPPER, incentives_api_url=upstream.url)
     with psycopg.connect(database_url, autocommit=True) as owner, OrganizationClient("http://unused", database_url) as client:
@@ -138,7 +138,7 @@ def test_a_write_is_not_repeated_when_the_network_fails(new_database: Callable[.
                 proxy.cut()
                 assert (write.result().status_code, write.result().json()["code"]) == (503, "outcome_unknown")
             assert read.result().status_code == 200
-            # It is carried out, once: the server does not see that nobody waits for the answer.
+            # It is executed once: the server does not notice that nobody waits for the response.
             jobs = "select count(*) from public.batch_lookup_jobs"
             wait_until(lambda: owner.execute(jobs).fetchone() == (1,))
             time.sleep(0.2)

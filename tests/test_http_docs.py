@@ -1,4 +1,4 @@
-"""The page that renders openapi.json: in a browser, offline, with a key that it doesn't keep."""
+"""The page that renders openapi.json: in a browser, offline, with a key that it does not keep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drafts over HTTP: a file is kept, looked through, repaired, and started as one batch."""
+"""Drafts over HTTP: a file is stored, reviewed, repaired, and started as one batch."""
 
 from __future__ import annotations
 
@@ -322,7 +322,7 @@ def test_a_file_that_is_repeated_with_its_key_is_answered_with_the_draft_as_it_w
     check_repeated()
     answer(start(client, upload, skip_invalid=True), 201)
     check_repeated()
-    # Another one would be one too many.
+    # Another one would exceed the limit.
     for _ in range(20):
         draft(client)
     check_repeated()

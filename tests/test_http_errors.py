@@ -1,4 +1,4 @@
-"""What the errors of the database become."""
+"""Which responses errors of the database become."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_wrong_value_within_a_function_is_a_server_error(shared_owner: Connect
 
 
 def test_a_refusal_that_a_node_passed_on_keeps_its_code(shared_owner: Connection) -> None:
-    """Citus hands on the detail of another node's error, and not the name of the constraint."""
+    """Citus passes on the detail of another node's error, but not the name of the constraint."""
     detail = '{"code": "job_not_found", "job": 1}'
     error = answer_to(
         shared_owner, f"do $$ begin raise sqlstate 'PT404' using message = 'Batch job not found', detail = '{detail}'; end $$"

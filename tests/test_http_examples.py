@@ -22,7 +22,7 @@ from tests.worker_fixtures import end_with_parent
 
 @pytest.fixture(scope="module")
 def environment(new_database: Callable[..., str]) -> Iterator[dict[str, str]]:
-    """What a client needs to know, while a server and a worker run."""
+    """The settings of a client, while a server and a worker run."""
     settings = Settings(database_url=new_database(), api_key_pepper=PEPPER)
     with running_server(settings) as url:
         worker = subprocess.Popen(
@@ -68,7 +68,7 @@ def test_the_python_client_says_what_is_wrong(environment: dict[str, str], tmp_p
     assert "Missing required fields: address.city" in run.stderr
 
 
-# Node refuses to call port 1 at all.
+# Node refuses to connect to port 1.
 NOWHERE = {"API_URL": "http://127.0.0.1:2", "API_KEY": "leap_live_nonsense"}
 WEBHOOKS = {"WEBHOOK_SECRET": "whsec_c2VjcmV0"}
 

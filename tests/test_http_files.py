@@ -87,7 +87,7 @@ def test_a_csv_file_is_a_batch(client: OrganizationClient) -> None:
 
 def test_uploads_of_all_formats_are_answered_in_one_shape(client: OrganizationClient) -> None:
     def shape(text: str) -> str:
-        """The answer without what differs from batch to batch."""
+        """The response without what differs from batch to batch."""
         return re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|20\d\d-\d\d-\d\dT[0-9:.]+Z", "", text)
 
     item = json.dumps(site())
@@ -185,7 +185,7 @@ def test_rows_without_an_id_are_numbered_by_their_lines(client: OrganizationClie
     assert "?default_reference_id=row-{line}" in refused(upload(client, text))["hint"]
     batch = created(upload(client, text, default_reference_id="row-{line}"))
     items = client.get(f"/batch-lookups/{batch['job_id']}/items").json()["items"]
-    # The second one begins in line 5, after a cell of two lines and an empty line.
+    # The second row begins in line 5, after a cell of two lines and an empty line.
     assert [item["reference_id"] for item in items] == ["row-2", "row-5"]
     own = "ID," + text.replace("\n1 A", "\nd-001,1 A").replace("\n2 A", "\n,2 A")
     batch = created(upload(client, own, default_reference_id="site.{line}"))
@@ -387,7 +387,7 @@ def test_a_file_without_line_breaks_as_curl_sends_it_is_refused_with_a_hint(clie
     assert "--data-binary" in error["hint"]
     for content_type, body in (("text/csv", joined), ("application/x-www-form-urlencoded", "reference_id,city\r\ndeal-001,Austin")):
         assert refused(upload(client, body, content_type))["code"] == "missing_columns", content_type
-    # A request that lacks its body is none.
+    # A request without its body is incomplete.
     assert refused(client.post("/batch-lookups"))["code"] == "invalid_json"
 
 
@@ -434,5 +434,5 @@ def test_the_memory_for_a_wide_file_is_a_bounded_multiple_of_its_size(http_setti
     text = "\n".join([header, *(f"deal-{n}{row}" for n in range(4000))])
     with psycopg.connect(http_settings.database_url, autocommit=True) as connection, Memory(os.getpid(), connection) as memory:
         assert upload(client, text, dry_run="true").json()["valid_items"] == 4000
-    # PostgreSQL reads the JSON at some 60 bytes a cell. When the file was copied to be checked, too, it was 95 times the size.
+    # PostgreSQL needs some 60 bytes per cell to read the JSON. When the file was also copied for the checks, it was 95 times the size.
     assert memory.backend_bytes < 70 * len(text)

@@ -1,4 +1,4 @@
-"""Headers that every answer has: nothing of a tenant is kept by a shared cache, framed, sniffed or told to other sites."""
+"""Headers of every response: nothing of a tenant is cached by shared caches, framed, sniffed or revealed to other sites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of the households of a batch reaches the incentives API, whether it comes as JSON or as columns of a file."""
+"""Facts about the households of a batch reach the incentives API, whether given in JSON or in columns of a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOUSEHOLD = {"income": 60000, "size": 2, "owner_status": "homeowner", "tax_filin
 
 
 def requests(client: OrganizationClient, database: Connection) -> dict[str, Json | None]:
-    """What each item of the organization asks about its household, by its reference_id; they are claimed."""
+    """Claims the organization's items, and returns the household in each request, by reference_id."""
     [(organization,)] = database.execute("select id from app.organizations where name = %s", [client.organization]).fetchall()
     claimed = database.execute("select request from api.claim_lookups(%s, 'test', 100)", [organization]).fetchall()
     asked = [json.loads(request) for (request,) in claimed]

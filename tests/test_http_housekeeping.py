@@ -1,4 +1,4 @@
-"""Failed items tried again, ended jobs deleted."""
+"""Retries of failed items, and deletion of ended jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def references(client: OrganizationClient, job: Json) -> list[str]:
 
 
 def end(database: Connection, job: Json) -> None:
-    """Three of five items fail, in two ways."""
+    """Three of five items fail, for two reasons."""
     look_up(database, job, 1, status=404)
     look_up(database, job, 2)
     look_up(database, job, 1, status=400)
@@ -79,7 +79,7 @@ def test_a_retry_that_is_repeated_with_its_key_makes_one_job(client: Organizatio
     end(database, job)
     first = retry("retry-1", error_code="not_found")
     assert (first.status_code, first.headers.get("idempotency-replayed")) == (201, None)
-    # It has ended and is gone: without the key, there would be another one.
+    # It has ended and was deleted: without the key, there would be another one.
     look_up(database, first.json(), 2)
     client.delete(path(first.json()))
     second = retry("retry-1", error_code="not_found")
@@ -120,7 +120,7 @@ def test_a_job_must_have_ended(client: OrganizationClient, database: Connection,
     response = client.request(method, path(job) + suffix)
     assert (response.status_code, response.json()["code"]) == (409, "job_not_ended")
     assert response.json()["error"] == "The job is still pending; 5 items are unfinished"
-    # Also what was in flight when it was cancelled.
+    # Including the item that was in flight at the cancel.
     database.execute("select api.claim_lookups(%s, 'test', 1)", [organization_of(database, job)])
     client.post(f"{path(job)}/cancel")
     response = client.request(method, path(job) + suffix)

@@ -1,4 +1,4 @@
-"""One item with its story: its attempts, and what it waits for."""
+"""The history of an item: its attempts, and what it waits for."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_items_that_succeed_at_once_write_no_attempts(worker_settings: Settings,
 
 
 def rows_written(connection: Connection, table: str) -> int:
-    """As far as sessions have told the statistics; on a cluster, of all shards."""
+    """As far as sessions have reported it to the statistics; on a cluster, for all shards."""
     written = "select n_tup_ins + n_tup_upd + n_tup_del from pg_stat_all_tables where relid = %s::regclass"
     if is_cluster(connection):
         of_shard = written.replace("%s", "'%s'")

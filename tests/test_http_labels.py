@@ -1,4 +1,4 @@
-"""Jobs are found again: by their labels, their names and when they were created."""
+"""Finding jobs by their labels, their names and when they were created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a credential may ask, and how much an organization may have open."""
+"""How many requests a credential may make, and how much an organization may have open."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_too_many_requests_are_refused(server: str, change_settings: Callable[..
     assert response.json()["code"] == "too_many_requests"
     assert 0 < int(response.headers["retry-after"]) <= 60
     assert response.headers["ratelimit"].startswith('"requests";r=0;t=')
-    # Who is not known is not counted.
+    # Unknown credentials are not counted.
     assert httpx.get(f"{server}/batch-lookups").status_code == 401
     assert "ratelimit" not in httpx.get(f"{server}/healthz").headers
 
@@ -76,7 +76,7 @@ def test_a_limit_concerns_an_organization_too(
     allowed: int,
 ) -> None:
     keys = [client.post("/api-keys", json={"name": str(number)}).json()["key"] for number in range(6)]
-    # Another process, which has counted nothing yet.
+    # Another process, which has not counted anything yet.
     with running_server(http_settings) as url:
         change_settings(requests_per_minute=3, **settings)
         statuses = [httpx.get(f"{url}/batch-lookups", headers={"x-api-key": key}).status_code for key in keys for _ in range(3)]
@@ -107,10 +107,10 @@ def test_unknown_keys_of_an_address_have_a_limit(
 
         assert status(known.api_key) == 200
         assert [status(api_keys.generate()) for _ in range(5)] == [401, 401, 401, 429, 429]
-        # Who was known before still is; whoever comes from elsewhere is asked about.
+        # Known keys still work; other keys are looked up only from another address.
         assert (status(known.api_key), status(new.api_key), status(new.api_key, "198.51.100.2")) == (200, 429, 200)
         assert status(api_keys.generate(), "198.51.100.2") == 401
-        # Whoever is known no more counts as unknown.
+        # A key that is no longer valid counts as unknown.
         [organization_id] = database.execute("select id from app.organizations where name = %s", [known.organization]).fetchone() or [None]
         revoke = "select api.revoke_api_key(organization_id, id) from app.api_keys where organization_id = %s"
         assert database.execute(revoke, [organization_id]).rowcount == 1

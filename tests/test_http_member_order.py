@@ -31,7 +31,7 @@ TIER = [
 ]
 JOB = ["id", "organization_id", "status", "total_items", "processed_items", "failed_items", "report_id", "created_at", "started_at"]
 
-# In an order that nothing of ours would make of it, with numbers as no library of ours would write them.
+# In an order that our code would not produce, with numbers that our libraries would write differently.
 ANSWER = r"""{"zeta" : 1.50, "incentives":{"by_program":[], "total_incentive_amount" : 1250.0,
   "total_eligible_combinations": 1}, "utility": {"name": "U : \" , x", "eiaid": "0017"},
   "customer_id": 12345678901234567890123, "a": null}"""
@@ -42,7 +42,7 @@ def assert_compact(text: str) -> None:
 
 
 def item_of(client: OrganizationClient, job_id: str) -> list[tuple[str, Json]]:
-    """The raw text that holds the first item of a job, and the item, from each place that tells it."""
+    """For each place that shows the first item of a job: the raw text, and the item."""
     places = []
     for path in (f"/batch-lookups/{job_id}/items", f"/batch-lookups/{job_id}?include_items=true"):
         response = client.get(path)

@@ -1,4 +1,4 @@
-"""What operators see and do with the service role key."""
+"""What operators can see and do with the service role key."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def later(client: OrganizationClient, url: str, **headers: str) -> Future[tuple[
 
 
 def test_a_long_poll_is_answered_at_the_change(client: OrganizationClient, job: Json, monkeypatch: pytest.MonkeyPatch) -> None:
-    # By the notification, then: nobody polls before the request ends.
+    # So it was the notification: there is no poll before the request ends.
     monkeypatch.setattr(job_watch, "POLL_SECONDS", 600.0)
     answer = later(client, f"{path(job)}?wait=25")
     client.post(f"{path(job)}/cancel")
@@ -193,7 +193,7 @@ def test_events_of_a_cancelled_job_continue_while_items_are_in_flight(client: Or
 
 
 def test_long_polls_work_without_notifications(http_settings: Settings, client: OrganizationClient, job: Json) -> None:
-    """The connection that hears of changes can be lost at any time."""
+    """The connection that receives notifications can be lost at any time."""
     with (
         running_server(http_settings) as url,
         psycopg.connect(http_settings.database_url, autocommit=True) as owner,
@@ -212,7 +212,7 @@ REVOKE = """select api.revoke_api_key(k.organization_id, k.id) from app.api_keys
 
 
 def test_event_streams_and_long_polls_end_when_the_key_is_revoked(client: OrganizationClient, database: Connection, job: Json) -> None:
-    """By whoever it is: not at the process that serves them."""
+    """Revoked by anybody, but not through the process that serves them."""
     with client.stream("GET", f"{path(job)}/events") as response, ThreadPoolExecutor(1) as executor:
         events = events_of(response)
         assert next(events)["event"] == "progress"

@@ -1,4 +1,4 @@
-"""What a client may cost before the application hears of it: raw bytes to a server."""
+"""What a client may cost before its request reaches the application: raw bytes to a server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def connection(address: tuple[str, int]) -> Iterator[socket.socket]:
 
 
 def answer(connection: socket.socket) -> tuple[int, str]:
-    """Status and code of the answer, after which the server has closed the connection."""
+    """Status and code of the response, after which the server has closed the connection."""
     received = b""
     while piece := connection.recv(65536):
         received += piece
@@ -45,7 +45,7 @@ def answer(connection: socket.socket) -> tuple[int, str]:
 
 
 def send_until_refused(connection: socket.socket, pieces: Iterator[bytes]) -> int:
-    """How many bytes the server took."""
+    """How many bytes the server accepted."""
     sent = 0
     try:
         for piece in pieces:
@@ -157,7 +157,7 @@ def upload_head(client: OrganizationClient, length: int) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-# What came fast at first is no excuse for long.
+# A fast start does not excuse slowness for long.
 @pytest.mark.parametrize(("begun", "drips"), [(13, 0), (13, 200), (50_000, 0)])
 def test_a_body_must_keep_arriving(
     begun: int, drips: int, connection: socket.socket, client: OrganizationClient, monkeypatch: pytest.MonkeyPatch
@@ -218,7 +218,7 @@ def hold_the_share(one: OrganizationClient, other: OrganizationClient, port: int
         pass
     assert (refusal.json()["code"], refusal.headers["retry-after"]) == ("too_many_uploads", "5")
     assert other.post("/batch-lookups", json=[site()]).status_code == 201
-    # Who waits takes the place of one that ends.
+    # A waiting request takes the place of one that ends.
     with ThreadPoolExecutor(1) as executor:
         waiting = executor.submit(one.post, "/batch-lookups", json=[site()])
         for connection in unfinished:

@@ -1,4 +1,4 @@
-"""Who calls, and the lists that a form is made of: devices, states and provinces, utilities."""
+"""The caller, and the lists for a form: devices, states and provinces, utilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between two reports: sites that came, went or get another amount."""
+"""Differences between two reports: sites that were added or removed, or whose amounts changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came of a batch: pages by cursor, and files of any length."""
+"""The results of a batch: pages by cursor, and files of any length."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.http_fixtures import PEPPER, Json, OrganizationClient, address, is_re
 from tests.timed import wait_until
 from tests.worker_fixtures import end_with_parent
 
-# Four times as many items as an upload may have. As NDJSON they have twice the bytes that the server may take of memory.
+# Four times as many items as an upload may have. As NDJSON they are twice as large as the memory that the server may take.
 LARGE = 40_000
 
 

@@ -1,4 +1,4 @@
-"""The service itself: health, routing, request ids, the prefix, a database that goes away."""
+"""The service itself: health, routing, request ids, the prefix, the loss of the database."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_without_a_database_it_is_up_but_not_ready(caplog: pytest.LogCaptureFixt
         response = httpx.get(f"{url}/readyz", timeout=20)
         assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
         assert "nobody" not in response.text
-    # A probe that goes well is no line.
+    # A successful probe is not logged.
     assert [record.getMessage() for record in caplog.records if record.name == "pyshell.access"] == ["GET /readyz 503"]
 
 
@@ -95,7 +95,7 @@ def test_a_method_that_is_not_allowed_is_named(server: str) -> None:
     response = httpx.delete(f"{server}/batch-lookups")
     assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, POST")
     assert (response.json()["code"], response.json()["hint"]) == ("method_not_allowed", "This route has GET, HEAD, POST.")
-    # An id of the route beside it, which has others.
+    # Not an id for the route beside it, which has other methods.
     assert httpx.delete(f"{server}/incentive-reports/diff").headers["allow"] == "GET, HEAD"
 
 
@@ -118,7 +118,7 @@ def test_a_request_is_one_line_in_the_log(client: OrganizationClient, caplog: py
         lines = [json.loads(logs.JsonFormatter().format(record)) for record in caplog.records if record.name == "pyshell.access"]
         return [line for line in lines if line["request_id"] == "logged-once"]
 
-    # It is written when the answer is on its way.
+    # It is written after the response has been sent.
     wait_until(logged)
     [line] = logged()
     assert (line["method"], line["path"], line["status"]) == ("GET", "/batch-lookups", 200)
@@ -137,7 +137,7 @@ def test_it_can_be_mounted_under_a_prefix(http_settings: Settings, client: Organ
 
 @pytest.mark.parametrize("root_path", ["", "/alpha"])
 def test_paths_that_a_proxy_may_block_have_one_spelling(http_settings: Settings, root_path: str) -> None:
-    """As `location = /metrics` of nginx knows it."""
+    """As `location = /metrics` of nginx matches it."""
     with running_server(replace(http_settings, root_path=root_path)) as url, httpx.Client(base_url=url) as client:
         for name in ("metrics", "readyz", "healthz"):
             assert client.get(f"{root_path}/{name}").status_code == 200

@@ -1,4 +1,4 @@
-"""Reports that are shared by links: read without a credential, by nobody without the link, and by nobody after its end."""
+"""Reports shared by links: readable without a credential, but not without the link, and not after it has expired or was revoked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ addresses = (f"10.0.{n // 250}.{n % 250 + 1}" for n in itertools.count())
 
 @pytest.fixture
 def stranger(server: str) -> Iterator[httpx.Client]:
-    """Somebody without a credential, at an address of their own."""
+    """A client without a credential, at an address of its own."""
     hooks: dict[str, list[Any]] = {"response": [check_against_openapi]}
     with httpx.Client(base_url=server, event_hooks=hooks, headers={"x-forwarded-for": next(addresses)}, timeout=30) as client:
         yield client
@@ -131,7 +131,7 @@ def test_a_download_ends_when_its_link_is_revoked(client: OrganizationClient, da
     created = client.submit(site())
     look_up(database, created, 1, answer(5))
     report = created["report"]["id"]
-    # Of the most that there may be, and with texts so long that nobody has read it all when the link ends.
+    # As many sites as possible, with texts so long that the download is still going on when the link ends.
     database.execute(
         """insert into public.incentive_report_sites
            select (jsonb_populate_record(s, jsonb_build_object('position', n, 'item_id', gen_random_uuid(), 'reference_id', r.long))).*

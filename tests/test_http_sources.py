@@ -1,4 +1,4 @@
-"""What an upload had of its own comes back with the results: columns in their order under their names, and metadata."""
+"""Own columns, in their order under their names, and metadata of an upload are returned with the results."""
 
 from __future__ import annotations
 

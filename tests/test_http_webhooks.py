@@ -1,4 +1,4 @@
-"""Webhooks over HTTP: the config, its secret, a test, the deliveries. Answers are also held against openapi.json, by the client."""
+"""Webhooks over HTTP: the config, its secret, a test, the deliveries. The client also checks responses against openapi.json."""
 
 from __future__ import annotations
 

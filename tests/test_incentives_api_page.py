@@ -1,4 +1,4 @@
-"""The page about an incentives API of one's own says what the database does."""
+"""The page about writing your own incentives API agrees with the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's lookups at our own API: neither tells its secret, and another process on the API's port gains nothing."""
+"""The worker's lookups at our own API: neither side reveals its secret, and another process on the API's port gains nothing."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_requests_that_it_collected_give_no_access(squatter: FakeUpstream,
         without = send(api, method, path, {}, b"{}")
         for headers in (collected.headers, collected.headers | {"x-organization-id": str(organization_id)}):
             status = send(api, method, path, headers, b"{}")
-            # What is for everybody is for its holder, too, and so is the same question again, which asks for nothing.
+            # Public routes are open to it, too, and so is the same lookup again, which gains nothing.
             is_same = (method, path) == ("POST", "/incentives") and headers is collected.headers
             assert status == 400 if is_same else status in (401, 403) or status == without != 401, (method, path)
 
@@ -124,7 +124,7 @@ async def test_a_process_that_takes_the_port_later_is_not_trusted(
         for number in range(2, 12):
             [answer] = await look_up("", organization_id, f"deal-{number:03}", upstream=ours)
             assert answer.error_class == "unreachable"
-    # One was under way as it came; from then on, it must know the key before it is told anything.
+    # One lookup was under way when it took over; from then on, it must prove that it knows the key.
     assert [seen.reference_id for seen in squatter.requests if seen.reference_id] in ([], ["deal-002"])
     with running_server(settings, port):
         [answer] = await look_up("", organization_id, "deal-012", upstream=ours)
@@ -159,7 +159,7 @@ async def test_successful_lookups_and_probes_are_not_logged(api: str, organizati
 
     def lines() -> list[str]:
         logged = [record.getMessage() for record in caplog.records if record.name == "pyshell.access"]
-        # A worker's connection begins with a question that gives nothing away.
+        # A worker's connection begins with a request that reveals nothing.
         return [line for line in logged if line != "POST /incentives 400"]
 
     # The last one comes after its answer.

@@ -1,4 +1,4 @@
-"""JSON bodies are checked a piece at a time; where a piece ends makes no difference."""
+"""JSON bodies are checked piece by piece; the boundaries of the pieces make no difference."""
 
 from __future__ import annotations
 

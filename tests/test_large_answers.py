@@ -1,4 +1,4 @@
-"""Answers of megabytes to clients that do not read them: how many there are, and how much of each waits."""
+"""Large responses to clients that do not read them: how many there may be, and how much of each is buffered."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pyshell.settings import Settings
 from tests.http_fixtures import OrganizationClient, running_server, site
 from tests.timed import wait_until
 
-# More than the two sockets hold.
+# More than the buffers of the two sockets.
 ITEMS, RESULT_BYTES = 80, 100_000
 
 
 @pytest.fixture
 def server(http_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """With limits of its own."""
+    """A server with limits of its own."""
     monkeypatch.setattr(large_answers, "LARGE_ANSWERS_PER_ORGANIZATION", 2)
     monkeypatch.setattr(large_answers, "MAX_LARGE_ANSWERS", 3)
     monkeypatch.setattr(large_answers, "SHARE_SECONDS", 0.2)
@@ -37,7 +37,7 @@ def server(http_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 class Hoarder:
-    """An organization with large results, whose requests it does not read the answers of."""
+    """An organization with large results that does not read the responses to its requests."""
 
     def __init__(self, url: str, http_settings: Settings, stack: ExitStack) -> None:
         self.client = stack.enter_context(OrganizationClient(url, http_settings.database_url))
@@ -77,7 +77,7 @@ def test_an_organization_has_its_share_of_large_answers(path: str, hoard: Callab
     kept = [one.ask(path) for _ in range(2)]
     refused = one.client.get(f"/batch-lookups/{one.job_id}{path}")
     assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "busy", "5")
-    # What is small needs no share, and others have theirs.
+    # Small responses need no share, and others have their own.
     assert (one.status(""), other.status("/items?limit=1")) == (200, 200)
     kept[0].close()
     wait_until(lambda: one.status(path) == 200)

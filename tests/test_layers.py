@@ -39,7 +39,7 @@ def modules() -> dict[str, ast.Module]:
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
-    """Every module that is imported, anywhere in a file; of `from a import b` both a and a.b."""
+    """Every module imported anywhere in a file; for `from a import b`, both a and a.b."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)

@@ -1,4 +1,4 @@
-"""No log line holds a secret, whoever wrote it; and the lines say who did what."""
+"""No log line contains a secret, whichever library wrote it; and the lines say who did what."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_a_running_stack_logs_no_secret_that_it_made(cluster: PrivatePostgres, m
             assert re.sub("^leap_[a-z]+_", "", secret)[:30] not in everything
 
 
-# Where the site of the batch is: no line may tell.
+# The address of the site in the batch, which no line may contain.
 STREET = "1500 Unmistakable Street"
 
 UPGRADE = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13", "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}

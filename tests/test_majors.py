@@ -1,4 +1,4 @@
-"""What `make test-majors` does where a version of PostgreSQL cannot be had, or fails."""
+"""What `make test-majors` does if a version of PostgreSQL cannot be installed, or fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/metrics: what it shows, who may see it, and that nobody waits for it."""
+"""/metrics: what it shows, who may see it, and that it delays nobody."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ORGANIZATIONS = 1_000
 
 
 def scrape(url: str, **headers: str) -> dict[str, float]:
-    """The samples of /metrics, once what was rendered before this call has gone stale."""
+    """The samples of /metrics, once renderings from before this call have expired."""
     time.sleep(RENDERED_FOR_SECONDS + 0.1)
     return samples_of(url, **headers)
 

@@ -220,7 +220,7 @@ def test_deploys_at_once_into_a_new_database_all_end_well(empty_database_url: st
 
 
 def test_deploys_into_several_databases_of_a_server_end_well(new_database: Callable[..., str]) -> None:
-    """Roles, which belong to all of them, are where they could meet."""
+    """All databases share roles, where deploys could conflict."""
     urls = [new_database(empty=True) for _ in range(4)]
     with ThreadPoolExecutor(8) as pool:
         for deploy in [pool.submit(migrate, url) for url in urls * 2]:
@@ -271,7 +271,7 @@ def test_a_deploy_waits_for_a_long_transaction_only_briefly_at_a_time(
 
 
 def test_a_deploy_does_not_wait_for_readers_of_a_view(database_url: str) -> None:
-    """Replacing a view would wait for its readers, and everybody who comes later for the deploy."""
+    """Replacing a view would wait for its readers, and everybody after that would wait for the deploy."""
     lines: list[str] = []
     with psycopg.connect(database_url) as reader:
         views = reader.execute(
@@ -414,7 +414,7 @@ def test_settings_beyond_their_maximum_are_lowered_to_it(owner: Connection) -> N
 
 
 class TestWhoseObjects:
-    """A role that may create schemas and connect, and no more, gains nothing by being there first."""
+    """A role that may only connect and create schemas gains nothing by creating objects first."""
 
     @pytest.fixture
     def stranger(self, empty_database_url: str, administrator: Connection) -> Iterator[Connection]:

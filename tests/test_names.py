@@ -1,4 +1,4 @@
-"""Batches are found by a part of their name without reading the names of all others, and before all names are kept as well."""
+"""Batches are found by a part of their name without reading all names, even before all names are indexed."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def test_a_search_by_name_reads_few_more_batches_than_it_finds(named: Connection
     )
     assert candidates <= 2 * found + 10
     assert rows_scanned(seen, "job_names") <= candidates + 1
-    # The newest 50 tell whether many have the name.
+    # The newest 50 show whether many have the name.
     assert rows_scanned(seen, "batch_lookup_jobs") <= 50 + 2 * candidates
 
 
 def test_a_search_for_a_common_name_reads_no_indexed_names(named: Connection) -> None:
-    """They are counted in the batches, and those of the page come first."""
+    """Matches are counted in the batches, and those of the page are found first."""
     seen = plans_of_a_search(named, "district")
     assert rows_scanned(seen, "job_names") <= 1
 

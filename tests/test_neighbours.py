@@ -1,4 +1,4 @@
-"""Whatever another transaction of one organization, or of an operator, holds open: the others' lookups go on at their usual pace."""
+"""Whatever a transaction of one organization or of an operator keeps locked, lookups of others continue at their usual rate."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def pace(request: pytest.FixtureRequest) -> int | None:
 
 @pytest.fixture(scope="module")
 def worker_of_all(shared_database_url: str, shared_owner: Connection, pace: int | None) -> Iterator[FakeUpstream]:
-    """What a worker asks that runs for all tests of a rate limit."""
+    """The upstream of a worker that runs for all tests with a rate limit."""
     update_settings(shared_owner, lookups_per_second=pace, max_in_flight=20, lease_seconds=2, retry_backoff_seconds=0.01)
     with fake_upstream() as upstream:
         upstream.usual = Reply(delay=0.02)
@@ -97,7 +97,7 @@ def test_an_open_transaction_delays_nobody_else(
     neighbours_job = neighbour.create(200)
     wait_until(lambda: len(worker_of_all.requests) > seen + 10)
     with held(shared_database_url, (HELD_BY_A_NEIGHBOUR | HELD_BY_AN_OPERATOR)[what], neighbour.organization_id, neighbours_job):
-        # The neighbour's own work may compete for the rate limit, which halves the other's pace.
+        # The neighbour's own work may compete for the rate limit, which halves the other's rate.
         meanwhile = median(seconds_of_a_batch(other, f"meanwhile-{n}") for n in range(3))
         assert meanwhile <= usual * (2 if pace else 1) + 0.7
     assert neighbour.wait(neighbours_job) == "completed"
@@ -275,7 +275,7 @@ def test_nothing_more_is_sent_while_attempts_cannot_be_recorded(
     with fake_receiver() as receiver, running_sender(settings):
         neighbour, other = (Organization(owner, receiver.url, name, events=["lookup.completed"]) for name in ("neighbour", "other"))
         owner.execute("update app.webhook_configs set failing_since = now() where organization_id = %s", [neighbour.id])
-        # Claims do not wait for who changes this row; a success does, which clears it.
+        # Claims do not wait for a change of this row; a success does, because it clears the row.
         with held(database_url, "select from app.webhook_configs where organization_id = %(organization)s for no key update", neighbour.id):
             neighbour.complete(1)
             wait_until(lambda: f"webhooks of organization {neighbour.id} are passed over" in caplog.text)

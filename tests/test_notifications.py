@@ -1,4 +1,4 @@
-"""One connection that listens for everybody in a process."""
+"""One connection that listens for all subscribers in a process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LISTENERS = "select pid from pg_stat_activity where datname = current_database()
 
 
 class Heard(list[str | None]):
-    """A handler that keeps what it is told."""
+    """A handler that records its calls."""
 
     def __call__(self, payload: str | None) -> None:
         self.append(payload)

@@ -26,7 +26,7 @@ OPERATIONS = {operation["operationId"] for path in OPENAPI["paths"].values() for
 
 
 def run(program: Path | str, *arguments: Path | str, folder: Path = ROOT) -> str:
-    """What the program wrote; the test fails if it failed."""
+    """The output of the program; fails if the program failed."""
     done = subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -59,7 +59,7 @@ def test_routes_and_events_share_no_tag() -> None:
 
 
 def test_every_object_has_a_name() -> None:
-    """Generators would make one up. `allOf` adds members to a schema that has one."""
+    """Generators would make up a name. `allOf` adds members to a schema that has one."""
 
     def unnamed(schema: Any, place: str) -> list[str]:
         if isinstance(schema, list):

@@ -1,4 +1,4 @@
-"""docs/operations: the alert rules do what they say, and nothing there speaks of a metric that is not served."""
+"""docs/operations: the alert rules do what they say, and every metric mentioned there is served."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_every_metric_that_is_named_is_served(server: str) -> None:
 
 
 async def test_counters_of_alerts_are_served_before_they_increase(server: str) -> None:
-    """Prometheus sees no increase in a series that begins with its first events."""
+    """Prometheus sees no increase in a series that starts with its first events."""
     async with httpx.AsyncClient() as client:
         families = text_string_to_metric_families((await client.get(f"{server}/metrics")).text)
     served = [sample for family in families for sample in family.samples]

@@ -23,7 +23,7 @@ from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, update_settings, wait_for_all
 
-# Of one organization, with a batch of its own that ends with the flush.
+# One organization has a batch that ends with the flush.
 CLAIM_STATEMENTS, FLUSH_STATEMENTS = 43, 8
 ANSWER = Answer(200, None, b"{}", None)
 
@@ -230,7 +230,7 @@ async def test_recording_together_gives_the_same_result_as_recording_separately(
 def test_organizations_share_their_commits(
     worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One claim and one flush for each of a hundred organizations were at least two hundred transactions."""
+    """A claim and a flush for each of a hundred organizations would be at least two hundred transactions."""
     update_settings(owner, max_in_flight=50)
     commits: Counter[str] = Counter()
 
@@ -261,7 +261,7 @@ def test_organizations_share_their_commits(
 def test_no_organization_is_recorded_twice_at_a_time(
     worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second flush would wait for the locks of the first, or leave the organization out."""
+    """The second flush would wait for the locks of the first, or skip the organization."""
     recording: Counter[bytes] = Counter()
     most: Counter[bytes] = Counter()
 

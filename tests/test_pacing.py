@@ -1,4 +1,4 @@
-"""The pace that all workers keep together, and how batches and organizations share it."""
+"""The rate limit that all workers share, and how batches and organizations share it."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def test_three_workers_together_keep_to_the_rate_limit_and_use_it(
         wait_until(lambda: upstream.requests)
         time.sleep(3.6)
     arrivals = sorted(seen.at for seen in upstream.requests)
-    # In no second start more than the rate and one. They arrive on a thread that shares its interpreter with the three workers.
+    # In any second at most the rate plus one start. They arrive on a thread that shares its interpreter with the three workers.
     assert most_in_a_second(arrivals) <= rate * 1.1 + 1
     used = sum(arrivals[0] + 0.5 <= at < arrivals[0] + 3.5 for at in arrivals)
-    # Slots are given at 0.985 of the rate. Those that a process misses while it stands still stay unused.
+    # Slots are given out at 0.985 of the rate. Those that a stalled process misses stay unused.
     assert used >= 0.8 * rate * 3
 
 
@@ -47,7 +47,7 @@ def test_slots_keep_their_times_however_long_the_claim_takes(batches: Batches, o
         language sql volatile return (select pg_sleep(0.5))""")
     claimed = "select start_in from api.claim_lookups(%s, 'slow', 3) order by start_in"
     starts = [start_in for (start_in,) in owner.execute(claimed, [batches.organization_id]).fetchall()]
-    # The slots of a node of a cluster begin a moment after they are given to it.
+    # The slots of a cluster's node start a moment after they are given to it.
     lead = fetch_value(owner, "select extract(epoch from app.block_lead())::float") if is_cluster(owner) else 0
     assert starts[0] <= lead - 0.5
     assert [starts[1] - starts[0], starts[2] - starts[0]] == pytest.approx([0.1 / 0.985, 0.2 / 0.985], rel=1e-3)
@@ -65,7 +65,7 @@ def test_retry_after_pauses_all_workers_and_all_organizations(
     with running_worker(worker_settings), running_worker(worker_settings):
         assert [batches.wait(jobs[0]), others.wait(jobs[1])] == ["completed", "completed"]
     refused = next(seen.at for seen in upstream.requests if seen.reference_id == "site-30")
-    # A moment for the answer to reach the database and all workers.
+    # Some time for the response to reach the database and all workers.
     assert [seen.reference_id for seen in upstream.requests if refused + 0.3 < seen.at < refused + 1.9] == []
     assert upstream.times_seen()["site-30"] == 2
     assert fetch_value(owner, "select max(retry_count) from public.lookup_queue_items") == 0

@@ -1,4 +1,4 @@
-"""Behind PgBouncer, which lends servers to sessions or only to transactions."""
+"""Behind PgBouncer, with session pooling or transaction pooling."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_the_api_works_with_transaction_pooling(
                 look_up(owner, {"job_id": jobs[0]}, 1)
                 # No notification comes, so it takes a poll.
                 assert bare.receive(10)[4]["data"]["record"]["status"] in ("processing", "completed")
-        # What other programs get of the same pool is as the server makes it.
+        # Other programs with the same pool get the defaults of the server.
         with psycopg.connect(conninfo, prepare_threshold=None) as other:
             for name, value in (("role", "none"), ("statement_timeout", "0")):
                 assert other.execute(f"show {name}").fetchone() == (value,)

@@ -41,7 +41,7 @@ def citus_pgtap_url(citus: Cluster) -> str:
     return url
 
 
-# Temporary functions of a chapter are no business of other nodes, and one node has all rows, however its tables are joined.
+# Temporary functions of a chapter do not concern other nodes, and one node has all rows, however its tables are joined.
 CITUS_OPTIONS = ["citus.enable_ddl_propagation=off", "citus.allow_nested_distributed_execution=on", "citus.enable_repartition_joins=on"]
 
 

@@ -1,4 +1,4 @@
-"""The statements of the hot path read about the rows they return, however large the tables: counted, not timed."""
+"""The statements of the hot path read few more rows than they return, however large the tables. Rows are counted, not time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WIDER = ", and a column more"
 
 
 class Plans:
-    """Runs a query and answers the plans of the statements inside its functions, as EXPLAIN ANALYZE saw them."""
+    """Runs a query and returns the plans of the statements in its functions, with actual rows as from EXPLAIN ANALYZE."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -62,7 +62,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def rows_of_scans(plans: list[dict[str, Any]], relation: str) -> list[float]:
-    """Rows that each scan of a table read, those that a filter then dropped included."""
+    """Rows that scans of a table read, including those that a filter then dropped."""
     return [
         float(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0))
         * node["Actual Loops"]
@@ -87,7 +87,7 @@ def most_rows_compared(plans: list[dict[str, Any]]) -> float:
 
 
 def rows_handled(plans: list[dict[str, Any]]) -> float:
-    """What grows as the time does: the rows that all steps made, and those that they compared in vain."""
+    """A measure of time: the rows that all steps produced, and those that they compared in vain."""
     handled: float = sum(
         float(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0))
         * node["Actual Loops"]
@@ -133,21 +133,21 @@ def owner(request: pytest.FixtureRequest, new_database: Callable[..., str]) -> I
 
 @pytest.fixture(autouse=True)
 def as_it_was(owner: Connection) -> Iterator[None]:
-    """Every test finds the queue full, whatever ran before it."""
+    """Every test starts with a full queue, whatever ran before it."""
     with owner.transaction(force_rollback=True):
         yield
 
 
 @pytest.fixture(scope="module")
 def large_queue(owner: Connection) -> str:
-    """An organization with many items in every state; answers its id."""
+    """An organization with many items in every state; returns its id."""
     row = owner.execute("select api.create_organization('Large')").fetchone()
     assert row is not None
     return str(row[0])
 
 
 def work_on_nearly_nothing(connection: Connection) -> None:
-    """What a worker does with a batch of three, one of which fails at first: the connection keeps the plans."""
+    """Does what a worker does with a batch of three, one of which fails at first, so that the connection has plans."""
     connection.execute("select api.update_settings('{\"lookups_per_second\": null}')")
     connection.execute("select api.create_organization('Tiny')")
     sites = json.dumps({"items": [site(f"site-{n}") for n in range(3)]})

@@ -34,7 +34,7 @@ def folder(cluster: PrivatePostgres) -> Iterator[Path]:
 
 @pytest.fixture
 def new_postgres(folder: Path) -> Iterator[PrivatePostgres]:
-    """A server whose first start makes its data."""
+    """A server whose first start creates its data."""
     server = PrivatePostgres(folder / "postgres", throw_away=True)
     yield server
     PrivatePostgres(next(folder.iterdir())).stop(immediately=True)
@@ -42,7 +42,7 @@ def new_postgres(folder: Path) -> Iterator[PrivatePostgres]:
 
 @pytest.fixture
 def postgres(new_postgres: PrivatePostgres, make_cluster: MakeCluster) -> PrivatePostgres:
-    """A server that is not running, and has its data."""
+    """A server that is not running, but has its data."""
     make_cluster(new_postgres.folder)
     return new_postgres
 
@@ -242,7 +242,7 @@ def test_a_missing_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_build_can_be_named(cluster: PrivatePostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is taken with whatever extensions it has, and also for data of its version."""
+    """It is used whatever extensions it has, and also for data of its version."""
     there = cluster.installation
     (tmp_path / "bin").symlink_to(there.bin)
     (tmp_path / "share").mkdir()

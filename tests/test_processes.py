@@ -55,7 +55,7 @@ MAX_CONNECTIONS = 60
 ESTABLISHED = "01"
 SERVICE_ROLE_KEY = "service role key of many processes"
 REQUESTS = "http_server_request_duration_seconds_count"
-# With limits that are soon reached. What is forked has them too.
+# With limits that are soon reached. Forked processes have them, too.
 SERVE = f"""
 from pyshell.api import authentication, http_protocol, limits
 from pyshell.api.realtime import limits as realtime_limits
@@ -75,7 +75,7 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
-        # Short, for sockets. Who is killed leaves it full.
+        # A short path, for sockets. A killed process leaves it full.
         self.temporary = Path(tempfile.mkdtemp(prefix="serve-"))
         settings = {
             "TMPDIR": str(self.temporary),
@@ -119,7 +119,7 @@ def server(shared_database_url: str, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def own_server(shared_database_url: str, tmp_path: Path) -> Iterator[Server]:
-    """For a test that stops it."""
+    """For a test that stops the server."""
     served = Server(shared_database_url, tmp_path / "log")
     yield served
     served.stop()
@@ -132,7 +132,7 @@ def client(server: Server, shared_database_url: str) -> Iterator[OrganizationCli
 
 
 def is_refused(port: int) -> bool:
-    """Whether nobody listens there any more."""
+    """Whether nothing listens there any more."""
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
@@ -157,7 +157,7 @@ def test_the_limit_of_a_key_is_one_for_all_processes(server: Server, client: Org
 
 
 def websockets(stack: ExitStack, url: str, key: str, number: int) -> list[BareSocket]:
-    """So many that are let in; the next one is not."""
+    """Opens so many connections; the next one is refused."""
     sockets = [stack.enter_context(bare_socket(url, key)) for _ in range(number)]
     with pytest.raises(InvalidStatus) as refused, bare_socket(url, key):
         pass
@@ -231,7 +231,7 @@ def test_unknown_keys_of_an_address_are_counted_together(server: Server, client:
 def test_connections_are_counted_together(server: Server) -> None:
     with ExitStack() as stack:
         idle = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(MAX_CONNECTIONS + 5)]
-        # Nothing was asked on any: only who is refused is told something.
+        # Nothing was requested on any of them: only a refused one gets a response.
         wait_until(lambda: len(select.select(idle, [], [], 0)[0]) >= 5)
         refused = select.select(idle, [], [], 0)[0]
         assert all(connection.recv(20).startswith(b"HTTP/1.1 503") for connection in refused)
@@ -308,7 +308,7 @@ def test_a_stopped_server_finishes_the_requests_of_all_processes(own_server: Ser
             wait_until(lambda: len(waiting_for_locks(owner, "batch-lookups")) >= 2)
             time.sleep(0.3)
             server.parent.terminate()
-            # One process that says that it stops is not all of them.
+            # One process that logs its stop is not all of them.
             wait_until(lambda: is_refused(server.port))
         assert [answer.result().status_code for answer in answers] == [201] * 4
     assert server.parent.wait(30) == 0
@@ -403,7 +403,7 @@ async def test_whoever_finds_all_shares_taken_gets_the_next_one_of_any_process()
     holdings.forget(1)
     assert await waiting >= 0.1
     assert holdings.of(("uploads of", "organization")) == 0
-    # In this process, one after the other; nobody longer than a while.
+    # In this process, one after the other; none for long.
     waits = await asyncio.gather(hold(0.1), hold(0.5), hold(0), return_exceptions=True)
     assert [type(wait) for wait in waits] == [float, float, TakenError]
     assert holdings.of(("uploads of", "organization")) == 0
@@ -516,7 +516,7 @@ async def test_metrics_are_served_though_the_disk_is_full(tmp_path: Path) -> Non
 
 
 def test_shared_counts_count_as_those_of_one_process_do() -> None:
-    """Drawn at random, on few names and a clock that moves."""
+    """Random operations, with few names and a moving clock."""
     draw = random.Random(7)
     alone, together, now = (OwnWindows(), OwnHoldings()), (SharedWindows(), SharedHoldings(3)), 100.0
     held: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""What two transactions of the queue do to each other, step by step: nobody waits in a circle, and nothing is lost."""
+"""Two transactions of the queue, step by step: there are no deadlocks, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIRST_ITEM = "select from public.lookup_queue_items where organization_id = %s a
 
 @pytest.fixture
 def start(database_url: str, owner: Connection) -> Iterator[Start]:
-    """Begins to run a statement on a connection of its own, and answers when it waits for a lock or has ended."""
+    """Starts a statement on a connection of its own, and returns when it waits for a lock or has ended."""
 
     def run(query: str, parameters: tuple[object, ...]) -> None:
         with psycopg.connect(database_url, autocommit=True, application_name=query[:60]) as connection:
@@ -42,7 +42,7 @@ def start(database_url: str, owner: Connection) -> Iterator[Start]:
 
 @contextmanager
 def locked(database_url: str, query: str, *parameters: object) -> Iterator[None]:
-    """Meanwhile, another transaction holds what the query locks."""
+    """While the context lasts, another transaction holds the locks of the query."""
     with psycopg.connect(database_url) as connection:
         connection.execute(query.encode(), parameters)
         yield
@@ -65,7 +65,7 @@ def claim(batches: Batches, limit: int) -> list[tuple[object, int, object]]:
 
 
 def record_all(batches: Batches, claimed: list[tuple[object, int, object]]) -> None:
-    """A success for each."""
+    """Records a success for each."""
     jobs, positions, tokens = map(list, zip(*claimed, strict=True))
     batches.owner.execute(
         "select api.record_lookups(%s, %s, %s, %s, %s, %s::text[], %s, %s::float8[])",
@@ -284,7 +284,7 @@ def test_two_deletions_of_a_report_do_not_deadlock(database_url: str, owner: Con
 def test_a_cancel_and_late_answers_do_not_deadlock(
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start, deduplicates: bool
 ) -> None:
-    """The late answer has the item, and wants the job; the cancel has the job, and passes the item over."""
+    """The late answer has locked the item and wants the job; the cancel has locked the job and skips the item."""
     update_settings(owner, lookups_per_second=None, deduplicate_seconds=60 if deduplicates else None)
     job_id = batches.create(2)
     early = claim(batches, 2)
@@ -358,11 +358,11 @@ def test_no_lease_expires_before_its_worker_could_have_renewed_it(owner: Connect
     clock.advance(hours=1)  # long after the server started
     owner.execute("select api.heartbeat('worker')")
     claim(batches, 1)
-    clock.advance(seconds=60)  # nobody could write
+    clock.advance(seconds=60)  # no worker could write
     owner.execute("select api.heartbeat('worker')")
     assert fetch_value(owner, "select app.expire_leases(%s, app.clock())", batches.organization_id) == 0
     for expired in (0, 0, 1):
-        # The lease is overdue now, which its worker has some seconds to renew; then it expires.
+        # The lease is overdue now: its worker has some seconds to renew it before it expires.
         for _ in range(2):
             clock.advance(seconds=3)
             owner.execute("select api.heartbeat('worker')")

@@ -167,7 +167,7 @@ def test_broadcasts_of_supabase_js_do_no_harm(server: str, client: OrganizationC
 
 
 class ShiftedTime:
-    """The module `time` on a host whose clock is ahead by `seconds`."""
+    """The module `time` of a host whose clock is ahead by `seconds`."""
 
     seconds = 0.0
     monotonic = staticmethod(time.monotonic)
@@ -311,7 +311,7 @@ class TestTheProtocol:
             monkeypatch.setattr(limits, "REFUSAL_SECONDS", 0)
             with bare_socket(server, "anon") as first, bare_socket(server, "anon"):
                 assert refusal(server, "anon") == 503
-                # Those that are known have their own places, and who joins has one of them.
+                # Known clients have their own places, and a client that joins has one of them.
                 with bare_socket(server, client.api_key) as known:
                     assert known.join({})["status"] == "ok"
                 assert first.join({}, access_token=client.api_key)["status"] == "ok"
@@ -511,7 +511,7 @@ class TestTheProtocol:
                 for letter in "abcdefghij"
             ]
             bare.send("phx_join", {"config": {"postgres_changes": watches}})
-            # Together, then one by one for a while.
+            # All together, then one by one for a while.
             assert bare.receive(12)[3] == "phx_reply"
             assert "invalid pattern for match filter" in bare.receive(12)[4]["message"]
 

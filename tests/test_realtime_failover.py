@@ -1,4 +1,4 @@
-"""Subscribers through failovers and crashes: what is written afterwards, they hear of, whatever transaction numbers there were before."""
+"""Subscribers during failovers and crashes: they get later changes, whatever transaction ids there were before."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.timed import PATIENCE, wait_until
 
 
 def either(*servers: PrivatePostgres) -> str:
-    """The URL of whichever takes writes."""
+    """A URL for whichever of the two accepts writes."""
     parts = [conninfo_to_dict(server.url()) for server in servers]
     hosts, ports = (",".join(str(part[name]) for part in parts) for name in ("host", "port"))
     return make_conninfo(servers[0].url(), host=hosts, port=ports, target_session_attrs="read-write")
@@ -44,12 +44,12 @@ def as_owner(server: PrivatePostgres) -> Iterator[Connection]:
 
 
 def rename(database: Connection, job_id: str, name: str) -> None:
-    """As somebody does by hand: nobody is notified, and nothing is stamped."""
+    """As by hand: without a notification, and without setting updated_at."""
     database.execute("update public.batch_lookup_jobs set name = %s where id = %s", [name, job_id])
 
 
 def hear(bare: BareSocket, name: str) -> None:
-    """Returns when a job of that name is told."""
+    """Returns when a change of a job with that name arrives."""
     while True:
         frame = bare.receive(PATIENCE)
         if frame[3] == "postgres_changes" and frame[4]["data"]["record"]["name"] == name:
@@ -84,7 +84,7 @@ def test_writes_of_a_primary_after_a_crash_are_reported_though_it_reuses_transac
     """The last transactions that nobody waited for are lost, as when the use of a key is noted, and their numbers are given once more."""
     monkeypatch.setattr(feed, "POLL_SECONDS", 0.2)
     with as_owner(own_postgres) as database:
-        # Whatever else writes WAL to the disk would write these transactions, too.
+        # Anything else that flushes WAL to disk would flush these transactions, too.
         database.execute("alter system set autovacuum = off")
         database.execute("alter system set bgwriter_lru_maxpages = 0")
         database.execute("select pg_reload_conf(), cron.unschedule(jobname) from cron.job")

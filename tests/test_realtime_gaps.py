@@ -1,4 +1,4 @@
-"""No last state is missed: connections that break, notifications that get lost, clocks that disagree, more jobs than anybody lists."""
+"""No final state is missed, despite broken connections, lost notifications, clocks that disagree, and very many jobs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Organization:
-    """Many jobs of one organization, changed in every way there is."""
+    """Many jobs of one organization, changed in every possible way."""
 
     def __init__(self, client: OrganizationClient, database: Connection, settings: Settings, count: int) -> None:
         self._database = database
@@ -88,7 +88,7 @@ class Subscriber:
         self._thread.start()
 
     def drop(self) -> None:
-        """Breaks the connection without a word."""
+        """Breaks the connection silently."""
         with suppress(OSError):
             self._drop()
 
@@ -150,7 +150,7 @@ def subscribe(server: str, organization: Organization) -> Iterator[Callable[...,
 def test_every_subscriber_hears_the_last_state_of_every_job(
     organization: Organization, subscribe: Callable[..., Subscriber], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Short, like the pause between polls: a minute would make up for whatever else is forgotten.
+    # Short, like the pause between polls: a minute would hide what is missed otherwise.
     monkeypatch.setattr(feed, "REPLAY_MARGIN", timedelta(seconds=3))
     chance = random.Random(SEED)
     subscribers = [subscribe() for _ in range(6)]
@@ -217,7 +217,7 @@ def test_a_poll_that_had_to_wait_does_not_delay_the_next_one(organization: Organ
 
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_clocks_may_disagree(hours: int, organization: Organization, subscribe: Callable[..., Subscriber]) -> None:
-    """What the database stamps lies an hour before or after what the host of the API takes for the present."""
+    """The clock of the database is an hour behind or ahead of that of the API."""
     subscriber = subscribe()
     organization.rename(organization.job_ids[5], "stamped", hours=hours)
     wait_until(lambda: subscriber.names.get(organization.job_ids[5]) == "stamped")

@@ -61,7 +61,7 @@ class Pair:
             connection.execute(statement.encode())
 
     def pause(self, *clients: OrganizationClient) -> None:
-        """Lets the standby fall behind, once it answers each of the clients."""
+        """Pauses the standby, once it answers each of the clients."""
         wait_until(lambda: all(lag_of(client) is not None for client in clients))
         self.on_standby("select pg_wal_replay_pause()")
         with psycopg.connect(self.standby.url(), autocommit=True) as connection:
@@ -94,7 +94,7 @@ def module_pair(cluster: PrivatePostgres, make_cluster: MakeCluster) -> Iterator
 
 @pytest.fixture
 def pair(module_pair: Pair) -> Iterator[Pair]:
-    """The pair of the module, whose standby follows again in the end."""
+    """The pair of the module; its standby resumes in the end."""
     with ExitStack() as stack:
         yield replace(module_pair, stack=stack)
     module_pair.resume()
@@ -114,7 +114,7 @@ def eventual(client: OrganizationClient, path: str = "/batch-lookups", **paramet
 
 
 def lag_of(client: OrganizationClient) -> float | None:
-    """How far the standby that answered was behind; None: the primary has answered."""
+    """How far the standby that answered lagged behind; None: the primary has answered."""
     lag = eventual(client).headers.get("replica-lag")
     assert lag is None or re.fullmatch(r"\d+\.\d{3}", lag)
     return None if lag is None else float(lag)
@@ -299,7 +299,7 @@ def test_the_primary_answers_while_the_replica_is_silent(pair: Pair) -> None:
 
 
 def test_a_replica_is_found_once_its_url_leads_to_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a failover, when the connections to the former standby are still there: it is the primary now."""
+    """As after a failover, when there are still connections to the former standby, which is now the primary."""
     monkeypatch.setattr("pyshell.postgres.replica.AWAY_SECONDS", 0)
     client = pair.client()
     with running_proxy(pair.primary.port) as proxy:

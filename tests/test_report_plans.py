@@ -1,4 +1,4 @@
-"""Pages of a large report read about the sites that they show, wherever they are: counted, not timed."""
+"""Pages of a large report read few more sites than they show, wherever they are. Rows are counted, not time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.test_plans import Plans, rows_of_scans, rows_scanned
 
 @pytest.fixture(scope="module")
 def large_report(shared_owner: Connection) -> tuple[UUID, UUID]:
-    """A report of 10,000 sites among others; answers organization and report."""
+    """A report of 10,000 sites among others; returns organization and report."""
     organizations = []
     for name in ("Large", "Other"):
         row = shared_owner.execute("select api.create_organization(%s)", (name,)).fetchone()

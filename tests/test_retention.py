@@ -1,4 +1,4 @@
-"""Jobs and reports leave when their retention is over, however many there are, and no step of it is long."""
+"""Jobs and reports are deleted when their retention is over, however many there are, and each step is short."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def copy(owner: Connection, organization_id: object, table: str, ids: list[dict[
 
 
 def make_ended_jobs(owner: Connection, jobs: int = JOBS) -> None:
-    """So many in each of two organizations, all failed, with their reports."""
+    """So many jobs in each of two organizations, all failed, with their reports."""
     items = json.dumps([site(reference_id=f"site-{n}") for n in range(ITEMS)])
     for name in ("Acme", "Globex"):
         [organization_id] = owner.execute("select api.create_organization(%s)", [name]).fetchone() or [None]

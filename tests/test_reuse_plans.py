@@ -1,4 +1,4 @@
-"""An upload reads what was answered before once, however often: the newest of it, and the maintenance the rest. Counted, not timed."""
+"""Uploads read earlier results once: the first one reads the newest, and maintenance the rest. Rows are counted, not time."""
 
 from __future__ import annotations
 

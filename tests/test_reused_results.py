@@ -1,4 +1,4 @@
-"""Results of earlier items that are used again instead of being paid for twice."""
+"""Results of earlier items that are reused instead of being paid for twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SITES, CHANGED = 600, 37
 
 
 def sites(changed: int = 0) -> list[dict[str, Any]]:
-    """Sites at addresses of their own; the last `changed` have other ones."""
+    """Sites at different addresses; the last `changed` have new ones."""
     items = [worker_site(f"site-{number}") for number in range(SITES)]
     for number, item in enumerate(items):
         street = "Elm St" if number >= SITES - changed else "Main St"

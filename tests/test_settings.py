@@ -17,7 +17,7 @@ def test_an_empty_environment_suffices() -> None:
     assert Settings.from_environment({}) == Settings()
 
 
-# Of every variable a value and what is read from it, which is not what is there without.
+# For every variable a value, and what it is read as, which differs from the default.
 VARIABLES: dict[str, tuple[str, object]] = {
     "DATABASE_URL": ("postgresql://localhost/lookups", "postgresql://localhost/lookups"),
     "DATABASE_REPLICA_URL": ("postgresql://standby/lookups", "postgresql://standby/lookups"),

@@ -66,7 +66,7 @@ def test_a_limit_is_raised_to_continue(client: OrganizationClient, database: Con
 
 
 def test_a_limit_holds_for_a_batch_that_arrives_during_a_claim(database_url: str, owner: Connection) -> None:
-    """The claim has found an organization without limits; then it dawdles."""
+    """A claim that pauses after finding an organization without limits."""
     update_settings(owner, lookups_per_second=None)
     owner.execute(
         """alter function app.hold_slots(uuid, integer) rename to hold_slots_at_once;
@@ -151,7 +151,7 @@ def create(owner: Connection, batches: Batches, count: int, **options: Any) -> U
 def test_no_number_of_workers_exceeds_a_limit(
     worker_settings: Settings, upstream: FakeUpstream, batches: Batches, owner: Connection
 ) -> None:
-    """Of every third site the first lookup fails, and is repeated."""
+    """The first lookup of every third site fails, and is repeated."""
     for number in range(0, 400, 3):
         upstream.plan(f"site-{number}", Reply(500), Reply())
     with ExitStack() as stack:

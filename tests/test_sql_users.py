@@ -1,4 +1,4 @@
-"""Those who have psql and nothing else: the reference is current, and the five lines of the README run a batch of a CSV file."""
+"""Users with only psql: the reference is current, and the five lines of the README run a batch of a CSV file."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def run_psql(cluster: PrivatePostgres, database_url: str, text: str) -> str:
 
 
 def play_the_worker(database_url: str, done: threading.Event) -> None:
-    """Answers what comes with the embedded provider, all in SQL."""
+    """Looks up items with our own provider, entirely in SQL."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         while not done.wait(0.05):
             for (organization_id,) in connection.execute("select unnest(organization_ids) from api.heartbeat('test')").fetchall():

@@ -1,4 +1,4 @@
-"""The kinds of errors, made by the database itself."""
+"""The kinds of errors, as the database raises them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.conftest import Connection
         ("select 'a' collate \"no_such\"", Kind.NOT_MIGRATED),
         ("set role no_such_role", Kind.DATA),
         ("select from", Kind.INTERNAL),
-        # What Citus says in a plan that was made before a shard moved to another node.
+        # The error of Citus for a plan that was made before a shard moved to another node.
         ("do $$ begin raise sqlstate 'XX000' using message = 'could not find valid entry for shard 102060'; end $$", Kind.CONFLICT),
         ("do $$ begin perform from public.lookup_queue_items_102060; end $$", Kind.CONFLICT),
         ("do $$ begin raise sqlstate 'XX000' using message = 'could not find what it wanted'; end $$", Kind.INTERNAL),

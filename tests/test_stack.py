@@ -29,7 +29,7 @@ Environment = dict[str, str]
 
 @pytest.fixture
 def new_environment(cluster: PrivatePostgres) -> Iterator[Environment]:
-    """A free port, a folder for a private cluster to be made in, and nothing of the caller's settings."""
+    """A free port, a folder for a new private cluster, and none of the caller's settings."""
     with folder_for_postgres(cluster) as folder:
         port = free_port()
         yield os.environ | {"PORT": str(port), "STATE_DIR": str(folder), "DATABASE_URL": "", "ROOT_PATH": "", "LOG_LEVEL": "warning"}
@@ -38,7 +38,7 @@ def new_environment(cluster: PrivatePostgres) -> Iterator[Environment]:
 
 @pytest.fixture
 def environment(new_environment: Environment, make_cluster: MakeCluster) -> Environment:
-    """The same, with the cluster made."""
+    """The same, with an existing cluster."""
     make_cluster(PrivatePostgres.of_project(Path(new_environment["STATE_DIR"])).folder)
     return new_environment
 
@@ -143,7 +143,7 @@ def test_a_postgres_that_cannot_start_at_once_is_tried_until_it_can(environment:
         postgres = PrivatePostgres.of_project(Path(environment["STATE_DIR"]))
         busy = "do $$ begin while clock_timestamp() < now() + interval '3 s' loop end loop; end $$"
         with psycopg.connect(postgres.url(), autocommit=True) as connection, ThreadPoolExecutor(1) as thread:
-            # A backend that is too busy to see that its server was killed keeps the next one from starting.
+            # A backend that is too busy to notice that its server was killed keeps the next one from starting.
             statement = thread.submit(connection.execute, busy)
             wait_until(lambda: connection.info.transaction_status.name == "ACTIVE")
             os.kill(processes_of(environment)["postgres"], signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""On a hot standby: what is there can be read, nothing is written or looked up, and a promotion needs no restart."""
+"""On a hot standby, everything can be read, nothing is written or looked up, and a promotion needs no restart."""
 
 from __future__ import annotations
 

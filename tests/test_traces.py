@@ -1,4 +1,4 @@
-"""Traces: one has the upload, its lookups and its webhooks, with OpenTelemetry and without; and nothing in them is a secret."""
+"""Traces: one contains the upload, its lookups and its webhooks, with OpenTelemetry and without; and none contains secrets."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_the_trace_of_an_upload_continues_with_its_lookups_and_webhooks(service:
     )
     assert {sent for _, sent in service.sent(response.json(), "file")} == {traceparent(2)}
 
-    # A draft belongs to no trace; the batch that is made of it does.
+    # A draft belongs to no trace; the batch that it becomes does.
     draft = service.client.post(
         "/uploads", content=CSV.format("draft"), headers={"content-type": "text/csv", "traceparent": traceparent(3)}
     ).json()
@@ -226,7 +226,7 @@ def test_of_a_large_batch_every_hundredth_lookup_is_recorded(spans: InMemorySpan
     assert lookups.keys() == {0, 100, 200}
     sent = {seen.reference_id: seen.headers["traceparent"] for seen in service.upstream.requests}
     assert sent["site-100"] == as_traceparent(lookups[100])
-    # The others belong to the trace, and their servers need not record them.
+    # The others belong to the trace, but their servers need not record them.
     assert sent["site-101"][:36] == traceparent(8)[:36]
     assert {value[-2:] for name, value in sent.items() if name not in ("site-0", "site-100", "site-200")} == {"00"}
 
@@ -253,7 +253,7 @@ def test_spans_contain_nothing_of_requests_and_responses(
     service.client.get(share["url"])
     service.client.get("/no-such-path/200-n-spring-st?api_key=leap_live_wrong")
     service.client.request("PROPFIND", "/batch-lookups")
-    # A call of the database that fails tells of what it was given.
+    # The error of a failed database call contains its arguments.
     service.client.get(f"/batch-lookups/{job['job_id']}/items?cursor=spoilt-cursor")
     service.client.post("/batch-lookups", json=[site("deal-500"), site("deal-500")])
     wait_until(lambda: len([span for span in spans.get_finished_spans() if span.name.startswith("webhook batch")]) == 1)
@@ -352,7 +352,7 @@ def test_processes_send_their_traces_to_a_collector(database_url: str, owner: Co
             job = client.post("/batch-lookups", json=[site("far")], headers={"traceparent": traceparent(10)}).json()
         query = "select status from public.batch_lookup_jobs where id = %s"
         wait_until(lambda: owner.execute(query, [job["job_id"]]).fetchone() == ("completed",))
-        # Long before the next batch of spans is due: what waits is sent when the process ends.
+        # Long before the next batch of spans is due: waiting spans are sent when the process ends.
         for process in processes:
             process.terminate()
         assert [process.wait(30) for process in processes] == [-signal.SIGTERM, 0]
@@ -377,7 +377,7 @@ def test_a_collector_that_does_not_respond_does_not_delay_the_exit(monkeypatch: 
             assert traces.recorder is not None
             with traces.recorder.call_out("lookup", None, {}):
                 pass
-        # It has ended, though its spans were not taken.
+        # It has ended, although its spans were not accepted.
         assert not collector.hurry.is_set()
         assert logs.without_secrets("Bearer%20a-token-of-the-collector, Bearer a-token-of-the-collector") == "***, ***"
         collector.hurry.set()

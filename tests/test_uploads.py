@@ -78,7 +78,7 @@ for name in map(str.strip, sys.stdin):
 
 @pytest.fixture(scope="module")
 def run_in_fork(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Takes the place of subprocess.run where workbooks are read, for many of them: a fork takes a hundredth of a start of Python."""
+    """Replaces subprocess.run for reading many workbooks: a fork takes a hundredth of the time of starting Python."""
     file = tmp_path_factory.mktemp("workbooks") / "workbook"
     with subprocess.Popen([sys.executable, "-c", FORKS], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as forks:
         assert forks.stdin is not None
@@ -172,7 +172,7 @@ class TestCsv:
     @given(st.lists(st.lists(cells, min_size=3, max_size=3)),
            st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.sampled_from(["\n", "\r\n"]))  # fmt: skip
     def test_every_cell_of_a_csv_file_is_read_back(self, rows: list[list[str]], quoting: Any, end: str) -> None:
-        # The writer takes a lone carriage return for harmless.
+        # The writer does not quote a lone carriage return.
         assume(quoting == csv.QUOTE_ALL or not any("\r" in cell for row in rows for cell in row))
         text = io.StringIO(newline="")
         writer = csv.writer(text, quoting=quoting, lineterminator=end)
@@ -227,7 +227,7 @@ class TestWorkbooks:
             sheet.write_formula(1, 0, '="d-"&1', None, "d-1")
             sheet.write_formula(1, 1, '=IF(A2="","x","")', None, "EMPTY")
             sheet.write_formula(1, 2, "=1+1", None, 2)
-            # Of one that was not calculated, the writer says 0, and that all are to be.
+            # For a formula without a result the writer stores 0, and that all are to be calculated.
             sheet.write_formula(2, 0, '="d-"&2')
             sheet.write_number(2, 1, 0)
         table = read_file(rewritten(file.getvalue(), lambda _, part: part.replace(b"EMPTY", b"")))
@@ -346,7 +346,7 @@ class TestWorkbooks:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("xl/workbook.xml", bytes(120 * 1024 * 1024))
         data = file.getvalue()
-        # The directory and the header both lie about the size.
+        # The directory and the header both give a wrong size.
         lying = data.replace((120 * 1024 * 1024).to_bytes(4, "little"), (10).to_bytes(4, "little"))
         assert lying != data
         for bomb in (data, lying):

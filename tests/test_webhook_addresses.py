@@ -77,7 +77,7 @@ def attempt(url: str, *, allow_private: bool = False, refused: str | None = None
 
 @dataclass
 class Listener:
-    """A port of this machine, and the addresses of this machine at which it was connected to."""
+    """A port of this machine, and the addresses of this machine to which clients connected."""
 
     port: int
     connected: list[str]
@@ -85,7 +85,7 @@ class Listener:
 
 @pytest.fixture
 def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
-    """Hangs up on everybody. 127.0.0.1 is refused as always; 127.0.0.2 and 127.0.0.3 count as public."""
+    """A receiver that always hangs up. 127.0.0.1 is refused as usual; 127.0.0.2 and 127.0.0.3 count as public."""
     networks = [network for network in addresses.REFUSED_IPV4 if network != ip_network("127.0.0.0/8")]
     monkeypatch.setattr(addresses, "REFUSED_IPV4", [*networks, ip_network("127.0.0.1/32")])
     connected: list[str] = []
@@ -281,7 +281,7 @@ def test_an_answer_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 
 class TestTls:
-    """The address is connected to, but it is the name that the certificate must be for."""
+    """The connection goes to the address, but the certificate must be for the name."""
 
     @pytest.fixture
     def receiver(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeReceiver]:

@@ -1,4 +1,4 @@
-"""The example of a receiver, told by a real worker what it looked up."""
+"""The example of a receiver, with a real worker that sends to it."""
 
 from __future__ import annotations
 

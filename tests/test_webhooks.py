@@ -1,4 +1,4 @@
-"""The sender: signed as receivers expect, patient with those that are down, and no receiver in another's way."""
+"""The sender: it signs as receivers expect, is patient with those that are down, and none delays another."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sender_settings(database_url: str) -> Settings:
 
 
 class Organization:
-    """An organization whose webhooks go to `url`, and whose lookups end when told to."""
+    """An organization whose webhooks go to `url`, and whose lookups end on demand."""
 
     def __init__(self, owner: Connection, url: str, name: str = "organization", **config: Any) -> None:
         self.owner = owner
@@ -64,7 +64,7 @@ class Organization:
         return self.fetch("select api.get_webhook_config(%s)", self.id)
 
     def complete(self, count: int, **item: Any) -> Any:
-        """A batch of that many items, all looked up; what its upload answered."""
+        """Uploads a batch of so many items and looks them all up; returns the response to the upload."""
         items = json.dumps({"items": [site(f"site-{n}", **item) for n in range(count)]})
         created = self.fetch("select api.create_batch_lookup(%s, %s, false)", self.id, items)
         look_up(self.owner, created, count, {"incentives": {"total_incentive_amount": 1200.5}})
@@ -205,7 +205,7 @@ def test_an_outage_of_an_hour_loses_nothing(owner: Connection, receiver: FakeRec
 
 
 def all_have_been_tried(owner: Connection) -> bool:
-    """Whether nothing is due or on its way."""
+    """Whether nothing is due or in flight."""
     row = owner.execute(
         "select not exists (select 1 from app.webhook_deliveries where next_attempt_at <= app.clock() or status = 'sending')"
     ).fetchone()
@@ -214,7 +214,7 @@ def all_have_been_tried(owner: Connection) -> bool:
 
 
 def wake(owner: Connection) -> None:
-    """After the clock was moved, of which the sender's timers know nothing."""
+    """For after the clock was moved, which the sender's timers do not notice."""
     owner.execute("notify webhooks_ready")
 
 
@@ -356,7 +356,7 @@ def test_stopping_records_what_was_sent_once_its_rows_are_free(
             other.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", [APPLICATION_NAME])
             other.rollback()
 
-        # The sender stops meanwhile.
+        # The sender stops in the meantime.
         threading.Timer(0.7, let_go).start()
     assert organization.statuses() == {"delivered": 2}
 

@@ -274,7 +274,7 @@ def test_a_slow_lookup_keeps_its_lease(batches: Batches, worker_settings: Settin
 
 
 def lose_lease(owner: Connection, upstream: FakeUpstream) -> None:
-    """What another worker's claim does to one whose lease has expired."""
+    """The effect of another worker's claim after a lease has expired."""
     wait_until(lambda: upstream.in_flight)
     owner.execute("update public.lookup_leases set lease_token = %s, worker = 'another worker'", [uuid.uuid4()])
 
@@ -326,7 +326,7 @@ def test_a_worker_that_stops_does_not_wait_for_ever(
         wait_until(lambda: upstream.in_flight == 20)
     assert batches.counts() == {"pending": 30}
     assert leases(owner) == 0
-    # What was sent may have to be paid for, whether its answer was waited for or not.
+    # A lookup that was sent may have to be paid for, whether or not its response arrives.
     assert fetch_value(owner, "select sum(lookups) from public.lookup_usage") == 20
     check_invariants(owner)
 
@@ -438,7 +438,7 @@ async def test_a_manual_run_looks_up_ten_items_at_most(
 async def test_a_manual_run_records_what_it_looked_up_beside_what_failed(
     batches: Batches, worker_settings: Settings, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A claim for one organization, and a lookup in a way that nobody has thought of."""
+    """A claim fails for one organization, and a lookup in an unexpected way."""
     refused, *others = sorted((Batches(owner), batches, Batches(owner)), key=lambda each: each.organization_id)[::-1]
     owner.execute(f"alter table public.lookup_leases add constraint refuse check (organization_id <> '{refused.organization_id}')".encode())
     for each in (refused, *others):
@@ -458,7 +458,7 @@ async def test_a_manual_run_records_what_it_looked_up_beside_what_failed(
 
 
 def terminate(owner: Connection, which: str) -> int:
-    """End the other connections of the database for which the condition holds; answers how many."""
+    """Ends the other connections of the database for which the condition holds; returns how many."""
     query = f"""select count(pg_terminate_backend(pid)) from pg_stat_activity
                  where datname = current_database() and pid <> pg_backend_pid() and {which}"""
     answer: int = psycopg.ClientCursor(owner).execute(query.encode()).fetchone()[0]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""What a worker says: how jobs end, pauses and outages apart, receivers that were disabled, slow calls."""
+"""What a worker logs: the ends of jobs, pauses, outages, disabled receivers, slow calls."""
 
 from __future__ import annotations
 

@@ -173,9 +173,9 @@ async def test_a_timer_that_fires_early_leaves_no_outcome_unrecorded() -> None:
         add_answers(outcomes, range(count))
         async with asyncio.timeout(30):
             await session.one_failed.wait()
-            # Nothing more comes, but there is enough for a flush at once.
+            # Nothing more arrives, but there is enough for a flush immediately.
             outcomes.hurry()
-            # The time of the next try comes while the first connection still records.
+            # The next attempt is due while the first connection is still recording.
             await asyncio.sleep(0.1)
             session.released.set()
             await session.all_recorded.wait()

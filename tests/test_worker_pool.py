@@ -1,4 +1,4 @@
-"""As many lookups at once as the worker's share allows, also when that changes."""
+"""As many concurrent lookups as the worker's share allows, even when that changes."""
 
 import asyncio
 from dataclasses import dataclass, field

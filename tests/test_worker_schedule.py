@@ -87,7 +87,7 @@ async def test_a_lease_that_missed_its_slot_takes_the_next_and_the_last_is_relea
     started = Started(schedule)
     schedule.add([[lease("a", 0.02), lease("b", 0.04), lease("c", 0.5)]])
     await asyncio.sleep(0)
-    # The whole process stands still.
+    # The whole process stalls.
     loop_clock.advance(0.2)
     await asyncio.sleep(0.5)
     assert [name for name, _ in started] == ["a"]
@@ -159,7 +159,7 @@ async def test_no_organization_has_more_than_its_share_in_flight_while_others_wa
     waiting = asyncio.create_task(schedule.take())
     await asyncio.sleep(0)
     assert not waiting.done()
-    # One that hangs keeps its share, and leaves the other one its own.
+    # An organization that hangs keeps its share, and the other one has its own.
     for each in taken:
         if each.organization_id == b"b":
             schedule.finish(each)

@@ -288,7 +288,7 @@ async def test_a_server_that_cannot_be_reached_is_named_by_the_cause(monkeypatch
 
 @contextmanager
 def deaf_server() -> Iterator[int]:
-    """A port where nobody accepts connections any more: its backlog is full."""
+    """A port that accepts no connections any more, because its backlog is full."""
     with socket.socket() as server, socket.socket() as first, socket.socket() as second:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
@@ -343,7 +343,7 @@ class TestTls:
 
 
 class TestProxy:
-    """`HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` lead to the incentives API, and to nothing else."""
+    """`HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` apply to the incentives API, and to nothing else."""
 
     @pytest.fixture
     def proxy(self) -> Iterator[FakeUpstream]:
@@ -406,7 +406,7 @@ class TestProxy:
 
 @contextmanager
 def tunnel(target: int) -> Iterator[tuple[int, list[str]]]:
-    """A proxy that connects everybody to a port of this machine: its own port, and the lines that it was asked with."""
+    """A proxy that connects everybody to a port of this machine; yields its own port and the request lines that it received."""
     asked_for: list[str] = []
 
     def copy(source: socket.socket, sink: socket.socket) -> None:

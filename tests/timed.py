@@ -1,4 +1,4 @@
-"""For tests in which time passes: those that wait for something, and the few that watch the clock because time is what they are about."""
+"""For tests in which time passes: those that wait for something, and the few that measure time because they are about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 PATIENCE = 30.0
 
-# Whatever else the machine does may hold such a test up: it gets two more tries. One that is broken fails all three.
+# Other work on the machine may delay such a test, so it gets two more tries. One that is broken fails all three.
 timed = pytest.mark.flaky(reruns=2)
 
 
@@ -22,12 +22,12 @@ def wait_until(condition: Callable[[], object], describe: Callable[[], object] =
     while not condition():
         waited = time.monotonic() - began_at
         assert waited < patience, describe()
-        # Asking takes the time of a processor from what it waits for.
+        # Checking takes CPU time from what it waits for.
         time.sleep(min(0.01 + waited / 10, 0.1))
 
 
 def cpu_seconds(pid: int) -> float:
-    """The processor time that a process has used, which says what a call costs however many others the machine serves meanwhile."""
+    """The CPU time that a process has used: what a call costs, however busy the machine is."""
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 

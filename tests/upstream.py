@@ -1,4 +1,4 @@
-"""An incentives API to test against: a real HTTP server on a thread, which answers as it is told, also wrongly."""
+"""An incentives API for tests: a real HTTP server on a thread, which responds as instructed, even wrongly."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that came in; `at` is a time of time.monotonic()."""
+    """A request that arrived; `at` is a time of time.monotonic()."""
 
     reference_id: str
     at: float
@@ -78,7 +78,7 @@ class FakeUpstream:
         return len(self._writers)
 
     def plan(self, reference_id: str, *replies: Reply) -> None:
-        """Answer requests for the item with these, one after the other; the last one stays."""
+        """Responds to requests for the item with these, one after the other; the last one stays."""
         self._plans[reference_id] = list(replies)
 
     def times_seen(self) -> Counter[str]:
@@ -94,7 +94,7 @@ class FakeUpstream:
         self._writers.discard(writer)
 
     def disconnect(self) -> None:
-        """Ends all connections; may be called on any thread."""
+        """Closes all connections; may be called on any thread."""
         self.loop.call_soon_threadsafe(self._abort)
 
     def _abort(self) -> None:
@@ -112,7 +112,7 @@ class FakeUpstream:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            # Whoever hangs up meanwhile is no longer waited for.
+            # A client that hangs up in the meantime is not waited for.
             if reply.delay:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(reader.read(1), reply.delay)
@@ -143,7 +143,7 @@ def render(reply: Reply, request: dict[str, Any]) -> bytes:
 
 
 def result(request: dict[str, Any]) -> dict[str, Any]:
-    """A usual answer: one program that pays 1000 dollars."""
+    """A usual response: one program that pays 1000 dollars."""
     return {
         "customer_id": 1,
         "reference_id": request.get("reference_id"),

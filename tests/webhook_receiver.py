@@ -1,4 +1,4 @@
-"""A receiver of webhooks that answers as told, and a sender on a thread."""
+"""A receiver of webhooks that responds as instructed, and a sender on a thread."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 200
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever hangs up in the middle is no concern of the tests."""
+        """Clients that hang up in the middle do not matter to the tests."""
 
 
 class FakeReceiver:
-    """Answers `status` and `body` with `headers`, after `delay` seconds or once `hurry` is set; keeps what it received."""
+    """Responds with `status`, `body` and `headers`, after `delay` seconds or once `hurry` is set; keeps what it received."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.status = 204

@@ -1,4 +1,4 @@
-"""Fixtures and helpers of the worker's tests: a worker on a thread, an upstream that answers as told, batches and what came of them."""
+"""Fixtures and helpers of the worker's tests: a worker on a thread, an upstream that responds as instructed, batches and their outcomes."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def upstream() -> Iterator[FakeUpstream]:
 
 @pytest.fixture
 def worker_settings(database_url: str, upstream: FakeUpstream, owner: Connection) -> Settings:
-    """Settings of a worker that asks `upstream`, on a fresh database without a pace and with short waits."""
+    """Settings of a worker that looks up at `upstream`, on a fresh database without a rate limit and with short waits."""
     update_settings(owner, lookups_per_second=None, max_in_flight=20, retry_backoff_seconds=0.01)
     return Settings(database_url=database_url, incentives_api_url=upstream.url, incentives_api_key="key of the provider")
 
 
 def unheard(call: Callable[..., Awaitable[object]], stop: asyncio.Event, seconds: float) -> Callable[..., Awaitable[None]]:
-    """The call of the database, whose connection is lost so many seconds after it was carried out. Sets `stop` before."""
+    """The call of the database, whose connection is lost so many seconds after its execution. Sets `stop` before."""
 
     async def carry_out_and_lose(*arguments: object) -> None:
         await call(*arguments)
@@ -56,7 +56,7 @@ def unheard(call: Callable[..., Awaitable[object]], stop: asyncio.Event, seconds
 
 
 def start_worker_process(database_url: str, upstream: FakeUpstream, log: Path) -> subprocess.Popen[bytes]:
-    """A worker to kill; it ends with this process whatever becomes of that. Its log is appended to `log`."""
+    """A worker to kill; it ends with this process, however that ends. Its log is appended to `log`."""
     with log.open("a") as stderr:
         return subprocess.Popen(
             [sys.executable, "-m", "pyshell", "worker"],
@@ -114,14 +114,14 @@ def running_until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> It
 
 
 class Batches:
-    """Creates batches of one organization and tells what became of them."""
+    """Creates batches of one organization and reads their outcomes."""
 
     def __init__(self, owner: Connection, name: str = "organization", organization_id: UUID | None = None) -> None:
         self.owner = owner
         self.organization_id: UUID = organization_id or fetch_value(owner, "select api.create_organization(%s)", f"{name} {uuid.uuid4()}")
 
     def create(self, items: int | Sequence[str]) -> UUID:
-        """A batch of that many items, or of items with these reference ids; answers the job's id."""
+        """Creates a batch of so many items, or of items with these reference ids; returns the job's id."""
         names = [f"site-{n}" for n in range(items)] if isinstance(items, int) else items
         request = json.dumps({"items": [site(name) for name in names]})
         created = fetch_value(
@@ -137,7 +137,7 @@ class Batches:
         return answer
 
     def wait(self, job_id: UUID) -> str:
-        """Wait for the end of a job, hold it against the rules, and answer its status."""
+        """Waits for the end of a job, checks the invariants, and returns its status."""
         wait_until(lambda: self.has_ended(job_id), self.counts)
         check_invariants(self.owner)
         return self.status(job_id)
@@ -183,7 +183,7 @@ def site(reference_id: str) -> dict[str, Any]:
 
 
 def wait_for_all(organizations: Sequence[Batches], jobs: Sequence[UUID]) -> None:
-    """Wait until a job of each organization is completed, and hold them all against the rules."""
+    """Waits until a job of each organization is completed, and checks the invariants of all."""
     for batches, job in zip(organizations, jobs, strict=True):
         wait_until(partial(batches.has_ended, job), batches.counts)
     check_invariants(organizations[0].owner)
@@ -201,7 +201,7 @@ def fetch_value(connection: Connection, query: str, *parameters: object) -> Any:
 
 
 def check_invariants(owner: Connection, *, of_job: str | None = None) -> None:
-    """Of everything; in a database that other tests write as they please, of the organization that has the job."""
+    """Checks everything or, in a database that other tests change at will, the organization that has the job."""
     violations = owner.execute(
         """select * from api.check_invariants() violation
             where %(job)s::uuid is null

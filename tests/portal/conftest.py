@@ -1,4 +1,4 @@
-"""A person at the portal: signed in, looking at a screen, with everything that is wrong there noticed."""
+"""A person at the portal: signed in and looking at a screen, where every error fails the test."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pyshell.api.routes.portal import DIST
 from tests.browser_fixtures import running_browser
 from tests.http_fixtures import OrganizationClient
 
-# Longer than anybody waits: the machine may be busy.
+# Longer than a person would wait, because the machine may be busy.
 expect.set_options(timeout=20_000)
-# The folder for pictures of the screens, which nobody looks at after most runs.
+# The folder for screenshots, which most runs do not need.
 PICTURES = os.environ.get("PICTURES")
 PHONE: ViewportSize = {"width": 375, "height": 740}
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 # A phone, and a window of 1280 pixels at 200 % and at 400 % (WCAG 1.4.4 and 1.4.10).
 NARROW: dict[str, ViewportSize] = {"phone": PHONE, "200%": {"width": 640, "height": 400}, "400%": {"width": 320, "height": 256}}
-# What a narrow window cuts, or makes scroll sideways, other than the grid of a draft.
+# What a narrow window cuts off, or makes scroll sideways, except the grid of a draft.
 CUT = """() => {
     const found = []
     const root = document.querySelector('dialog[open]') ?? document.body
@@ -81,7 +81,7 @@ class Person:
         expect(self.page.get_by_role("navigation", name="Main")).to_be_visible()
 
     def look(self, name: str) -> None:
-        """Checks the screen with axe in the light and in the dark; on a phone and enlarged, for what is cut. Keeps pictures if asked to."""
+        """Checks the screen with axe, in light and dark mode, and for what is cut off on a phone or enlarged. Can keep screenshots."""
         page = self.page
         for scheme, options in RULES.items():
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
@@ -98,7 +98,7 @@ class Person:
         page.set_viewport_size(DESKTOP)
 
     def _paint(self, name: str) -> None:
-        """Lets the page show what it has."""
+        """Waits until the page shows what it has loaded."""
         self.page.evaluate(PAINTED)
         if PICTURES:
             self.page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
@@ -114,7 +114,7 @@ def build() -> None:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """One for all tests of the portal, which begin no event loops."""
+    """One for all tests of the portal, which start no event loops."""
     with running_browser() as browser:
         yield browser
 

@@ -235,7 +235,7 @@ def test_a_click_beside_a_dialog_loses_neither_what_was_typed_nor_a_secret(signe
     name.fill("CRM")
     box = name.bounding_box()
     assert box is not None
-    # Text that is selected with the mouse, which ends beside the dialog.
+    # Selecting text with the mouse may end outside the dialog.
     page.mouse.move(box["x"] + 60, box["y"] + 10)
     page.mouse.down()
     page.mouse.move(20, 300)
@@ -256,7 +256,7 @@ def test_a_click_beside_a_dialog_loses_neither_what_was_typed_nor_a_secret(signe
 
 @pytest.mark.parametrize("page", [{"permissions": ["clipboard-write", "clipboard-read"]}, {}], indirect=True, ids=["asked", "refused"])
 def test_a_secret_is_copied_and_the_dialog_says_so(signed_in: SignedIn) -> None:
-    """The browser keeps its clipboard from pages over HTTP of another machine."""
+    """The browser denies the clipboard to pages over HTTP from another machine."""
     page = signed_in("keys").page
     page.get_by_role("button", name="New key").click()
     page.get_by_role("button", name="Create the key").click()

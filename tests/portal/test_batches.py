@@ -40,7 +40,7 @@ def test_a_key_signs_in_for_the_tab_and_no_longer(person: Person, client: Organi
 
 
 def test_a_browser_that_keeps_nothing_signs_in(person: Person, client: OrganizationClient) -> None:
-    """As Chrome does where it is told to block all cookies."""
+    """As Chrome does if it blocks all cookies."""
     page = person.page
     for place in ("sessionStorage", "localStorage"):
         page.add_init_script(f"Object.defineProperty(window, '{place}', {{get() {{ throw new DOMException('', 'SecurityError') }}}})")
@@ -168,7 +168,7 @@ def test_a_list_of_drafts_follows_what_is_done_elsewhere(signed_in: SignedIn, cl
     page.evaluate("dispatchEvent(new Event('focus'))")
     expect(drafts).to_have_text(["Second", "First"])
 
-    # Also of what this page has sent up, which was not awaited.
+    # Including what this page has uploaded without waiting.
     page.evaluate("location.hash = '#/upload'")
     expect(page.get_by_role("heading", name="New upload")).to_be_visible()
     held: list[Route] = []

@@ -22,7 +22,7 @@ from tests.http_fixtures import running_server
 from tests.portal.conftest import Person
 
 ISSUER = "https://clerk.example.com"
-# A client as small as can be that does what ours asks of Clerk's.
+# A minimal client with what the portal needs of Clerk's.
 STAND_IN = """
 window.Clerk = (() => {
   const api = (path, method) => fetch("https://clerk.example.com/v1/" + path, {method, credentials: "include"}).then((r) => r.json());
@@ -62,7 +62,7 @@ def clerk_server(http_settings: Settings, tmp_path: Path, monkeypatch: pytest.Mo
 
 @dataclass
 class Account:
-    """Somebody's at Clerk, with two organizations."""
+    """A user's account at Clerk, with two organizations."""
 
     signed_in: bool = True
     is_away: bool = False
@@ -137,7 +137,7 @@ def test_a_session_is_resumed_once_clerk_is_back(page: Page, clerk_server: str, 
     page.clock.run_for(11_000)
     expect(page.get_by_role("heading", name="Batches", exact=True)).to_be_visible()
 
-    # Without a token, nobody can be asked, and what was asked for comes by itself.
+    # Without a token nothing can be requested; once there is one, the screen loads by itself.
     account.is_away = True
     page.get_by_role("link", name="Reports").click()
     for _ in range(8):
@@ -172,7 +172,7 @@ def test_an_organization_that_cannot_be_switched_to_is_not_shown_as_switched_to(
     page.reload()
     expect(choice).to_have_value("org_north")
 
-    # Or the service is away just then: nobody goes on with half a session.
+    # Or the service is unavailable just then: nobody continues with half a session.
     page.route(re.compile("/me$"), lambda route: route.abort())
     choice.select_option("south")
     for _ in range(8):
@@ -283,7 +283,7 @@ def test_clerks_own_client_resumes_a_session(page: Page, http_settings: Settings
         page.goto(f"{url}/portal")
         expect(page.get_by_role("heading", name="Batches", exact=True)).to_be_visible(timeout=20_000)
         expect(page.get_by_text("Live", exact=True)).to_be_visible()
-        # Before the portal's prefix, there may be somebody else.
+        # Outside the portal's prefix there may be another application.
         page.route(f"{url}/", lambda route: route.fulfill(status=404, body="Nothing here"))
         with page.expect_navigation():
             page.get_by_role("button", name="Sign out").click()

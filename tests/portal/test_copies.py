@@ -38,7 +38,7 @@ NAMED = {"name": "O'Hare", "label": "team:east:2"}
 
 
 def copies(person: Person, kind: str) -> list[str]:
-    """All that can be copied as `kind` where the person is."""
+    """Everything that the current screen offers to copy as `kind`."""
     page = person.page
     expect(page.locator("[aria-busy=true]")).to_have_count(0)
     around = page.get_by_role("dialog") if "item=" in page.url else page.locator("main")
@@ -53,7 +53,7 @@ def copies(person: Person, kind: str) -> list[str]:
 
 @dataclass
 class Reader:
-    """Somebody who is signed in, and looks from screen to screen at the same batch."""
+    """A signed-in person who looks at the same batch on several screens."""
 
     person: Person
     client: OrganizationClient
@@ -75,7 +75,7 @@ def reader(browser: Browser, server: str, http_settings: Settings) -> Iterator[R
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_what_is_copied_runs(address: str, reader: Reader, database: Connection) -> None:
     person, client, job = reader.person, reader.client, reader.job
-    # Nothing of the screen before is left.
+    # Nothing of the previous screen remains.
     person.page.goto("about:blank")
     person.open(address.replace("JOB", job["job_id"]).replace("REPORT", job["report"]["id"]))
     expect(person.page.get_by_role("navigation", name="Main")).to_be_visible()
@@ -108,7 +108,7 @@ def test_what_is_copied_runs(address: str, reader: Reader, database: Connection)
     ],
 )
 def test_text_from_an_address_cannot_break_out_of_a_copied_command(address: str, reader: Reader) -> None:
-    """A link may come from anybody."""
+    """A link may come from a stranger."""
     reader.person.page.goto("about:blank")
     reader.person.open(address.replace("JOB", reader.job["job_id"]).replace("QUOTE", "%27;drop%20%27"))
     expect(reader.person.page.get_by_role("navigation", name="Main")).to_be_visible()

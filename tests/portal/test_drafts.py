@@ -15,7 +15,7 @@ from tests.portal.conftest import DESKTOP, PAINTED, PHONE, Person, SignedIn
 from tests.workbooks import saved
 from tests.worker_fixtures import fetch_value
 
-# The browser copies when the test says so, once.
+# The browser copies once, when the test allows it.
 HOLD_COPY = """() => {
     const { clipboard } = navigator
     window.copying = new Promise((begun) => {
@@ -70,7 +70,7 @@ def hold_first_change(page: Page) -> list[Route]:
 
 
 def release(page: Page, held: list[Route]) -> None:
-    """Lets the change go that is held, or comes in a moment."""
+    """Lets the change through that is held or about to arrive."""
     for _ in range(1000):
         if held:
             break
@@ -166,7 +166,7 @@ def test_another_sheet_of_a_workbook_is_chosen(signed_in: SignedIn, client: Orga
     expect(sheet).to_have_value("Sites A")
     expect(sheet.get_by_role("option")).to_have_text(["Cover", "Sites A", "Sites B"])
 
-    # Where there is nothing to read, the draft stays as it is.
+    # If there is nothing to read, the draft does not change.
     sheet.focus()
     page.keyboard.press("ArrowUp")
     expect(page.get_by_role("alert")).to_contain_text("1 to 10,000 items")
@@ -183,7 +183,7 @@ def test_another_sheet_of_a_workbook_is_chosen(signed_in: SignedIn, client: Orga
     fields = fetch_value(database, "select app.file_fields()")
     assert {option.get_attribute("value") for option in page.get_by_label("Owner").locator("option").all()} == {"", *fields}
 
-    # What was changed is not lost without a word.
+    # Changes are not lost silently.
     page.get_by_label("Owner").select_option("street_2")
     expect(page.get_by_text("Saved")).to_be_visible()
     sheet.select_option("Sites A")
@@ -197,7 +197,7 @@ def test_another_sheet_of_a_workbook_is_chosen(signed_in: SignedIn, client: Orga
     sheet.select_option("Sites B")
     expect(start).to_contain_text("3 sites ready")
 
-    # Nor is what has not been saved yet.
+    # Nor are changes that have not been saved yet.
     refuse_changes(page)
     page.get_by_label("Owner").select_option("street_2")
     expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
@@ -313,7 +313,7 @@ def test_a_word_stands_for_several_devices(signed_in: SignedIn, client: Organiza
     expect(add).to_be_focused()
     expect(start).to_contain_text("0 sites ready")
     expect(words).to_have_count(2)
-    # What another client called it by its name.
+    # Another client sent the name.
     named = {"device_ids": {"HP + thermostat": f"{third['name']}; {first['name']}"}}
     client.patch(f"/uploads/{draft['id']}", json={"value_maps": named})
     page.reload()
@@ -457,7 +457,7 @@ def test_cells_are_copied_cut_and_pasted(signed_in: SignedIn, client: Organizati
     assert page.evaluate("navigator.clipboard.readText()") == "deal-001\ndeal-002"
     keyboard.press("ArrowRight")
 
-    # As Excel copies it: what has a tab, a quote or a line break is quoted.
+    # As Excel copies it: cells with a tab, a quote or a line break are quoted.
     put('"1 ""A"" St"\tPasadena\r\n5" Main St\t"two\nlines"\r\n\tGlendale\r\n')
     expect(note).to_have_text("6 cells pasted")
     see(2, "1 N Spring St", '1 "A" St', '5" Main St', "empty", "5 N Spring St")
@@ -475,7 +475,7 @@ def test_cells_are_copied_cut_and_pasted(signed_in: SignedIn, client: Organizati
     put("Lee")
     expect(note).to_have_text("3 cells pasted")
     see(8, "Kim", "Lee", "Lee", "Lee", "Kim")
-    # Whoever goes on while the browser still copies cuts nothing else.
+    # Moving on while the browser is still copying cuts nothing else.
     page.evaluate(HOLD_COPY)
     keyboard.press("Control+x")
     page.evaluate("() => copying")
@@ -524,7 +524,7 @@ def test_what_is_typed_goes_to_the_row_in_which_it_was_begun(signed_in: SignedIn
     keyboard.type("Pasadena")
     keyboard.press("Enter")
     keyboard.type("Bur")
-    # The first row is repaired, and leaves the list while somebody types in the second.
+    # The first row is repaired, and leaves the list while the person types in the second.
     with page.expect_response(re.compile("/rows")) as loaded:
         release(page, held)
     loaded.value.finished()
@@ -532,7 +532,7 @@ def test_what_is_typed_goes_to_the_row_in_which_it_was_begun(signed_in: SignedIn
     keyboard.type("bank")
     keyboard.press("Enter")
     expect(grid.get_by_role("row")).to_have_count(3)
-    # And the keyboard goes on in the row below, wherever that is now.
+    # And the keyboard continues in the row below, wherever that is now.
     expect(page.locator(":focus")).to_have_text("empty")
     keyboard.type("Glendale")
     keyboard.press("Enter")

@@ -120,7 +120,7 @@ def test_progress_comes_without_web_sockets(person: Person, client: Organization
         expect(progress).to_contain_text(share)
     look_up(database, job, 6, ANSWER)
     expect(progress).to_contain_text("Completed")
-    # Each answer takes one request, which waits for the change, and not one every second.
+    # Each response takes one request, which waits for the change, rather than one every second.
     assert 0 < len(waits) < 12
 
 
@@ -137,7 +137,7 @@ def test_a_browser_without_a_network_is_not_called_live(signed_in: SignedIn, cli
     expect(live).to_be_visible()
     expect(offline).to_have_count(0)
 
-    # On the machine of the service, nothing is lost with the network.
+    # On the same machine as the service, losing the network has no effect.
     with page.expect_response(re.compile("/portal/config.json")):
         page.evaluate("dispatchEvent(new Event('offline'))")
     look_up(database, job, 1, ANSWER)
@@ -389,7 +389,7 @@ def test_every_reason_for_a_failure_is_given_in_words(signed_in: SignedIn, clien
 
 @contextmanager
 def claimed(database: Connection, job: Json, count: int) -> Iterator[Callable[[], None]]:
-    """Items of the job in flight at a worker; what it yields records their answers."""
+    """Puts items of the job in flight at a worker, and yields a function that records their responses."""
     [organization_id] = database.execute(
         "select organization_id from public.batch_lookup_jobs where id = %s", [job["job_id"]]
     ).fetchone() or [None]
@@ -469,7 +469,7 @@ def test_back_leads_from_the_sites_to_the_list(signed_in: SignedIn, client: Orga
     page.go_back()
     expect(page.get_by_role("heading", name="Batches", exact=True)).to_be_visible()
 
-    # Whoever comes by the address of a site stays with its batch.
+    # Opening the URL of a site leads to its batch.
     page.go_forward()
     page.goto(f"{page.url}?item=1")
     page.reload()

@@ -1,4 +1,4 @@
-"""The portal without a mouse: what has the focus is always seen, and is never lost."""
+"""The portal without a mouse: the focus is always visible, and never lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MOST_TABS = 60
 
 @dataclass
 class Keys:
-    """Somebody's keyboard; after each key, the focus is somewhere, and to be seen."""
+    """A keyboard; after each key, the focus must be on something visible."""
 
     page: Page
 
@@ -59,7 +59,7 @@ class Keys:
         for _ in range(MOST_TABS):
             if target.evaluate("element => element === document.activeElement"):
                 return
-            # From the last to the first it goes by way of the browser's own controls.
+            # From the last to the first element, the focus passes through the browser's own controls.
             self.page.keyboard.press(key)
             if self.page.evaluate("document.activeElement !== document.body"):
                 self.check(key)
@@ -95,7 +95,7 @@ def test_a_phone_has_the_places_in_a_menu(signed_in: SignedIn) -> None:
     expect(page.get_by_role("heading", name="Reports", level=1)).to_be_visible()
     expect(page.get_by_role("main")).to_be_focused()
     expect(places).to_have_count(0)
-    # Whoever walks past its end leaves it.
+    # Going past its end leaves it.
     keys.use(menu)
     keys.tab_to(page.get_by_role("button", name="Sign out"))
     expect(places).to_have_count(0)
@@ -248,7 +248,7 @@ def test_the_list_of_shortcuts_has_those_of_the_grid_and_returns_the_focus(signe
 def test_arrow_keys_neither_move_an_application_nor_open_another_report(
     signed_in: SignedIn, client: OrganizationClient, database: Connection
 ) -> None:
-    """On Windows and Linux, they choose in a list that is not open, which would do all that is passed by."""
+    """On Windows and Linux, arrow keys choose in a closed list, which would apply every option on the way."""
     for name in ("deal-6", "deal-7", "deal-8"):
         look_up(database, client.submit(site(name, create_application=True)), 1, ANSWER)
     first = client.get("/applications").json()["applications"][0]

@@ -1,4 +1,4 @@
-"""Numbers, amounts, days and times as people of the browser's language read and write them."""
+"""Numbers, amounts, dates and times in the form of the browser's language."""
 
 from __future__ import annotations
 

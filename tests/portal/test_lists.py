@@ -12,7 +12,7 @@ from tests.http_fixtures import OrganizationClient, look_up, site
 from tests.portal.conftest import SignedIn
 
 SITES = 1000
-# Scrolls down as fast as more rows come, and answers how many were in the document at most.
+# Scrolls down as fast as rows load, and returns the highest number of rows that were in the document.
 TO_THE_END = """async last => {
     let most = 0
     for (let frame = 0; frame < 6000 && !document.querySelector(`.items [aria-rowindex='${last}']`); frame++) {

@@ -1,4 +1,4 @@
-"""A network and a service that come and go: nothing fails in silence, and what failed for a moment comes by itself."""
+"""A network and a service with interruptions: nothing fails silently, and what failed temporarily loads by itself."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_download_says_that_it_is_under_way_or_why_it_failed(signed_in: Signed
 
 @contextmanager
 def cut_off(*, stalls: bool) -> Iterator[int]:
-    """The port of a service that begins an answer and hangs up, or stalls."""
+    """The port of a service that begins a response and hangs up, or stalls."""
     end = Event()
 
     class Answer(StreamRequestHandler):
@@ -88,7 +88,7 @@ def test_a_response_that_breaks_off_is_reported_and_requested_again(person: Pers
 
 @pytest.mark.parametrize("status", [502, 503])
 def test_what_failed_for_a_moment_loads_by_itself(person: Person, client: OrganizationClient, status: int) -> None:
-    """A release restarts the service; the browser's network is fine all the while."""
+    """A deploy restarts the service; the browser's network works all the time."""
     page = person.page
     page.clock.install()
     person.sign_in(client.api_key, "batches")
@@ -144,7 +144,7 @@ def test_a_batch_says_that_the_service_does_not_respond(person: Person, client: 
     is_away = [False]
 
     def answer(route: Route) -> None:
-        # Nor are there answers that wait for a change.
+        # Nor are there long polls.
         if is_away[0] or "wait=30" in route.request.url:
             route.abort()
         else:
@@ -202,7 +202,7 @@ def test_the_browser_asks_before_a_file_that_goes_up_is_lost(signed_in: SignedIn
 
     page.on("dialog", stay)
     page.route(re.compile(r"/uploads\?name"), lambda _: None)
-    # Browsers ask only where the page has been used.
+    # Browsers ask only after the page has been used.
     page.get_by_role("heading", name="New upload").click()
     page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": b"Deal ID\n1\n"})
     expect(page.get_by_text("Uploading sites.csv…")).to_be_visible()

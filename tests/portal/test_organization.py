@@ -112,7 +112,7 @@ def test_names_of_devices_are_added_changed_and_removed(signed_in: SignedIn, cli
     expect(page.get_by_role("row", name="split", exact=False).first).to_contain_text(first)
     person.look("organization")
 
-    # What somebody else does to another name stays.
+    # A concurrent change of another name stays.
     client.patch("/organization", json={"device_name_changes": {"hut": first_id}})
     page.get_by_role("button", name="Change split").click()
     expect(dialog.get_by_label("Device")).to_have_value(str(first_id))

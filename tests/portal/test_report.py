@@ -55,7 +55,7 @@ def test_a_report_grows_is_filtered_and_downloaded(signed_in: SignedIn, client: 
     shown.click()
     page.get_by_role("combobox", name="Eligibility").select_option("Not eligible")
     expect(rows).to_have_text([re.compile("austin-2")])
-    # How its amount adds up is told where it was looked up.
+    # Its batch explains how its amount adds up.
     page.get_by_role("link", name="austin-2").click()
     expect(page.get_by_role("heading", name="Two cities")).to_be_visible()
     expect(rows).to_have_text([re.compile("austin-2")])

@@ -20,7 +20,7 @@ ANSWER = {
         "by_program": [{"program_id": "p", "program_name": "Heat pump rebate", "total_incentive": 3750, "eligible_combinations": 1}],
     },
 }
-# Every sentence that a screen reader would say by itself, and when.
+# Every sentence that a screen reader would announce, and when.
 LISTEN = """() => {
     window.said = []
     const note = () => {

@@ -1,4 +1,4 @@
-"""A network that is slow: nothing is lost, mixed up or shown as what it is not, and nobody is taken away from where they have gone."""
+"""A slow network: nothing is lost, mixed up or mislabelled, and nobody is taken away from the screen that they have opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Hold = Callable[[str], list[Route]]
 
 @pytest.fixture
 def hold(page: Page) -> Hold:
-    """Keeps answers to addresses that match on their way, until the test lets them go."""
+    """Holds back responses to matching URLs until the test releases them."""
 
     def keep(pattern: str) -> list[Route]:
         held: list[Route] = []
@@ -59,7 +59,7 @@ def test_a_report_loads_though_it_changes_faster_than_responses_arrive(person: P
     page.clock.run_for(12_000)
     held[0].continue_()
     expect(page.get_by_text("In progress since")).to_be_visible()
-    # What was missed meanwhile is asked for then.
+    # What was missed in the meantime is requested then.
     wait_for(page, held, 2)
 
 
@@ -230,7 +230,7 @@ def test_a_file_that_broke_off_on_its_way_up_is_sent_again_by_a_click(signed_in:
 
 
 def lose_answers(page: Page, pattern: str, times: int | None = None) -> list[str]:
-    """The requests are carried out, but their answers are lost; answers the key of each."""
+    """The requests are executed, but their responses are lost; returns the idempotency key of each."""
     keys: list[str] = []
 
     def lose(route: Route) -> None:
@@ -258,7 +258,7 @@ def test_a_file_whose_answer_was_lost_becomes_one_draft(signed_in: SignedIn, cli
     expect(page.get_by_role("heading", name="sites.csv")).to_be_visible()
     assert client.get("/uploads").json()["total"] == 1
 
-    # Chosen again, it is another file.
+    # Chosen again, it counts as another file.
     page.evaluate("location.hash = '#/upload'")
     page.locator("input[type=file]").set_input_files(file)
     expect(page.get_by_role("heading", name="sites.csv")).to_be_visible()
@@ -344,7 +344,7 @@ def test_what_is_typed_while_a_save_is_under_way_stays(
     wait_for(page, held)
     held.pop().continue_()
     expect(saved).to_have_text("Saved")
-    # What is saved is what the service has, be it of somebody else.
+    # What is shown as saved is what the service has, even if another person saved it.
     expect(fields).to_have_value("deal_id")
     expect(page.get_by_role("checkbox", name="Up to a hundred sites")).to_be_checked()
     config = developer.get("/webhook-config").json()
@@ -370,7 +370,7 @@ def test_a_secret_that_arrives_late_is_shown_on_any_screen(signed_in: SignedIn, 
 
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
 def test_a_page_whose_script_is_gone_says_so(person: Person, motion: str) -> None:
-    """A release has taken the place of the one that the page is of, or the connection broke."""
+    """Another release has been deployed since the page was opened, or the connection broke."""
     page = person.page
     page.emulate_media(reduced_motion=motion)  # type: ignore[arg-type]
     page.route(re.compile(r"/main-\w+\.js"), lambda route: route.fulfill(status=404))

@@ -49,7 +49,7 @@ class Tour:
         PICTURES.mkdir(parents=True, exist_ok=True)
 
     def take(self, page: Page, name: str, height: int = WINDOW["height"]) -> None:
-        """The upper part of the screen, at most so many pixels high."""
+        """The upper part of the screen, at most so many pixels."""
         page.emulate_media(reduced_motion="reduce")
         page.evaluate("window.scrollTo(0, 0)")
         page.evaluate("document.fonts.ready")

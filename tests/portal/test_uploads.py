@@ -1,4 +1,4 @@
-"""How a file comes in."""
+"""How a file is uploaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def files(tmp_path: Path) -> list[str]:
 
 
 def drop(page: Page, target: Locator, files: list[str]) -> None:
-    """Drops files as a person does, with what the browser makes of them where the page makes nothing."""
+    """Drops files as a person does, including the browser's default action if the page does not handle it."""
     box = target.bounding_box()
     assert box is not None
     browser = page.context.new_cdp_session(page)
@@ -31,7 +31,7 @@ def drop(page: Page, target: Locator, files: list[str]) -> None:
     browser.detach()
 
 
-# Whether the browser does with it what it does by itself: it opens a file in place of the page.
+# Whether the browser performs its default action, which opens the file in place of the page.
 DROP = """(text) => {
     const dataTransfer = new DataTransfer()
     if (text) dataTransfer.setData("text/plain", text)
