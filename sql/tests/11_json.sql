@@ -29,7 +29,7 @@ select lives_ok(format($$ select app.check_json(%L) $$, v), 'a usual number pass
 select throws_ok(format($$ select app.check_json(%L) $$, format(v, repeat('9', 40000))), 'PT400', 'The body contains a number that is out of range',
     'a number of 40,000 digits is refused wherever it is: ' || v)
   from unnest(array['%s', '[%s]', '{"a": %s}']) v;
--- Large values are taken apart.
+-- Large values are checked in parts.
 select throws_ok(format($$ select app.check_json(%L) $$, format(v, array_to_string(array_fill('12345'::text, array[5000]), ','))), 'PT400',
     'The body contains a number that is out of range', 'a number is refused wherever it is in a large value: ' || v)
   from unnest(array['[%s, 1e16]', '[%s, -1e131071]', '[1e-40, %s]', '{"a": [%s], "b": {"c": [1e99]}}', '{"a": [%s], "b": -1e99}', '{"items": [{"a": [%s, {"b": 1e16}]}]}']) v;

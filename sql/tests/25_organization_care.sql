@@ -30,7 +30,7 @@ update app.organizations set clerk_organization_id = 'org_later' where id = :'cl
 select results_eq('select name, clerk_organization_id from api.list_relinked_organizations()', $$ values ('clerk:former', 'org_later') $$, 'an organization that was linked to another one before this was refused is listed');
 delete from app.organizations where id = :'clerk';
 
--- Rows everywhere.
+-- Rows in every table.
 select pg_temp.submit(:'other_org', 2) as other_job \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer');
 select results_eq('select name, open_jobs, open_items from api.list_organizations()', $$ values ('Globex', 1, 2), ('Initech', 1, 2) $$, 'operators see how many items have not been looked up yet');
@@ -75,7 +75,7 @@ select api.delete_organization(:'busy', true) as step \gset
 select is(api.delete_organization(:'busy', true) ->> 'deleted', 'true', 'the following calls continue until everything is deleted');
 
 
--- What it did.
+-- What the deletion has done.
 create function pg_temp.looked_up() returns numeric
 language sql as $$
     select (select coalesce(sum(items), 0) from app.work_totals where kind = 'lookup') + (select coalesce(sum(items), 0) from app.work_minutes where kind = 'lookup' and recorder <> 0)

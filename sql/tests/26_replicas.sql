@@ -8,7 +8,7 @@ language sql as $$ select written from api.read_position(p_organization_id) $$;
 create function pg_temp.make_it_older() returns void
 language sql as $$ update app.recent_writes set written_at = written_at - interval '6 minutes' $$;
 
--- In this test's transaction, where nobody knows what was written before
+-- In this test's transaction, without any record of earlier writes
 select pg_current_wal_insert_lsn() as beginning \gset
 select cmp_ok(pg_temp.written(:'org'), '>=', :'beginning'::pg_lsn, 'where nothing is known, everything counts as written up to now');
 select pg_temp.written(:'org') as known \gset
@@ -26,7 +26,7 @@ select pg_temp.submit(:'org', 1) as job \gset
 select api.note_write(:'org') as noted \gset
 select cmp_ok(pg_temp.written(:'org'), '>', :'written'::pg_lsn, 'the latest write counts');
 
--- Writes of which nobody knows whether they have ended
+-- Writes that may not have ended
 select api.note_write(:'other_org', false) as noted \gset
 select written_at from app.recent_writes where organization_id = :'other_org' \gset
 select api.note_write(:'other_org') as noted \gset

@@ -97,7 +97,7 @@ select throws_ok(format($$ select api.import_catalogue(pg_temp.catalogue() || js
     'source must be a prefix of the source of the programs', 'a catalogue takes over no programs of every source: ' || v)
   from unnest(array['""', '" "', '["x"]', 'null']) v;
 
--- What another catalogue has
+-- Rows of another catalogue
 select throws_ok($$ select pg_temp.import('devices', 5, '{"id": "14", "category_key": "test_lamp", "name": "Floor lamp"}') $$, 'PT400',
     'devices.csv, line 6: id 14 is a device of insulation in the catalogue "starter", and ids never change their meaning',
     'the id of another catalogue''s device means the same');

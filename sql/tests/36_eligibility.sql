@@ -38,7 +38,7 @@ select pg_temp.import('program_tiers', 3, '{"amount": "0.3333"}');
 select is((select amount from pg_temp.results('[9004]')), 30.00::numeric, 'an amount is rounded to cents');
 select pg_temp.import();
 
--- As a release of before could leave it.
+-- As an earlier release could leave it.
 delete from app.device_category_sizes where category_key = 'test_pump';
 select results_eq($$ select eligible, amount, details, failed, ignored ->> 0 from pg_temp.results('[9001]') $$,
     $$ values (false, 0.00, 'Not eligible', '["Size: not given (ton), and there is no typical one"]'::jsonb, 'Owner status: for a homeowner or a renter') $$,
@@ -128,7 +128,7 @@ select results_eq($$ select tier, amount from pg_temp.results('[9001, 9003]') wh
     $$ values ('pump', 0.00), ('tank', 230.00), ('lamp', 10.00) $$, 'an offer that is not the best for a device uses nothing of a shared cap');
 select pg_temp.import();
 
--- Exclusions: a tier of the state's grant pays for pumps, and the utility's rebates don't where it does.
+-- Exclusions: a tier of the state's grant pays for pumps, and excludes the utility's rebates.
 create function pg_temp.import_grant(p_cells jsonb) returns json
 language sql as $$ select pg_temp.import_tier('{"program_id": "wy-grant", "id": "pump", "excludes": "wy-rebates"}' || p_cells) $$;
 

@@ -77,7 +77,7 @@ select throws_ok(
     format($$ select api.create_batch_lookup(%L, jsonb_set(pg_temp.items(3), '{items,2,reference_id}', '"site-1"')) $$, :'org'),
     'PT400', 'Duplicate reference_ids found in batch', 'a reference id appears once in a batch');
 
--- Answers stay small
+-- Responses stay small
 select is(pg_temp.errors((select jsonb_object_agg('field' || lpad(n::text, 3, '0') || repeat('x', 200), n) from generate_series(1, 500) n)),
           (select 'Unknown fields: ' || string_agg('field' || lpad(n::text, 3, '0') || repeat('x', 92), ', ' order by n) from generate_series(1, 10) n),
           'up to ten unknown fields are named, with up to a hundred characters each');

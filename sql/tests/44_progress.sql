@@ -49,7 +49,7 @@ select pg_temp.look_up(:'org', 1, 404) as recorded \gset
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 select is(api.get_batch_lookup(:'org', :'job') ->> 'rate', '0.20', 'items ended by a cancel do not count as looked up');
 
--- Two items a second, with a rest of an hour
+-- Two items a second, with a break of an hour
 select pg_temp.submit(:'org', 400) as job \gset
 create function pg_temp.work(p_organization_id uuid, p_seconds integer) returns void
 language plpgsql as $$

@@ -77,7 +77,7 @@ rollback to before;
 select is(:'kept'::jsonb[], :'others', 'rows of another job of the organization are kept');
 select is(:'left'::jsonb, '{"lookup_usage": 1, "incentive_reports": 1, "app.webhook_deliveries": 1}', 'a deleted job leaves its usage, its report and the delivery about its end');
 
--- Retention, that of attempts aside (chapter 58)
+-- Retention, except that of attempts (chapter 58)
 delete from public.lookup_attempts;
 select is(app.prune_expired('2200-01-01'), 0, 'jobs are kept for ever by default');
 select ok((api.update_settings('{"job_retention_days": 30}') ->> 'job_retention_days') = '30', 'a setting determines how long jobs are kept');

@@ -1,7 +1,7 @@
 begin;
 select plan(29);
 
--- What the file of a header and one row becomes, with the columns found by their names.
+-- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
 returns table (item jsonb, messages text[], problems text[])
 language sql as $$

@@ -44,7 +44,7 @@ select is((app.text_columns(row(:'org', :'job', h.header, h.header, true)::publi
 select is((split_part((api.get_batch_lookup_results(:'org', :'job', 'xlsx', p_after => 0)).lines, E'\n', 1)::jsonb) -> 9, '"007"', 'a number that would lose its zeros stays text');
 select throws_ok(format($$ select api.get_batch_lookup_results(%L, %L, p_layout => 'wide') $$, :'org', :'job'), 'PT400', 'layout must be one of append, plain', 'other layouts are refused');
 
--- What has nothing of its own keeps nothing
+-- Uploads without columns of their own
 select api.create_batch_lookup(:'org', null, p_file => '{"rows": [["street_1", "reference_id", "city", "state_or_province_code", "postal_code", "building_type", "device_ids"],
     ["1 Congress Ave", "d-1", "Austin", "TX", "78701", "RESIDENTIAL", "1"]]}') ->> 'job_id' as plain_job \gset
 select pg_temp.submit(:'org', 1) as json_job \gset

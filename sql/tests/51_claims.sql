@@ -12,7 +12,7 @@ select count(*) from api.claim_lookups(:'org', 'w', 10) \gset claimed_
 select is_empty(format('select from app.queue_wakeups where organization_id = %L', :'org'), 'a claim that found less takes in the wake-ups');
 select is(app.listed_ready_at(:'org'), (select min(expires_at) from public.lookup_leases), 'a claim that found less lists the organization for when its leases expire');
 
--- A slower rate's slot, or one of a clock that was set back
+-- A slot of a slower rate, or from before the clock was set back
 select api.update_settings('{"lookups_per_second": 100}') as settings, pg_temp.submit(:'org', 4) as job \gset
 update app.rate_limit set next_slot_at = app.clock() + interval '1 hour';
 select is((select max(start_in) from api.claim_lookups(:'org', 'w', 1)), 0::double precision, 'a next slot that no claim can have taken does not count');

@@ -4,7 +4,7 @@ select plan(30);
 select pg_temp.turn_clock('2030-01-01T00:00:00Z');
 select api.update_settings('{"lookups_per_second": 20}') as settings \gset
 
--- When a block begins and ends, in seconds from now.
+-- When a block starts and ends, in seconds from now.
 create function pg_temp.block(p_block json) returns numeric[]
 language sql as $$
     select array[round(extract(epoch from (p_block ->> 'first_at')::timestamptz - app.clock()), 3), round(extract(epoch from (p_block ->> 'ends_at')::timestamptz - app.clock()), 3)] $$;
@@ -20,7 +20,7 @@ select is(pg_temp.block(app.give_block(1)), array[0.100, 0.151], 'slots that nob
 update app.slot_blocks set next_slot_at = app.clock() + interval '1 hour';
 select is(pg_temp.block(app.give_block(1)), array[0.000, 0.051], 'a slot from before the clock was set back does not count');
 
--- Slots of a block of four tenths of a second with four slots, which began so long ago
+-- Slots of a block of four tenths of a second with four slots, which started so long ago
 create function pg_temp.slots(p_ago interval, p_slots integer) returns text
 language sql as $$
     select slots || ' in ' || round(extract(epoch from first_at - app.clock()), 3)
@@ -32,7 +32,7 @@ select is(pg_temp.slots('0.35 seconds', 10), '0 in 0.050', 'the last slot of a b
 select is(pg_temp.slots('0.4 seconds', 10), '0 in 0.000', 'a block in the past has no slots');
 select is(pg_temp.slots('-1 hour', 10), '0 in 0.000', 'a block from before the clock was set back has no slots');
 
--- How large the next block is, at ten slots a second: with use for so many, after one of so many, of which so many were left
+-- The size of the next block, at ten slots a second: useful slots, size of the last block, slots left of that
 create function pg_temp.size(p_useful integer, p_last integer, p_left integer) returns integer
 language sql as $$ select app.next_block_size(p_useful, p_last, app.clock(), app.clock() + p_left * interval '0.1 seconds', '0.1 seconds') $$;
 select is(pg_temp.size(7, 1, 0), 7, 'a block has as many slots as can be used');
@@ -47,7 +47,7 @@ select is(pg_temp.ahead(10, 10.01, 10.02), 0::double precision, 'clocks count as
 select is(pg_temp.ahead(12, 10, 12.5), 2::double precision, 'this clock is ahead if the coordinator''s time lies before the request');
 select is(pg_temp.ahead(10, 13, 10.5), -2.5::double precision, 'this clock is behind if the coordinator''s time lies after the response');
 
--- News of another node
+-- Notifications from another node
 select app.hear_of_upstream(app.clock() + interval '1 minute', null, null);
 select app.hear_of_upstream(app.clock() + interval '10 seconds', null, null);
 select is((select paused_for from api.heartbeat('w')), 60::double precision, 'the longer of two pauses reported by nodes counts');
@@ -75,7 +75,7 @@ select bag_eq(
 
 select is(app.part_of_node(50), 50, 'a single PostgreSQL has the whole concurrency limit');
 
--- What a node has for itself
+-- The state of each node
 insert into app.workers (id, started_at, seen_at) values ('silent', clock_timestamp() - interval '1 hour', clock_timestamp() - interval '16 seconds');
 update app.upstream_state set concurrency_limit = 1000, unavailable_since = '2030-01-01T00:00:00Z';
 select is((app.state_of_node() ->> 'workers')::integer, 1, 'a node counts the workers of the last 15 seconds');

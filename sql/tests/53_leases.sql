@@ -3,11 +3,11 @@ select plan(13);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp() + interval '1 hour');
 
--- A worker that is heard of after its lease expired has a third of a lease to renew it
+-- A worker that sends a heartbeat after its lease expired has a third of a lease to renew it
 select api.heartbeat('living') as state, pg_temp.submit(:'org', 2) as job \gset
 select count(*) from api.claim_lookups(:'org', 'living', 1) \gset claimed_
 select count(*) from api.claim_lookups(:'org', 'silent', 1) \gset claimed_
--- Heartbeats in between, so that nobody takes it for an outage.
+-- Heartbeats in between, so that this does not count as an outage.
 select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('living')) $$ from generate_series(1, 13) \gexec
 select is(app.expire_leases(:'org', app.clock()), 1, 'the lease of a silent worker expires');
 select results_eq('select worker, is_overdue, expires_at - app.clock() from public.lookup_leases',
@@ -15,7 +15,7 @@ select results_eq('select worker, is_overdue, expires_at - app.clock() from publ
 select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('living')) $$ from generate_series(1, 5) \gexec
 select is(app.expire_leases(:'org', app.clock()), 1, 'an overdue lease expires');
 
--- After a time in which no worker could write
+-- After a period in which no worker could write
 select pg_temp.submit(:'other_org', 1) as job \gset
 select count(*) from api.claim_lookups(:'other_org', 'living', 1) \gset claimed_
 select pg_temp.turn_clock(app.clock() + interval '2 minutes');
@@ -26,7 +26,7 @@ select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select ok(not app.expiry_is_suspended(app.clock()), 'a lease later, leases expire again');
 select is(app.expire_leases(:'other_org', app.clock()), 1, 'what a worker held before the outage expires a lease later');
 
--- A worker whose claim was answered to nobody
+-- A worker that never received its claim
 select pg_temp.submit(:'other_org', 6) as job \gset
 select api.claim_lookups(:'other_org', 'another', 1) as claimed \gset
 select lease_token as heard from api.claim_lookups(:'other_org', 'living', 2) limit 1 \gset
@@ -42,7 +42,7 @@ select is(api.release_lost_claims(:'other_org', 'living', array[:'heard'::uuid])
 select is(api.release_lost_claims(gen_random_uuid(), 'living', '{}'), 0, 'nothing is leased of an organization that has been deleted');
 
 
--- A worker that renews a lease after all
+-- A worker that renews an overdue lease
 select pg_temp.submit(:'org', 1) is not null as submitted, (select limit_version from api.heartbeat('living')) as version \gset
 select job_id as job, position, lease_token as token from api.claim_lookups(:'org', 'living', 1) \gset
 select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('living')) $$ from generate_series(1, 13) \gexec

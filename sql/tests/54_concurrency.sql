@@ -3,7 +3,7 @@ select plan(14);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-27 12:00:00Z');
 
--- A worker's measurements half a second later, under the present version of the limit; answers its share afterwards.
+-- A worker's measurements half a second later, under the current version of the limit; returns its share afterwards.
 create function pg_temp.measure(
     p_latency double precision, p_overloads integer default 0, p_outcomes integer default 50, p_usage double precision default 1,
     p_organizations integer default 2, p_answers integer default null

@@ -84,7 +84,7 @@ select app.expire_leases(:'org', app.clock()) as expired \gset
 select api.record_lookups(:'org', array[:'job', :'job']::uuid[], '{0,0}', array[:'lost_token', :'lost_token']::uuid[], '{200,500}', '{null,null}', '{"{}",null}', '{null,null}');
 select is((pg_temp.item(:'job')).status, 'completed', 'an item that waits again is completed by a late success, also one with a failure beside it');
 
--- Going on before the time
+-- Ending a pause early
 select api.create_organization('Patient') as patient_org \gset
 select pg_temp.submit(:'patient_org', 1) as job \gset
 select pg_temp.look_up(:'patient_org', 1, 429, null, null, 86400);

@@ -3,7 +3,7 @@ select plan(53);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
--- A batch of items at the streets given.
+-- A batch of items at the given streets.
 create function pg_temp.submit_streets(p_organization_id uuid, variadic p_streets text[]) returns uuid
 language sql as $$
     select (api.create_batch_lookup(p_organization_id, jsonb_build_object('items', jsonb_agg(
@@ -49,7 +49,7 @@ select pg_temp.turn_clock(app.clock() + interval '10 minutes');
 select is(pg_temp.look_up(:'org', 10, 200, '{}'), 1::bigint, 'after a failure the duplicate is looked up');
 select is(pg_temp.statuses(:'job'), 'failed, completed', 'a duplicate is looked up itself when the first one failed');
 
--- Before the claims have come to it
+-- Before claims have reached the duplicate
 select pg_temp.submit_streets(:'org', '5 Main St', '6 Main St', '7 Main St', '5 Main St') as job \gset
 select is(pg_temp.look_up(:'org', 1, 404), 1::bigint, 'a lookup fails early');
 select pg_temp.turn_clock(app.clock() + interval '10 minutes');
@@ -75,7 +75,7 @@ select pg_temp.record(:'org', (:'jobs'::uuid[])[:1], (:'positions'::integer[])[:
 select is(:'positions' || ' ' || pg_temp.statuses(:'job'), '{0,1} completed, pending', 'a duplicate whose own lookup is under way gets the answer to its own lookup');
 select pg_temp.record(:'org', (:'jobs'::uuid[])[2:], (:'positions'::integer[])[2:], (:'tokens'::uuid[])[2:], 200, :'answer') as recorded \gset
 
--- What comes back when the answer is there
+-- Items released or expired once there is an answer
 create function pg_temp.claim_both(p_organization_id uuid, p_street text, out job uuid, out jobs uuid[], out positions integer[], out tokens uuid[])
 language plpgsql as $$
 begin
@@ -232,7 +232,7 @@ select pg_temp.submit(:'aged', 1) as job, pg_temp.look_up(:'aged', 1, 200, :'ans
 select pg_temp.statuses(pg_temp.submit(:'aged', 1)) as copied, api.update_settings('{"deduplicate_seconds": null}') as settings, pg_temp.turn_clock(app.clock() + interval '18 hours') \gset
 select is(:'copied' || ' ' || pg_temp.known(:'aged', 1) || ' ' || pg_temp.known(:'aged', 2), 'completed true 0 1', 'an answer to a duplicate is as old as the lookup that it is of');
 
--- Reused, and asked for lately
+-- Reuse together with deduplication
 select api.update_settings('{"deduplicate_seconds": 86400}') as settings, api.create_organization('Both') as both \gset
 select pg_temp.submit(:'both', 1) as job, pg_temp.look_up(:'both', 1, 200, :'answer') as looked_up \gset
 select api.create_batch_lookup(:'both', pg_temp.items(2), p_options => '{"dry_run": true, "reuse_results": {"max_age_days": 30}}') as dry_run \gset

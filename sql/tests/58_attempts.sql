@@ -16,7 +16,7 @@ begin
     return (select api.explain_item(organization_id, id, p_position) #>> '{waiting_for,reason}' from public.batch_lookup_jobs where id = p_job_id);
 end;
 $$;
--- Claims one item and records what came of it after a quarter of a second.
+-- Claims one item and records its outcome with a latency of a quarter of a second.
 create function pg_temp.look_up_slowly(p_organization_id uuid, p_http_status integer) returns bigint
 language sql as $$
     select count(*) from api.claim_lookups(p_organization_id, 'slow', 1) c
@@ -48,7 +48,7 @@ select is(
     'the story of an item has its attempts in their order');
 select is(api.explain_item(:'org', :'job', 0) ->> 'attempts', '[]', 'the history of an item that succeeded the first time is empty');
 
--- Two workers at one job, whose outcomes come together
+-- Two workers on one job, whose outcomes are recorded together
 select pg_temp.submit(:'org', 2) as job \gset
 select array_agg(c.job_id order by c.position) as jobs, array_agg(c.position order by c.position) as positions, array_agg(c.lease_token order by c.position) as tokens
   from unnest(array['first', 'second']) w (name) cross join lateral api.claim_lookups(:'org', w.name, 1) c \gset
@@ -139,7 +139,7 @@ select throws_ok(
 select throws_ok(
     format('select api.explain_item(%L, %L, 0)', :'other_org', :'job'), 'PT404', 'Batch job not found', 'items of another organization are not explained');
 
--- An item that waits for the answer to another one
+-- A duplicate that waits for the answer to another item
 select api.create_organization('Twins') as twins, api.update_settings('{"deduplicate_seconds": 3600}') as settings \gset
 select pg_temp.submit(:'twins', 1) as first_job, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
 select pg_temp.submit(:'twins', 1) as second_job \gset

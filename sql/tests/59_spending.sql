@@ -12,7 +12,7 @@ begin
               from public.batch_lookup_jobs j cross join unnest(p_members) with ordinality m (name, n) where j.id = p_job_id);
 end;
 $$;
--- Claims all there is until nothing comes any more, and records the same for each item; answers how many there were.
+-- Claims until nothing is left, and records the same outcome for each item; returns how many there were.
 create function pg_temp.drain(p_organization_id uuid, p_http_status integer default 200) returns bigint
 language plpgsql as $$
 declare
@@ -55,7 +55,7 @@ select is(pg_temp.job(:'job', 'status', 'processed_items', 'failed_items'), 'can
 select pg_temp.submit_with(:'org', 5, '{"sample": 5}') as job \gset
 select is(pg_temp.drain(:'org'), 5::bigint, 'a sample of all items has no effect');
 
--- A limit, and the rest fails
+-- A limit at which the other items fail
 select pg_temp.submit_with(:'org', 20, '{"max_lookups": 8}') as job \gset
 select pg_temp.look_up(:'org', 3, 500);
 select pg_temp.turn_clock(app.clock() + interval '3 seconds');
@@ -71,7 +71,7 @@ select pg_temp.turn_clock(app.clock() + interval '3 seconds');
 select pg_temp.drain(:'org') as drained \gset
 select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'failed 4 6', 'retries that would exceed the limit fail');
 
--- A limit, and the rest waits
+-- A limit at which the other items wait
 select pg_temp.submit_with(:'org', 10, '{"max_lookups": 4, "when_limit_reached": "wait"}') as job \gset
 select pg_temp.look_up(:'org', 2, 500);
 select is(pg_temp.drain(:'org'), 2::bigint, 'two failures and two successes use up a limit of four');
@@ -122,7 +122,7 @@ select is(
           pg_temp.job(:'last_job', 'waiting_for')],
     array['null', 'accepted', 'lookup_limit'], 'a batch waits for the next month once its last lookups of this one are over');
 
--- Items that ask the same
+-- Duplicates in a sample
 select api.create_organization('Twins') as twins, api.update_settings('{"deduplicate_seconds": 3600}') as settings \gset
 create function pg_temp.at(p_street text) returns jsonb
 language sql as $$
@@ -143,7 +143,7 @@ select pg_temp.drain(:'twins') as sampled, pg_temp.turn_clock(app.clock() + inte
 select is(pg_temp.drain(:'twins'), 0::bigint, 'duplicates of an item of the sample wait with the job, however long that takes');
 select is_empty('select * from api.check_invariants()', 'the invariants hold for a sample of duplicates');
 
--- Continued while a later batch looks up the same
+-- Continued while a later batch looks up duplicates
 select jsonb_agg(item || pg_temp.at(n || ' Oak St') order by n) as items from jsonb_array_elements(pg_temp.items(2) -> 'items') with ordinality i (item, n) \gset
 select api.create_batch_lookup(:'twins', jsonb_build_object('items', :'items'::jsonb), p_options => '{"max_lookups": 1, "when_limit_reached": "wait"}') ->> 'job_id' as job,
        pg_temp.drain(:'twins') as drained \gset
@@ -155,7 +155,7 @@ select is(pg_temp.drain(:'twins'), 0::bigint, 'a continued job does not look up 
 select pg_temp.record(:'twins', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
 select is(pg_temp.job(:'job', 'status', 'lookups'), 'completed 1', 'a continued job gets the answer that a later one was looking up');
 
--- Given back at a limit, and answered by a later batch
+-- Released at a limit, and answered by a later batch
 create function pg_temp.keep_leases() returns void
 language plpgsql as $$
 declare
@@ -176,7 +176,7 @@ select is_empty('select * from api.check_invariants()', 'the invariants hold whe
 select pg_temp.record(:'twins', (:'jobs'::uuid[])[2:], (:'positions'::integer[])[2:], (:'tokens'::uuid[])[2:], 200, '{}') as recorded \gset
 select is(pg_temp.job(:'job', 'processed_items', 'lookups', 'waiting_for'), '3 2 lookup_limit', 'a job at its limit continues with the lookups that were released');
 
--- What asks the same as an item in flight, when a limit is reached
+-- Duplicates of an item in flight, when a limit is reached
 select api.create_batch_lookup(:'twins', pg_temp.items(3, pg_temp.at('7 Main St')), p_options => '{"max_lookups": 1}') ->> 'job_id' as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'twins', 'w', 9) \gset
 select pg_temp.drain(:'twins') as drained \gset
@@ -234,7 +234,7 @@ select api.continue_batch_lookup(:'hooli', :'waiting', 5) as continued, pg_temp.
 select is((select array_agg(position order by position) from public.lookup_queue_items where job_id = :'waiting' and status = 'completed'), '{0,1,2,3,4}',
     'a continued batch resumes where its claims had stopped');
 
--- A limit of the month alone
+-- Only a monthly limit
 select api.create_organization('Initech') as initech \gset
 select api.set_monthly_lookups(:'initech', 2), pg_temp.submit(:'initech', 3) as job \gset
 select is(pg_temp.drain(:'initech'), 2::bigint, 'monthly_lookups holds for an organization whose batches have no limits of their own');

@@ -39,7 +39,7 @@ select is(
     (select array[u ->> 'total_items', u ->> 'created_at'] from (select api.get_usage(:'org') #> '{usage,0}' as u) u),
     (select array[j ->> 'total_items', j ->> 'created_at'] from api.get_batch_lookup(:'org', :'job') j), 'a row describes its job');
 
--- Given back after midnight
+-- Released after midnight
 select pg_temp.turn_clock('2026-11-21 23:59:50+00'), pg_temp.submit(:'org', 5) as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'w', 4) \gset old_
 select pg_temp.turn_clock('2026-11-22 00:00:10+00'), pg_temp.submit(:'org', 1) as other_job \gset
@@ -51,14 +51,14 @@ select results_eq(
     format('select d.lookups, d.jobs, u.lookups from app.usage_days d join public.lookup_usage u using (organization_id, day) where u.job_id = %L order by d.day', :'job'),
     $$ values (3::bigint, 1, 0), (0, 0, 0) $$, 'an item claimed before midnight and released after it does not count, either');
 
--- Given back by a machine that slept over a weekend
+-- Released by a machine that was suspended over a weekend
 select api.create_batch_lookup(:'org', pg_temp.items(2), p_options => '{"max_lookups": 9}') ->> 'job_id' as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'w', 10) \gset old_
 select pg_temp.turn_clock('2026-11-25 08:00:00+00');
 select api.release_lookups(:'org', :'old_jobs', :'old_positions', :'old_tokens') as released \gset
 select is_empty('select * from api.check_invariants()', 'an item released days later keeps the limit of its batch and its usage consistent');
 
--- Given back beside another batch
+-- Released beside another batch
 select api.create_batch_lookup(:'org', pg_temp.items(2), p_options => '{"max_lookups": 9}') ->> 'job_id' as first_job,
        api.create_batch_lookup(:'org', pg_temp.items(3), p_options => '{"max_lookups": 9}') ->> 'job_id' as second_job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens
@@ -69,14 +69,14 @@ select is(
     '{{0,0},{2,2}}', 'items released by one batch do not change the count of another');
 select is_empty('select * from api.check_invariants()', 'usage adds up after one of several batches released its items');
 
--- Given back by a worker that stops while they are under way
+-- Released by a worker that stops while they are under way
 select pg_temp.submit(:'org', 3) as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens
   from api.claim_lookups(:'org', 'w', 10) where job_id = :'job' \gset
 select api.release_lookups(:'org', :'jobs', :'positions', :'tokens', p_were_sent => true) as released \gset
 select is(array[:released, pg_temp.used(:'job')], array[3, 3]::bigint[], 'an item that was released after its lookup was sent counts');
 
--- Given back after the month has ended
+-- Released after the month has ended
 select pg_temp.turn_clock('2026-11-30 23:59:55+00'), pg_temp.submit(:'other_org', 10) as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'other_org', 'w', 4) \gset
 select pg_temp.turn_clock('2026-12-01 00:00:05+00'), api.set_monthly_lookups(:'other_org', 4);

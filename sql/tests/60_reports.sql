@@ -20,7 +20,7 @@ select is(
     (select status || ' ' || total_sites || ' ' || eligible_sites || ' ' || total_incentive_value from public.incentive_reports where id = :'report'),
     'complete 2 1 1200.50', 'failed items are not in the report, ineligible ones are');
 
--- What depends on the household
+-- Conditional amounts
 select pg_temp.submit(:'org', 2) as conditional_job \gset
 select pg_temp.look_up(:'org', 1, 200, '{"incentives": {"total_incentive_amount": 100, "conditional_incentive_amount": 800.25}}');
 select pg_temp.look_up(:'org', 1, 200, '{"incentives": {"total_incentive_amount": 0, "conditional_incentive_amount": 50}}');

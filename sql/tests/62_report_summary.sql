@@ -47,7 +47,7 @@ update public.incentive_report_sites i
 select is(array(select concat_ws(' ', c ->> 'key', c ->> 'sites', c ->> 'eligible_sites') from json_array_elements(api.get_incentive_report_summary(:'org', :'tied_report') -> 'by_device_category') c),
     array['b 2 2', 'a 1 1', 'c 2 1'], 'device categories come by their value, then by their sites, and one for which a site is paid nothing is not eligible there');
 
--- No sites, and not one's own
+-- A report without sites, and another organization
 select api.create_batch_lookup(:'org', pg_temp.items(1)) #>> '{report,id}' as new_report \gset
 select is(api.get_incentive_report_summary(:'org', :'new_report')::jsonb - 'report',
     '{"by_state": [], "by_utility": [], "by_program": [], "by_device_category": []}', 'a report without sites has no sums');

@@ -2,7 +2,7 @@ begin;
 select plan(38);
 \ir fixtures.psql
 
--- What the counters say, and that it is what there is.
+-- What the counters say, and that they match the rows.
 create function pg_temp.counters(p_organization_id uuid) returns text
 language plpgsql as $$
 begin

@@ -5,7 +5,7 @@ create function pg_temp.submit_named(p_organization_id uuid, p_name text, p_labe
 language sql as $$
     select (api.create_batch_lookup(p_organization_id, pg_temp.items(1), p_options => jsonb_build_object('name', p_name, 'labels', p_labels)) ->> 'job_id')::uuid
 $$;
--- The names of the jobs that are found, and that there are as many.
+-- The total and the names of the jobs that are found.
 create function pg_temp.found(p_organization_id uuid, p_name text, p_labels jsonb default null, p_status text default null) returns text
 language sql as $$
     select (l ->> 'total') || ': ' || coalesce((select string_agg(j ->> 'name', ', ' order by j ->> 'name') from json_array_elements(l -> 'jobs') j), '')
@@ -21,7 +21,7 @@ select is(
     app.name_parts('00000000-0000-0000-0000-0000000abcde', 'March 2026') && app.name_parts('00000000-0000-0000-0000-000000012344', 'March 2026'), false,
     'the same name of two organizations has no part in common');
 
--- Before the names of an organization are kept
+-- Before the names of an organization are indexed
 select pg_temp.submit_named(:'org', 'March, Nördlich') as job, pg_temp.submit_named(:'org', 'March, south', '{"team": "x"}'), pg_temp.submit_named(:'org', null),
        pg_temp.submit_named(:'other_org', 'March, Nördlich') \gset
 -- As if these jobs were older than this version.
@@ -29,7 +29,7 @@ delete from app.job_names where job_id <> :'job';
 select is(app.jobs_named(:'org', 'march'), null, 'names that are not indexed are searched for in the jobs');
 select is(pg_temp.found(:'org', 'march'), '2: March, Nördlich, March, south', 'jobs are found by names that are not indexed');
 
--- Maintenance keeps them
+-- Maintenance indexes them
 update app.maintenance_state set counts_from = 'infinity';
 insert into app.ended_changes (organization_id, id, change) select id, gen_random_uuid(), 0 from app.organizations;
 select app.add_up_counts(app.clock()) \gset early_

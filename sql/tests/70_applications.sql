@@ -62,7 +62,7 @@ select app.file_applications(organization_id, customer_id, reference_id, jsonb_s
 select is((select total_incentive from public.applications where id = :application), 800.00, 'what was decided is not changed by a lookup');
 select is(array(select program_id || ' ' || total_incentive from public.applications where reference_id = 'site-2' order by program_id), array['7 5.00', '9 400.50'], 'an open application has the amount of the latest lookup');
 
--- An answer with less than ours
+-- An answer with fewer members than ours
 select api.create_batch_lookup(:'other_org', pg_temp.items(1, '{"create_application": true}')) as sparse \gset
 select pg_temp.look_up(:'other_org', 1, 200, '{"incentives": {"total_incentive_amount": 500, "by_program": [
     {"program_id": "a", "total_incentive": 500}, {"program_id": "b", "eligible_combinations": 1}, {"program_id": "c", "total_incentive": 0}]}}');

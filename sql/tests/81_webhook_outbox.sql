@@ -16,7 +16,7 @@ begin
 end;
 $$;
 
--- Nobody listens
+-- Without a config, and with a disabled one
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded \gset
 select is_empty(format('select * from app.webhook_deliveries where organization_id = %L', :'org'), 'no event is kept without a config');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/", "enabled": false}') as config \gset
@@ -73,7 +73,7 @@ select api.cancel_batch_lookup(:'org', :'ignored_job') as cancelled \gset
 select results_eq(format($$ select event, data ->> 'id' from pg_temp.outbox(%L) $$, :'org'), format($$ values ('batch.cancelled', %L) $$, :'ignored_job'),
     'a cancelled job is sent, its items are not');
 
--- What is deleted is not told
+-- Lookups of deleted jobs
 delete from app.webhook_deliveries;
 select api.set_webhook_config(:'org', '{"events": ["lookup.failed", "batch.failed"]}') as config \gset
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1, 404) \gset ignored_

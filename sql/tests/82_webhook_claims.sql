@@ -3,7 +3,7 @@ select plan(68);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
--- Claims up to p_limit deliveries and records the same outcome for each; answers the verdicts.
+-- Claims up to p_limit deliveries and records the same outcome for each; returns the verdicts.
 create function pg_temp.deliver(p_organization_id uuid, p_limit integer, p_http_status integer, p_error_class text default null, p_retry_after double precision default null)
 returns setof text
 language sql as $$
@@ -187,7 +187,7 @@ select lives_ok(format('select api.start_webhook_test(%L, %L)', :'org', 'me'), '
 select app.expire_webhook_leases(:'org', app.clock() + interval '2 minutes') \gset
 select is_empty($$ select * from app.webhook_deliveries where event = 'webhook.test' and status <> 'failed' $$, 'a test whose sender died has failed');
 
--- A sender whose claim was answered to nobody
+-- A sender that never received its claim
 select api.create_organization('Lost answers') as lost \gset
 select api.set_webhook_config(:'lost', '{"url": "https://example.com/"}') as config \gset
 select pg_temp.tell(:'lost', 4) \gset ignored_

@@ -4,7 +4,7 @@ select plan(21);
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config, pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2) \gset ignored_
 
--- Claims a delivery, records what came of it, and answers its row.
+-- Claims a delivery, records its outcome, and returns its row.
 create function pg_temp.attempt(
     p_http_status integer, p_error_class text default null, p_retry_after double precision default null, p_latency double precision default 0.5,
     p_body text default ''

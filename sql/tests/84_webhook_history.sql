@@ -49,7 +49,7 @@ update app.webhook_deliveries set status = 'failed', next_attempt_at = null, end
 select is(api.recover_webhook_deliveries(:'org', '{"since": "2026-11-24T12:00:01Z"}') ->> 'recovered', '0', 'deliveries before the time given are not recovered');
 select is(api.recover_webhook_deliveries(:'org', '{"since": "2026-11-24T12:00:00Z"}') ->> 'recovered', '3', 'failed deliveries since then are recovered');
 
--- Trying the receiver out
+-- Testing the receiver
 select is((select array[url, body::json ->> 'type'] from api.start_webhook_test(:'org', 'me')), array['https://example.com/', 'webhook.test'],
     'a test is claimed for the caller to send');
 select throws_ok(format($$ select api.start_webhook_test(%L, 'me') $$, :'other_org'), 'PT409', 'No webhook URL is set',

@@ -33,7 +33,7 @@ select api.run_maintenance() as ran \gset
 select pg_temp.turn_clock('2026-11-24 12:06:00+00');
 select is(pg_temp.metric('{maintenance,age}'), '120', 'the time since the last maintenance is reported');
 
--- What may not be looked up is not ready.
+-- Items that may not be looked up are not ready.
 select api.update_settings('{"lookups_per_second": null}') as settings \gset
 select pg_temp.submit(:'org', 1) as job \gset
 select pg_temp.turn_clock('2026-11-24 12:07:00+00');

@@ -5,7 +5,7 @@ select plan(10);
 select throws_ok($$ select api.schedule_worker_calls('https://api.example.com/functions/v1/batch-lookups-worker', 'key') $$, 'PT501', 'This database lacks pg_cron, pg_net, supabase_vault',
     'scheduling is refused where the extensions are missing');
 
--- Stand-ins for pg_cron, pg_net and Vault, which need a Supabase. Schemas of these names alone are not the extensions.
+-- Stand-ins for pg_cron, pg_net and Vault, which need Supabase. Schemas with these names are not enough.
 create schema cron;
 create schema net;
 create schema vault;

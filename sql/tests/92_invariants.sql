@@ -2,7 +2,7 @@ begin;
 select plan(24);
 \ir fixtures.psql
 
--- What is wrong, once the change is made; then the change is undone.
+-- The violations after a change, which is then undone.
 create function pg_temp.violations_after(p_change text, p_now interval default '0') returns text[]
 language plpgsql as $$
 declare

@@ -15,7 +15,7 @@ select results_eq(format('select utility, total_incentive_amount from api.items 
 select results_eq(format('select sum(total_incentive_amount), bool_and(eligible), min(utility_eiaid) from api.items where job_id = %L', :'job'),
     $$ values (2401.00, true, 1015::bigint) $$, 'numbers of api.items can be summed');
 
--- Answers as they may come.
+-- Possible answers.
 select pg_temp.submit(:'org', 3) as odd \gset
 select pg_temp.look_up(:'org', 1, 200, '{"utility": {"eiaid": "x", "name": 5}, "incentives": {"total_incentive_amount": "12"}}'),
        pg_temp.look_up(:'org', 1, 200, '{"incentives": {"total_incentive_amount": 0, "total_eligible_combinations": 1}}'),

@@ -1,5 +1,5 @@
 -- Who sees and may do what: every table and every function, as every role, with claims of organization A (Acme), of B (Globex), with
--- none and with malformed ones. What is not entered here is closed to all but operators.
+-- none and with malformed ones. What is not listed here is closed to all but operators.
 begin;
 select plan(11);
 \ir fixtures.psql
@@ -258,7 +258,7 @@ select set_eq(
     array['claimed_admin_organization_id', 'claimed_organization_id', 'clerk_organization_id_of_claims', 'organization_id_of_claims', 'organization_id_of_clerk', 'refuse']
     || case when app.is_distributed() then array['is_distributed', 'spans_nodes', 'claimed_record'] else '{}' end, 'members may execute only the internal functions that policies call and that refuse');
 
--- A policy is asked once for a statement, not once for each row.
+-- A policy is evaluated once for a statement, not once for each row.
 insert into public.lookup_queue_items
 select (jsonb_populate_record(i, jsonb_build_object('id', gen_random_uuid(), 'position', n, 'reference_id', 'more-' || n))).*
   from (select i from public.lookup_queue_items i where i.organization_id = :'org' limit 1) one (i), generate_series(1000, 3000) n;
@@ -276,7 +276,7 @@ end;
 $$;
 select matches(pg_temp.member_plan('select count(*) from api.items'), '"Index Cond": "[^"]*claimed_organization_id', 'a member''s items are found by the index');
 
--- What claims stand for: nothing raises.
+-- Claims of any form: nothing raises.
 select results_eq(
     $$ select c.claims, case pg_temp.sees('authenticated', c.claims, 'public.batch_lookup_jobs', null, null) when 'none' then 'nothing' else 'rows' end
          from (values ('x'), ('[]'), ('5'), ('null'), ('{"organization_id": "org_1"}'), ('{"organization_id": 5}'), ('{"organization_id": {}}'), ('{"o": 5}'),
