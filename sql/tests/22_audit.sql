@@ -55,7 +55,7 @@ select is_empty(format($$ select from app.audit_events e where e::text like any 
 select api.update_settings('{"lookups_per_second": 5, "max_in_flight": 50}') as settings, api.pause_lookups(60), api.resume_lookups() \gset
 select is((select details from app.audit_events where action = 'settings.changed' order by id desc limit 1), '{"lookups_per_second": {"from": null, "to": 5}}',
     'a change of settings is recorded with the values before and after');
-select results_eq('select * from pg_temp.trail() offset 2', $$ select a || ' operator ' || current_setting('session_authorization') from unnest(array['settings.changed', 'lookups.paused', 'lookups.resumed']) a $$, 'what is done to the installation is in its own trail');
+select results_eq('select * from pg_temp.trail() offset 2', $$ select a || ' operator ' || current_setting('session_authorization') from unnest(array['settings.changed', 'lookups.paused', 'lookups.resumed']) a $$, 'events of the installation are in its own trail');
 select api.rename_organization(:'other_org', 'Initech'), api.delete_organization(:'other_org') \gset
 select set_eq(format($$ select action || details::text from app.audit_events where organization_id = %L and action <> 'organization.created' $$, :'other_org'),
     array['organization.renamed{"name": {"to": "Initech", "from": "Globex"}}', 'organization.deleted{"name": "Initech"}'], 'the trail of a deleted organization stays');
@@ -72,7 +72,7 @@ select is(
          union all
         select api.list_audit_events(:'org', p_limit => 3, p_cursor => page ->> 'next_cursor')::jsonb from pages where page ->> 'next_cursor' is not null)
      select count(distinct e -> 'id') from pages, jsonb_array_elements(page -> 'audit_events') e)::integer,
-    (select count(*) from app.audit_events where organization_id = :'org')::integer, 'the pages of a trail hold each event once');
+    (select count(*) from app.audit_events where organization_id = :'org')::integer, 'the pages of a trail contain each event once');
 select is((select string_agg(e ->> 'action', ' ') from jsonb_array_elements(api.list_audit_events(:'org', 'webhooks.deleted')::jsonb -> 'audit_events') e), 'webhooks.deleted', 'one action can be listed');
 select throws_ok(format($$ select api.list_audit_events(%L, '%%') $$, :'org'), 'PT400', 'action must be the name of an action, such as api_key.created', 'an action has a form');
 select set_config('role', 'authenticated', true), set_config('request.jwt.claims', json_build_object('sid', 's', 'org_role', 'org:member', 'org_id', 'org_2abCD')::text, true) \gset viewer_

@@ -69,7 +69,7 @@ select count(pg_temp.submit(:'busy', 1)) from generate_series(1, 3) \gset submit
 create or replace function app.step_ends_at() returns timestamptz language sql return '-infinity'::timestamptz;
 select api.delete_organization(:'busy', true)::jsonb - 'organization_id' as step \gset
 select is(array[:'step', (select string_agg(status, ' ') from public.batch_lookup_jobs where organization_id = :'busy')],
-          array['{"deleted": false, "remaining_jobs": 2}', 'pending pending'], 'a call cancels no more open batches than its time allows');
+          array['{"deleted": false, "remaining_jobs": 2}', 'pending pending'], 'a call cancels only as many open batches as its time allows');
 select throws_ok($$ select api.authenticate_api_key(sha256('busy')) $$, 'PT401', 'Invalid API key', 'the keys of an organization stop working with the first call');
 select api.delete_organization(:'busy', true) as step \gset
 select is(api.delete_organization(:'busy', true) ->> 'deleted', 'true', 'the following calls continue until everything is deleted');

@@ -18,7 +18,7 @@ select pg_temp.refuses('devices', 2, '{"category_key": "test_boat"}', 'category_
 select throws_ok(format($$ select api.import_catalogue(jsonb_set(pg_temp.catalogue(), '{devices}', (select jsonb_agg(d || %L) from jsonb_array_elements(pg_temp.catalogue() -> 'devices') d))) $$, c),
                  'PT400', 'devices.csv, line 1: unknown column "colour"; the columns are id, category_key, name', d)
   from (values ('{"colour": "red"}', 'an unknown column is refused once, however many rows have it'),
-               ('{"colour": ""}', 'an unknown column is refused also where it is empty')) v (c, d);
+               ('{"colour": ""}', 'an unknown column is refused even if it is empty')) v (c, d);
 select pg_temp.refuses('device_categories', 1, '{"typical_cost": "much"}', 'typical_cost "much" is not a number', 'a cost is a number');
 select pg_temp.refuses('device_categories', 1, '{"typical_cost": "$1,500.00"}', 'typical_cost "$1,500.00" is not a number: write 1500.00', 'the error about a number of a spreadsheet says how to write it');
 select pg_temp.refuses('device_categories', 1, '{"typical_cost": "1.500,00"}', 'typical_cost "1.500,00" is not a number', 'no number is guessed from another notation');

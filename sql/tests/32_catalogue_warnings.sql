@@ -22,7 +22,7 @@ select is_empty('select pg_temp.warnings()', 'an offer that starts today causes 
 select pg_temp.import('program_tiers', 1, '{"end_date": "2027-01-23"}');
 select is_empty('select pg_temp.warnings()', 'an offer that will end causes no warning by default');
 select is((select string_agg(d ->> 'warning' || ' ' || (d ->> 'explanation'), ', ') from json_array_elements(api.find_catalogue_warnings(60, 'test')) d),
-    'ends soon on 2027-01-23', 'an offer that ends within so many days is told to who asks');
+    'ends soon on 2027-01-23', 'an offer that ends within so many days is reported on request');
 select is(api.find_catalogue_warnings(59, 'test')::text, '[]', 'an offer that ends later is not');
 select is(api.find_catalogue_warnings(60, 'none')::text, '[]', 'warnings are those of the requested catalogue');
 select throws_ok('select api.find_catalogue_warnings(-1)', 'PT400', 'days must be a whole number from 0 to 3650', 'days are counted forward');
@@ -32,7 +32,7 @@ select pg_temp.import('program_tiers', 1, '{"amount_type": "flat", "unit": null,
 select set_eq('select pg_temp.warnings()', array['never pays its amount wy-rebates pump'], 'an amount above its shared cap is a warning');
 select pg_temp.import('program_tiers', 2, '{"amount": "60", "cap": "50", "shared_cap": "70"}');
 select is((select string_agg(d ->> 'explanation', ', ') from json_array_elements(api.find_catalogue_warnings(0, 'test')) d), '$60.00 is capped at $50.00',
-    'the lower of two caps is the one that an amount is above');
+    'an amount is compared with the lower of two caps');
 select pg_temp.import('program_tiers', 2, '{"amount": "50"}');
 select is_empty('select pg_temp.warnings()', 'an amount as large as its cap causes no warning');
 select pg_temp.import('program_tiers', 3, '{"amount": "0.3"}');

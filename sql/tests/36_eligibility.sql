@@ -100,7 +100,7 @@ select pg_temp.import_shared();
 select results_eq($$ select tier, amount, details from pg_temp.results('[9004, 9003, 9001]') where program = 'wy-rebates' $$,
     $$ values ('tank', 900.00, '$900.00'), ('lamp', 20.00, '$20.00'),
               ('pump', 80.00, '2.5 tons (typical) × $100.00 per ton = $250.00, capped at $1,000.00 together with other offers of the program: $80.00') $$,
-    'a shared cap leaves the later devices what the earlier ones of other offers did not use');
+    'a shared cap leaves later devices what earlier ones of other offers did not use');
 select results_eq($$ select * from pg_temp.totals('[9001, 9002]') $$, $$ values (500.00, null::numeric) $$, 'below a shared cap everything is paid');
 select pg_temp.import_shared(p_cap => '250');
 select results_eq($$ select tier, amount from pg_temp.results('[9001, 9003]') where program = 'wy-rebates' $$, $$ values ('pump', 250.00), ('lamp', 0.00) $$,
@@ -112,7 +112,7 @@ select results_eq($$ select device, amount, details from pg_temp.results('[9001,
     'an offer can have a cap of its own beside the shared one');
 select pg_temp.import_shared(p_lamp => '{"shared_cap": "10"}');
 select results_eq($$ select tier, amount from pg_temp.results('[9003, 9004, 9001]') where program = 'wy-rebates' $$,
-    $$ values ('lamp', 10.00), ('tank', 900.00), ('pump', 100.00) $$, 'offers with another shared cap have it for themselves');
+    $$ values ('lamp', 10.00), ('tank', 900.00), ('pump', 100.00) $$, 'offers with another shared cap do not share this one');
 select pg_temp.import_shared(p_tank => '{"income_requirement": "Poor"}');
 select results_eq($$ select * from pg_temp.totals('[9004, 9001]') $$, $$ values (250.00, 750.00) $$, 'under a shared cap certain amounts come before conditional ones');
 select pg_temp.import_shared(p_pump => '{"income_requirement": "Poor"}', p_tank => '{"income_requirement": "Poor"}');
@@ -139,7 +139,7 @@ select results_eq($$ select program, eligible, amount, failed from pg_temp.resul
 select is((pg_temp.lookup('[9001, 9003]') #>> '{incentives,total_incentive_amount}')::numeric, 920.00, 'for another device, the excluded program pays');
 select is((select failed from pg_temp.results('[9001]', '{"building_type": "COMMERCIAL"}') where program = 'wy-rebates'),
     '["Building type: for RESIDENTIAL or MULTIFAMILY, not for COMMERCIAL", "Other programs: not in addition to Wyoming Grant"]',
-    'an excluded offer names what else is against it');
+    'an excluded offer names its other failed requirements, too');
 select pg_temp.import_grant('{"building_types": "COMMERCIAL"}');
 select is((pg_temp.lookup('[9001]') #>> '{incentives,total_incentive_amount}')::numeric, 250.00, 'an offer that is not open excludes no other');
 select pg_temp.import_grant('{"amount": "0"}');
@@ -154,13 +154,13 @@ select api.import_catalogue(jsonb_set(jsonb_set(pg_temp.catalogue(), '{program_t
 select results_eq($$ select (i ->> 'total_incentive_amount')::numeric, (i ->> 'conditional_incentive_amount')::numeric from (select pg_temp.lookup('[9001]') -> 'incentives' as i) l $$,
     $$ values (0.00, 900.00) $$, 'an offer that depends on the income is not added to another one that excludes it');
 select is((select details from pg_temp.results('[9001]') where program = 'wy-rebates'),
-    '2.5 tons (typical) × $100.00 per ton = $250.00, not in addition to another offer', 'a conditional offer tells that another one excludes it');
+    '2.5 tons (typical) × $100.00 per ton = $250.00, not in addition to another offer', 'a conditional offer says that another one excludes it');
 select pg_temp.import_grant('{"cap": "900"}');
 select results_eq($$ select program, device, amount from pg_temp.results('[9001, 9002]') where amount > 0 $$, $$ values ('wy-grant', 9001, 900.00), ('wy-rebates', 9002, 250.00) $$,
-    'an offer excludes none for a device for which its cap leaves nothing');
+    'an offer excludes no other for a device for which its cap leaves nothing');
 select pg_temp.import_grant('{"shared_cap": "900"}');
 select results_eq($$ select program, device, amount from pg_temp.results('[9001, 9002]') where amount > 0 $$, $$ values ('wy-grant', 9001, 900.00), ('wy-rebates', 9002, 250.00) $$,
-    'an offer excludes none for a device for which its shared cap leaves nothing');
+    'an offer excludes no other for a device for which its shared cap leaves nothing');
 -- The grant's offer for pumps excludes the rebates, and the grant has a better one that doesn't.
 select api.import_catalogue(jsonb_insert(pg_temp.change(pg_temp.catalogue(), 'program_tiers', 4,
         '{"program_id": "wy-grant", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "900", "excludes": "wy-rebates"}'),
@@ -183,7 +183,7 @@ select api.import_catalogue(jsonb_insert(jsonb_insert(pg_temp.change(pg_temp.cha
         '{programs,-1}', '{"id": "wy-bonus", "name": "Wyoming Bonus", "authority": "Wyoming", "authority_type": "state", "country_code": "US", "region_code": "WY", "scope": "state", "source": "test"}', true),
     '{program_tiers,-1}', '{"program_id": "wy-bonus", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "70"}', true));
 select results_eq($$ select device, program, amount from pg_temp.results('[9001, 9002]') where amount > 0 order by 1, 2 $$,
-    $$ values (9001, 'wy-rebates', 250.00), (9002, 'wy-bonus', 70.00), (9002, 'wy-grant', 900.00) $$, 'what is excluded for one device excludes others for another device');
+    $$ values (9001, 'wy-rebates', 250.00), (9002, 'wy-bonus', 70.00), (9002, 'wy-grant', 900.00) $$, 'an offer excluded for one device excludes others for another device');
 select pg_temp.import();
 
 -- Programs for lamps, each of which excludes the next.
@@ -305,7 +305,7 @@ select is(array(select c from unnest(array['ST PAUL', 'St.Paul', 'Saint-Paul', '
     array['ST PAUL', 'St.Paul', 'Saint-Paul', 'Saint Cloud', 'Ft. Wayne', 'mt vernon', 'East Saint Louis', 'Stockton'],
     'a city is found by its name with the word for saint, fort or mount written out or not');
 select is(array[(select completed ->> 0 from pg_temp.results('[9004]', '{}', '{"city": "Stockton"}')), (select completed ->> 0 from pg_temp.results('[9003]', '{}', '{"city": "Stockton"}') where eligible)],
-    '{"Location: Stockton, Wyoming",Location: customer of Plains Electric}', 'the program of a city says so');
+    '{"Location: Stockton, Wyoming",Location: customer of Plains Electric}', 'the program of a city says that it is one');
 select pg_temp.import('programs', 1, '{"cities": "Stockton"}');
 select is(array(select pg_temp.lookup('[9003]', '{}', jsonb_build_object('city', c)) #>> '{incentives,total_incentive_amount}' from unnest(array['Stockton', 'Cheyenne']) c), '{20.00,0.00}',
     'a utility''s program for some cities pays in these only');

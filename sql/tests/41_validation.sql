@@ -87,7 +87,7 @@ select is(json_array_length(app.invalid_items(array(select i from app.parse_batc
           100, 'the first hundred invalid items are listed');
 select is(cardinality(app.duplicate_reference_ids(array(select i from app.parse_batch_items(app.batch_request_items(
               (select jsonb_agg(pg_temp.items(1, jsonb_build_object('reference_id', 'deal-' || n % 200)) #> '{items,0}') from generate_series(1, 400) n)), true) i))),
-          100, 'the first hundred repeated ids are told');
+          100, 'the first hundred repeated ids are listed');
 select is(pg_temp.errors(jsonb_build_object('device_ids', (select jsonb_agg(1) from generate_series(1, 101)))),
           'device_ids must be an array of 1 to 100 positive integers', 'an item has at most a hundred devices');
 select is(pg_temp.errors(jsonb_build_object('webhook_custom_fields', (repeat('{"a":', 64) || '1' || repeat('}', 64))::jsonb)),

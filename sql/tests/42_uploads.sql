@@ -40,20 +40,20 @@ select throws_ok(
 
 -- Options
 select throws_ok(format($$ select api.create_batch_lookup(%L, pg_temp.items(1), p_options => %L) $$, :'org', o), 'PT400', message, what)
-  from (values ('{"lines": "x"}', 'Unknown options: lines', 'what the reader of a file notes is no option'),
+  from (values ('{"lines": "x"}', 'Unknown options: lines', 'the notes of a file''s reader are not an option'),
                ('{"warnings": {"0": "x"}}', 'Unknown options: warnings', 'nobody can forge the warnings of the reader'),
                ('{"onInvalid": "skip"}', 'Unknown options: onInvalid', 'a misspelt option is refused'),
                ('[]', 'options must be a JSON object', 'options must be a JSON object'),
                ('{"name": 17}', 'name must be a string of 1 to 200 characters', 'the name must be a string'),
                ('{"dry_run": "yes"}', 'dry_run must be true or false', 'dry_run must be true or false'),
-               ('{"on_invalid": true}', 'on_invalid must be one of reject, skip', 'on_invalid is one of two things'),
+               ('{"on_invalid": true}', 'on_invalid must be one of reject, skip', 'on_invalid has one of two values'),
                (format('{"name": "%s"}', repeat('x', 201)), 'name must be a string of 1 to 200 characters', 'a name has at most 200 characters'),
                ('{"sample": 0}', 'sample must be a whole number from 1 to 10000', 'a sample has at least one site'),
                ('{"sample": 10001}', 'sample must be a whole number from 1 to 10000', 'a sample is no larger than a batch'),
                ('{"sample": "all"}', 'sample must be a whole number from 1 to 10000', 'a sample is counted'),
                ('{"max_lookups": 0}', 'max_lookups must be a whole number from 1 to 1000000', 'a limit allows at least one lookup'),
-               ('{"max_lookups": 1000001}', 'max_lookups must be a whole number from 1 to 1000000', 'a limit has a limit'),
-               ('{"max_lookups": 2.5}', 'max_lookups must be a whole number from 1 to 1000000', 'half a lookup is no limit'),
+               ('{"max_lookups": 1000001}', 'max_lookups must be a whole number from 1 to 1000000', 'a limit has a maximum'),
+               ('{"max_lookups": 2.5}', 'max_lookups must be a whole number from 1 to 1000000', 'a limit is a whole number of lookups'),
                ('{"when_limit_reached": "stop"}', 'when_limit_reached must be one of fail, wait', 'a limit fails or waits'),
                ('{"reuse_results": {"max_age_days": 3651}}', 'reuse_results must be an object {"max_age_days": a whole number from 1 to 3650}', 'results are reused for ten years at most'),
                ('{"reuse_results": {"days": 30}}', 'reuse_results must be an object {"max_age_days": a whole number from 1 to 3650}', 'the age of results to reuse has one name')) v (o, message, what);
@@ -95,14 +95,14 @@ select results_eq(
     'if items lack the results of formulas, the refusal says why');
 select throws_ok(format($$ select api.create_batch_lookup(%L, null, p_file => %L) $$, :'org', f), 'PT400', message, 'a file must have its form: ' || what)
   from (values ('{"rows": 1}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'rows are an array'),
-               ('{"rows": [{}]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'each row is one'),
+               ('{"rows": [{}]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'each row is an array'),
                ('{"rows": [], "lines": ["x"]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'lines are numbers'),
                ('{"rows": [], "lines": [-9999999999]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'lines are counted'),
-               ('{"rows": [], "lines": [[1]]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'a line in an array of its own is no number'),
+               ('{"rows": [], "lines": [[1]]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'a line is a number, not an array'),
                ('{"rows": [], "header_row": [1]}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'the header row is one number'),
                ('{"rows": [], "notes": {}}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'notes are an array'),
                ('{"rows": [], "columns": []}', 'p_file must be {rows: [[cell, ...], ...], lines?: [number, ...], header_row?: number, notes?: [...], columns?, defaults?, value_maps?: {...}}', 'columns are an object'),
-               ('{"rows": [], "defaults": {"reference_id": "row"}}', 'default_reference_id must be a text with {line}, which tells the rows apart, such as row-{line}', 'ids are told apart'),
+               ('{"rows": [], "defaults": {"reference_id": "row"}}', 'default_reference_id must be a text with {line}, which tells the rows apart, such as row-{line}', 'a default reference_id must distinguish the rows'),
                (format('{"rows": [], "defaults": {"city": "%s"}}', repeat('x', 2048)), 'defaults must be at most 2,048 bytes altogether', 'every row gets the defaults'),
                (format('{"rows": [], "value_maps": {"city": {"a": "%s"}}}', repeat('x', 2048)), 'value_maps must be of values of at most 2,048 bytes each', 'many rows may get one value'),
                ('{"rows": []}', 'Columns are missing: reference_id, street_1, city, state_or_province_code, postal_code, building_type, device_ids', 'there is a header')) v (f, message, what);
@@ -113,7 +113,7 @@ select is(api.create_batch_lookup(:'org', pg_temp.items(2) || '{"reuse_results":
 select is((select array_agg(i ->> 'line')
              from json_array_elements(api.create_batch_lookup(:'org', null, p_options => '{"dry_run": true}', p_file => '{"rows": [["Deal ID"], ["d-1"], ["d-2"]], "header_row": 1.0, "lines": [3.0, 5e0, 7.0],
                                                                "defaults": {"street_1": "1 Elm St", "city": "Boston", "state_or_province_code": "MA", "postal_code": "02134", "building_type": "HUT", "device_ids": "1"}}') -> 'invalid_items') i),
-          array['5', '7'], 'lines of a file may be written so, too');
+          array['5', '7'], 'lines of a file may be written as decimal numbers, too');
 
 select * from finish();
 rollback;

@@ -12,7 +12,7 @@ select is(array(select pg_temp.parts(t, 'street_1')
                                     E'1 Main St\nOakland, CA 94601\nUnited States', '8 Rue A, Montréal, QC H2Y 1C6, Canada', '1 Main St, Barre, VT 5641']) t),
           array['1 Main St | Oakland | CA | 94601', '1 MAIN ST, APT 4 | BATON ROUGE | LOUISIANA | 70801-1234', '1 Main St | Oakland | CA | 94601',
                 '1 Main St | Oakland | CA | 94601', '8 Rue A | Montréal | QC | H2Y 1C6', '1 Main St | Barre | VT | 5641'],
-          'a whole address in one cell has its parts');
+          'a whole address in one cell is split into its parts');
 select is(array(select pg_temp.parts(t, 'street_1') from unnest(array['1 Main St', '1 Main St Oakland CA 94601', '1 Main St, Oakland 94601', '1 Main St, 94601', ', Oakland, CA 94601', '', null]) t),
           array['', '', '', '', '', '', ''], 'nothing is guessed of an address without a state or without a comma before its city');
 select is(array(select pg_temp.parts(t, 'street_1', 'city') from unnest(array['Oakland, CA 94601', 'Oakland CA 94601', 'Port Washington 11050', 'CA 94601']) t),
@@ -33,7 +33,7 @@ select results_eq(
          from (values (1, '["1 Main St", "2 Main St, Oakland, CA 94601"]'::jsonb), (2, '["1 Main St"]'), (3, 'null')) s (n, samples)
         order by s.n $$,
     $$ values ('{}'::text[]), ('{city,state_or_province_code,postal_code}'), ('{city,state_or_province_code,postal_code}') $$,
-    'the samples of a column tell which fields a draft lacks');
+    'the samples of a column show which fields a draft lacks');
 select is(app.missing_fields('[{"number": 1, "field": "reference_id"}, {"number": 2, "field": "street_1", "samples": ["2 Main St, Oakland, CA 94601"]}]',
                              '{"state_or_province_code": "NV", "building_type": "RESIDENTIAL", "device_ids": [1]}'),
           '{}', 'a default for a part of an address does not change what its cells have');

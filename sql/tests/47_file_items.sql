@@ -54,7 +54,7 @@ select is((select item ->> 'reference_id' from pg_temp.items(format('[%s, ["1001
           '10017', 'a number that became a decimal is whole again');
 select is((select array_agg(item ->> 'building_type') from pg_temp.items(
               '[["Deal ID", "Street", "City", "State", "ZIP", "Building Type"], ["d-1", "1 Elm St", "Boston", "MA", "02134", ""], ["d-2", "1 Elm St", "Boston", "MA", "02134", "Office"]]',
-              '{"building_type": "RESIDENTIAL", "device_ids": "1"}')), array['RESIDENTIAL', 'COMMERCIAL'], 'a default is for the cells that are empty');
+              '{"building_type": "RESIDENTIAL", "device_ids": "1"}')), array['RESIDENTIAL', 'COMMERCIAL'], 'a default applies to empty cells');
 select is((select count(*)::integer from pg_temp.items(format('[%s, ["d-1"], [], ["Total: 1"]]', :'header')::jsonb)), 1,
           'an empty row and the footer are skipped, but a row with only an id is an item');
 
@@ -82,7 +82,7 @@ select results_eq(
     $$ values ('d-1', '{}'::text[]), ('row-2', '{}'), ('row-3', array['Deal ID: N/A was read as row-3']) $$,
     'rows without a reference are numbered');
 select is((select array_agg(i.item ->> 'reference_id') from app.file_items(array['["1 Elm St"]', '["2 Elm St"]']::jsonb[], '{2,7}', 1, '{"street_1": {"place": 0}}', '{"reference_id": "row-{line}"}', '{}') i),
-          array['row-2', 'row-7'], 'rows are numbered by their lines where a file has some');
+          array['row-2', 'row-7'], 'rows are numbered by their lines if the file has lines');
 
 select results_eq(
     format($$ select item #>> '{address,postal_code}', messages from pg_temp.items('[%s, ["d-1", "1 Elm St", "", "Boston", "MA", "2134", "", "RESIDENTIAL", "1"],
@@ -121,19 +121,19 @@ select is((select array_agg(i.item -> 'webhook_custom_fields' order by i.item ->
                                                   jsonb_build_array('c', '{deal: 9}'), jsonb_build_array('d', '[10]'), jsonb_build_array('e', '{"deal": 1e400}'),
                                                   jsonb_build_array('f', ''), jsonb_build_array('g', 'N/A')), '{"webhook_custom_fields": "{\"deal\": 0}"}') i),
           array['{"deal": {"id": 7, "at": null}}', '{"deal": 8}', '"{deal: 9}"', '"[10]"', '"{\"deal\": 1e400}"', '{"deal": 0}', '{"deal": 0}']::jsonb[],
-          'a cell may have an object in JSON, and what is none is left to be refused');
+          'a cell may have an object in JSON, and another text stays to be refused');
 
 -- Households
 select is((select array_agg(i.item -> 'household' -> 'income' order by i.item ->> 'reference_id')
              from pg_temp.items('[["Deal ID", "Household Income"], ["a", "$60,000"], ["b", "60 000.50 $"], ["c", "60.000,00"], ["d", "60.000"], ["e", "60000,50"], ["f", "60000.125"]]') i),
-          array['60000', '60000.5', '"60.000,00"', '"60.000"', '"60000,50"', '60000.125']::jsonb[], 'an income that may be in another notation is not guessed');
+          array['60000', '60000.5', '"60.000,00"', '"60.000"', '"60000,50"', '60000.125']::jsonb[], 'an income in an ambiguous notation is not guessed');
 select is((select array_agg(i.item -> 'household') from pg_temp.items('[["Deal ID", "Household Income", "Household Size", "Owner Status", "Tax Filing"], ["a", "N/A", "-", "None", "#N/A"]]') i),
-          array['{}']::jsonb[], 'a placeholder tells nothing of a household');
+          array['{}']::jsonb[], 'a placeholder gives no fact about a household');
 select is((select array_agg(i.item -> 'household' order by i.item ->> 'reference_id')
              from pg_temp.items('[["Deal ID", "Household Income"], ["a", "50,000"], ["b", ""]]',
                                 '{"household_income": "40000", "household_size": "2", "owner_status": "tenant", "tax_filing": "joint"}') i),
           array['{"income": 50000, "size": 2, "owner_status": "renter", "tax_filing": "joint"}', '{"income": 40000, "size": 2, "owner_status": "renter", "tax_filing": "joint"}']::jsonb[],
-          'what cells do not tell of a household, a default does');
+          'a default gives the facts about a household that cells lack');
 
 -- Words of devices
 insert into app.devices (id, category_key, name, catalogue)

@@ -23,16 +23,16 @@ select is(api.get_upload(:'org', :'id')::jsonb #>> '{problem_groups,0,examples,0
 select is(api.update_upload(:'org', :'id', '{"defaults": {"building_type": "RESIDENTIAL"}}') ->> 'missing_fields', '[]', 'a default can replace a column');
 select is(api.update_upload(:'org', :'id', '{"columns": {"building_type": "bldg"}, "defaults": {"building_type": null}}')::jsonb #>> '{columns,5,field}', 'building_type', 'a column is named by its header');
 select throws_ok(format($$ select api.update_upload(%L, %L, %L) $$, :'org', :'id', c), 'PT400', message, what)
-  from (values ('{"colour": 1}', 'Unknown fields: colour', 'a change that nobody knows is refused'),
-               ('{"columns": {"colour": 1}}', 'There is no field colour', 'a field that is none is refused'),
-               ('{"columns": {"city": 9}}', 'No column is called 9', 'a column that is none is refused'),
+  from (values ('{"colour": 1}', 'Unknown fields: colour', 'an unknown change is refused'),
+               ('{"columns": {"colour": 1}}', 'There is no field colour', 'an unknown field is refused'),
+               ('{"columns": {"city": 9}}', 'No column is called 9', 'an unknown column is refused'),
                ('{"columns": {"city": []}}', 'columns must be an object of fields and their columns, by name or by number, or null', 'a column is a name or a number'),
-               ('{"defaults": {"city": {}}}', 'defaults must be an object of fields and their values', 'a default is a value'),
+               ('{"defaults": {"city": {}}}', 'defaults must be an object of fields and their values', 'a default must be a value'),
                ('{"value_maps": {"city": {"a": "b"}}}', 'value_maps must be {field: {text: value}} for country_code, state_or_province_code, building_type or device_ids', 'only words of a vocabulary are mapped'),
-               ('{"edits": [{"position": 7, "column": 1, "value": "x"}]}', 'edits must be for rows at positions from 0 to 6, not 7', 'an edit is of a row that exists'),
+               ('{"edits": [{"position": 7, "column": 1, "value": "x"}]}', 'edits must be for rows at positions from 0 to 6, not 7', 'an edit must be of an existing row'),
                ('{"skip": ["x"]}', 'skip must be an array of positions of rows, or {"problem": a code, "field": ...}', 'rows are skipped by their positions'),
                ('{"value_maps": {"building_type": {"Hut": {}}}}', 'value_maps must be {field: {text: value}} for country_code, state_or_province_code, building_type or device_ids', 'a word is mapped to a value'),
-               ('{"skip": {"problem": 7}}', 'skip must be an array of positions of rows, or {"problem": a code, "field": ...}', 'a problem is a code'),
+               ('{"skip": {"problem": 7}}', 'skip must be an array of positions of rows, or {"problem": a code, "field": ...}', 'a problem is given by its code'),
                (format('{"name": "%s"}', repeat('x', 201)), 'name must be a string of 1 to 200 characters', 'the name of a draft has at most 200 characters'),
                ('{"name": " "}', 'name must be a string of 1 to 200 characters', 'the name of a draft is not empty')) v (c, message, what);
 

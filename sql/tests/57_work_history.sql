@@ -72,7 +72,7 @@ select api.update_settings('{"deduplicate_seconds": 3600}') as settings \gset
 select pg_temp.submit(:'org', 1) as job \gset
 select pg_temp.submit(:'org', 1) as duplicate \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer');
-select is((select items from pg_temp.counted('lookup') where outcome = 'deduplicated'), 1::bigint, 'an item that is answered from a duplicate is counted as that');
+select is((select items from pg_temp.counted('lookup') where outcome = 'deduplicated'), 1::bigint, 'an item that gets the answer to another one is counted as deduplicated');
 select api.update_settings('{"deduplicate_seconds": null}') as settings \gset
 
 -- The minute is over.

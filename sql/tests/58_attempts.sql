@@ -45,7 +45,7 @@ select pg_temp.look_up(:'org', 1, 404);
 select is(pg_temp.attempts(:'job', 2), '1 fail 404 not_found tester', 'an attempt that fails permanently is recorded');
 select is(
     (select string_agg(a ->> 'outcome', ', ') from json_array_elements(api.explain_item(:'org', :'job', 1) -> 'attempts') a), 'retry, wait, complete',
-    'the story of an item has its attempts in their order');
+    'the history of an item has its attempts in order');
 select is(api.explain_item(:'org', :'job', 0) ->> 'attempts', '[]', 'the history of an item that succeeded the first time is empty');
 
 -- Two workers on one job, whose outcomes are recorded together

@@ -49,7 +49,7 @@ select pg_temp.submit(:'org', 2) as large_job \gset
 select is(
     pg_temp.look_up(:'org', 1, 200, format('{"incentives": {"total_incentive_amount": 7, "by_program": [{"program_id": "%s", "total_incentive": 5}, {"program_id": "short", "total_incentive": 2}]}}',
                                            (select string_agg(md5(n::text), '') from generate_series(1, 100) n))),
-    1::bigint, 'an answer with an id of a program that fits into no index is recorded');
+    1::bigint, 'an answer is recorded whose program id is too long for an index');
 select is(
     pg_temp.look_up(:'org', 1, 200, (select jsonb_build_object('incentives', jsonb_build_object('by_program', jsonb_agg('{"program_id": "many", "eligible_combinations": 999999999}'::jsonb)))::text
                                        from generate_series(1, 3000))),

@@ -45,7 +45,7 @@ update public.incentive_report_sites i
   from (values (0, '{a,c}'::text[], '{600,5}'::numeric[]), (1, '{b,c}', '{300,0}'), (2, '{b}', '{300}'), (3, '{}', '{}')) s (position, categories, amounts)
  where i.organization_id = :'org' and i.report_id = :'tied_report' and i.position = s.position;
 select is(array(select concat_ws(' ', c ->> 'key', c ->> 'sites', c ->> 'eligible_sites') from json_array_elements(api.get_incentive_report_summary(:'org', :'tied_report') -> 'by_device_category') c),
-    array['b 2 2', 'a 1 1', 'c 2 1'], 'device categories come by their value, then by their sites, and one for which a site is paid nothing is not eligible there');
+    array['b 2 2', 'a 1 1', 'c 2 1'], 'device categories are sorted by value, then by sites, and a site that is paid nothing for one is not eligible in it');
 
 -- A report without sites, and another organization
 select api.create_batch_lookup(:'org', pg_temp.items(1)) #>> '{report,id}' as new_report \gset

@@ -69,7 +69,7 @@ select api.delete_batch_lookup(:'org', :'job') as deleted \gset
 select results_eq(
     format($$ select c ->> 'id', c ->> 'is_deleted' from json_array_elements(api.realtime_changes(array[%L]::uuid[], 'batch_lookup_jobs', %s) -> 'changes') c $$, :'org', :position),
     format($$ values (%L, 'true') $$, :'job'), 'a deleted job is among the changes');
-select is(pg_temp.changed(array[:'org']::uuid[], null, '2026-11-24 12:00:00+00', 1), 'batch_lookup_jobs ' || :'job', 'a deleted job is among what was updated since a time')
+select is(pg_temp.changed(array[:'org']::uuid[], null, '2026-11-24 12:00:00+00', 1), 'batch_lookup_jobs ' || :'job', 'a deleted job is among the changes since a time')
  limit 1;
 select pg_temp.turn_clock('2026-11-25 12:00:01+00');
 select app.prune_deleted_rows(app.clock()) \gset

@@ -18,7 +18,7 @@ select is(
       "unchanged": {"sites": 1, "difference": 0}, "difference": -2391}', 'the kinds of differences sum to the difference of the reports');
 select is(
     array(select concat_ws(' ', d ->> 'reference_id', d ->> 'change') from json_array_elements(:'diff'::json -> 'differences') d),
-    array['site-2 changed', 'site-3 removed', 'site-4 added'], 'sites are compared by their reference_id, and come in its order');
+    array['site-2 changed', 'site-3 removed', 'site-4 added'], 'sites are compared by their reference_id, and sorted by it');
 select is(
     :'diff'::jsonb #> '{differences,0}',
     '{"reference_id": "site-2", "change": "changed", "from": {"eligible": true, "total_incentive_amount": 1200.50}, "to": {"eligible": true, "total_incentive_amount": 10},

@@ -9,14 +9,14 @@ select is(
     app.read_traceparent('00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03'), '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03',
     'flags of version 00 that are not known here are kept, too');
 select is(app.read_traceparent(t.value), null, t.what)
-  from (values (null, 'no traceparent is none'),
-               ('', 'an empty traceparent is none'),
+  from (values (null, 'null is not a traceparent'),
+               ('', 'an empty traceparent is not valid'),
                ('00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01', 'capital letters are not valid'),
                ('00-00000000000000000000000000000000-b7ad6b7169203331-01', 'a trace of zeros is not valid'),
                ('00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01', 'a span of zeros is not valid'),
                ('ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01', 'version ff is not valid'),
-               ('00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more', 'version 00 that has more behind it is not valid'),
-               ('cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01.more', 'a later version has a dash before what is more'),
+               ('00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more', 'version 00 with further fields is not valid'),
+               ('cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01.more', 'a later version must have a dash before further fields'),
                ('00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331', 'without flags it is not valid'),
                (E'00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nx: y', 'a line break is not valid')) t (value, what);
 select is(
@@ -32,7 +32,7 @@ select body ->> 'job_id' as job from api.submit_batch_lookup(:'org', pg_temp.ite
 select body ->> 'job_id' as other_job from api.submit_batch_lookup(:'org', pg_temp.items(2), p_traceparent => 'nonsense') \gset
 select is(
     (select string_agg(job_id || ' ' || traceparent, ', ') from app.job_traces), :'job' || ' ' || :'traceparent',
-    'a job keeps the traceparent of its upload, and none that is not valid');
+    'a job keeps the traceparent of its upload only if it is valid');
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens,
        count(distinct (job_id, traceparent)) as pairs, count(*) filter (where traceparent = :'traceparent' and job_id = :'job') as traced
   from api.claim_lookups(:'org', 'tester', 10) \gset

@@ -34,7 +34,7 @@ with recursive page as (
 )
 select results_eq(
     (select format('select (%L::bigint[])', array_agg((body #>> '{applications,0,id}')::bigint)) from page),
-    'select array_agg(id order by id desc) from public.applications', 'page after page, newest first');
+    'select array_agg(id order by id desc) from public.applications', 'applications are paged, newest first');
 select throws_ok(format($$ select api.list_applications(%L, p_cursor => 'x') $$, :'org'), 'PT400', 'cursor does not belong to this list and sort order', 'an invalid cursor is refused');
 
 -- Moved on
@@ -59,7 +59,7 @@ select throws_ok(format($$ select api.update_application(%L, %s, %L) $$, :'org',
 -- Looked up again
 select app.file_applications(organization_id, customer_id, reference_id, jsonb_set(:'answer', '{incentives,by_program,0,total_incentive}', '5'), now()) as refiled
   from (select distinct organization_id, customer_id, reference_id from public.applications) a;
-select is((select total_incentive from public.applications where id = :application), 800.00, 'what was decided is not changed by a lookup');
+select is((select total_incentive from public.applications where id = :application), 800.00, 'a decided application is not changed by a lookup');
 select is(array(select program_id || ' ' || total_incentive from public.applications where reference_id = 'site-2' order by program_id), array['7 5.00', '9 400.50'], 'an open application has the amount of the latest lookup');
 
 -- An answer with fewer members than ours

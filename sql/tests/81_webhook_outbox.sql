@@ -84,12 +84,12 @@ select results_eq(format($$ select event from pg_temp.outbox(%L) $$, :'org'), $$
 delete from app.webhook_deliveries;
 select api.set_webhook_config(:'org', '{"events": ["lookup.completed"], "bundle_items": true}') as config \gset
 select pg_temp.submit(:'org', 230) as job, pg_temp.look_up(:'org', 230) \gset ignored_
-select results_eq(format($$ select json_array_length(data -> 'items') from pg_temp.outbox(%L) order by 1 $$, :'org'), 'values (30), (100), (100)', 'lookups of a flush are bundled by the hundred');
+select results_eq(format($$ select json_array_length(data -> 'items') from pg_temp.outbox(%L) order by 1 $$, :'org'), 'values (30), (100), (100)', 'lookups of a flush are bundled in hundreds');
 select is((select count(distinct item ->> 'item_id')::integer from pg_temp.outbox(:'org'), json_array_elements(data -> 'items') item), 230, 'every lookup of a bundle is sent once');
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1, 404) \gset ignored_
 select is((select count(*) from app.webhook_deliveries where event = 'lookup.failed'), 0::bigint, 'a bundle has no lookups of events that were not requested');
 select api.set_webhook_config(:'org', '{"bundle_items": false}') as config \gset
-select is((select count(*)::integer from pg_temp.outbox(:'org') where data -> 'items' is not null), 3, 'what was bundled stays so');
+select is((select count(*)::integer from pg_temp.outbox(:'org') where data -> 'items' is not null), 3, 'bundled lookups stay bundled');
 
 delete from app.webhook_deliveries;
 select api.set_webhook_config(:'org', '{"bundle_items": true}') as config \gset

@@ -63,7 +63,7 @@ select is(
     (select coalesce(current_setting('cron.database_name', true) = current_database(), false)::integer), 'pg_cron is installed in the database that it serves')
  where exists (select from pg_available_extensions where name = 'pg_cron') and (select rolsuper from pg_roles where rolname = current_user)
  union all
-select pass('pg_cron cannot be had here')
+select pass('pg_cron cannot be installed here')
  where not (exists (select from pg_available_extensions where name = 'pg_cron') and (select rolsuper from pg_roles where rolname = current_user));
 
 select * from finish();

@@ -32,7 +32,7 @@ select is((api.create_upload_from('chosen', :'org', p_reuse_results => '{"max_ag
 create temp view with_owner as select s.*, 'Kim'::text as owner, null::text as notes from sites s;
 select api.create_batch_lookup_from('with_owner', :'org') ->> 'job_id' as owned \gset
 select is((select source::jsonb - array(select column_name::text from information_schema.columns where table_name = 'sites' and table_schema = 'api') from api.items where job_id = :'owned' and position = 0),
-          '{"owner": "Kim", "notes": ""}', 'further columns of a table come back with the results');
+          '{"owner": "Kim", "notes": ""}', 'further columns of a table are returned with the results');
 select api.cancel_batch_lookup(:'org', :'owned');
 delete from public.lookup_item_sources where job_id = :'owned';
 select is((select (d ->> 'total_rows', d ->> 'valid_rows', d #>> '{columns,9,header}', d #>> '{columns,9,field}')::text from api.create_upload_from('with_owner', :'org') c, to_jsonb(c) d),
