@@ -91,7 +91,7 @@ comment on column app.customers.utility_keys is 'Utilities that serve the addres
 comment on table app.incentive_profiles is 'An organization''s settings for all its lookups.';
 comment on column app.incentive_profiles.device_names is 'The organization''s own names for devices, in lower case, with the ids of the devices: {"split system": 1}.';
 comment on table app.incentive_calls is 'Responses of POST /incentives, including refusals; kept for incentive_call_retention_days. Ids ascend with time.';
-comment on column app.incentive_calls.customer_id is 'null: the call was refused.';
+comment on column app.incentive_calls.customer_id is 'The customer of the lookup; null: the call was refused.';
 comment on column app.incentive_calls.status is 'HTTP status of the response.';
 comment on column app.incentive_calls.response is 'Body of the response: JSON, as text.';
 comment on type app.judged_tier is 'What one tier of a program pays for one device of a lookup. size (in the tier''s unit) and cost are those of one piece; amounts are US dollars for all pieces of the device. full_amount: before any limit; limited_amount: at most cap_percent of the cost; amount: what the caps leave of that. The last two are 0 if a requirement is not met or another offer is paid instead. conditions: requirements for which the lookup gives too few facts; then amount is 0, and conditional_amount is what the tier would pay.';
@@ -103,7 +103,7 @@ comment on column public.batch_lookup_jobs.retry_of_job_id is 'The job whose fai
 comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, and the result. Written at the upload, for each retry and at the end; the first claim writes nothing here.';
 comment on column public.lookup_queue_items.id is 'For users. The queue names an item by its job and position, so id has no index.';
 comment on column public.lookup_queue_items.position is 'Position in the upload, from 0.';
-comment on column public.lookup_queue_items.status is 'pending until the item ends, even while it is being looked up: api.items and the HTTP API call items processing that are in public.lookup_leases.';
+comment on column public.lookup_queue_items.status is 'pending until the item ends, even while it is being looked up. api.items and the HTTP API call it processing while public.lookup_leases has it.';
 comment on column public.lookup_queue_items.retry_at is 'When a waiting item is due; infinity: its job is held; null: it is not waiting.';
 comment on column public.lookup_queue_items.result is 'The answer of the incentives API, stored as received; a copied answer has the reference_id of its own item and is marked as deduplicated.';
 comment on column public.lookup_queue_items.parsed_result is 'The parsed answer, in an item that functions pass on to be recorded. Null in the table, except in rows older than the column result.';
@@ -166,7 +166,7 @@ comment on column app.upstream_state.consecutive_failures is 'Signs of an outage
 comment on column app.upstream_state.failing_organization_id is 'The organization that all these signs come from; null: several.';
 comment on column app.upstream_state.unavailable_since is 'When the circuit breaker opened; null: it is closed.';
 comment on column app.upstream_state.probe_at is 'While the circuit breaker is open: when the next lookup may probe.';
-comment on column app.upstream_state.concurrency_limit is 'Concurrent lookups that the incentives API seems to bear; null: max_in_flight.';
+comment on column app.upstream_state.concurrency_limit is 'Concurrent lookups that the incentives API can handle, as far as measured; null: max_in_flight.';
 comment on column app.upstream_state.base_latency is 'Usual latency of a lookup in seconds, as far as it does not depend on the number of concurrent lookups; null: not known yet.';
 comment on column app.upstream_state.adapted_at is 'When measurements of a worker last changed the limit or the baseline (the columns base_...): at most four times a second.';
 comment on column app.upstream_state.base_overload is 'Usual share (0 to 1) of 429, 503 and time-outs, as far as it does not depend on the number of concurrent lookups.';
@@ -175,19 +175,19 @@ comment on column app.upstream_state.base_at is 'When the baseline was last meas
 comment on column app.upstream_state.trial_limit is 'The limit before the trial of a lower one that is under way; null: no trial.';
 comment on column app.upstream_state.trial_latency is 'Mean latency of the successes before the trial, in seconds.';
 comment on column app.upstream_state.trial_overload is 'Share (0 to 1) of 429, 503 and time-outs before the trial.';
-comment on column app.upstream_state.trial_cost is 'Seconds of lookups for each answer before the trial, including lookups without an answer.';
-comment on type app.upstream is 'A row of app.upstream_state as a parameter of functions: these are the same at all nodes of a cluster, but each node has a table of its own.';
+comment on column app.upstream_state.trial_cost is 'Lookup time per answer before the trial, in seconds, including lookups without an answer.';
+comment on type app.upstream is 'A row of app.upstream_state as a parameter of functions, which are the same at all nodes of a cluster, while each node has a table of its own.';
 comment on table app.workers is 'Workers that sent a heartbeat in the last day; those of the last 15 seconds share the concurrency limit evenly.';
 comment on column app.workers.returned_at is 'Its first heartbeat after a period in which no worker could write: for one lease from then on, no lease expires.';
 comment on type app.outage_signs is 'What a flush says about the incentives API. failures: lookups that will be retried; answered: whether any lookup got its final answer; signs: failures that are signs of an outage; pause: the longest that a Retry-After asked for; certain: whether the API is unreachable or asks for a very long pause, which is not due to a single organization; completions: lookups that succeeded.';
 comment on table public.lookup_leases is 'One row per claim and job: the items that a worker is looking up. No foreign key: its check would wait for a flush that has locked the job.';
 comment on column public.lookup_leases.lease_token is 'Fencing token of the claim: an outcome with another token comes from a worker that has lost its lease.';
 comment on column public.lookup_leases.positions is 'Positions of the items that are still in flight: fewer with each outcome recorded.';
-comment on column public.lookup_leases.is_overdue is 'It expired, but its worker has sent a heartbeat since, so it was extended once, by a third of a lease.';
+comment on column public.lookup_leases.is_overdue is 'The lease expired, but its worker has sent a heartbeat since, so it was extended once, by a third of a lease.';
 comment on table app.retry_policy is 'What to do about an unsuccessful lookup. The most specific row wins: the HTTP status or error class, then the class of the status (4xx), then other.';
 comment on column app.retry_policy.action is 'retry: up to max_retries times; wait: like retry, but a Retry-After pauses all workers and costs no retry; fail: immediately.';
 comment on column app.retry_policy.error_message is 'For users, unless the incentives API sent a message with a 4xx.';
-comment on column app.retry_policy.outage is 'Whether it means that the incentives API is unreachable, which is never due to the item: such a failure never costs an item its last attempt. Other failures are a sign of an outage only on the first attempt of an item.';
+comment on column app.retry_policy.outage is 'Whether the outcome means that the incentives API is unreachable, which is never due to the item: such a failure never costs an item its last attempt. Other failures are a sign of an outage only on the first attempt of an item.';
 comment on type app.lookup_outcome is 'The outcome of one lookup. action: complete, retry, wait or fail, as app.retry_policy decides; pause: what Retry-After asked for; latency: in seconds; number: where the arrays of the flush have its answer.';
 comment on type app.recorded_lookups is 'The result of a flush: a verdict for each outcome, in their order, and what they say about the incentives API.';
 comment on type app.held_job is 'A job, with its report, that a flush of several organizations has locked: where the two rows are, and what it adds to them.';
@@ -196,7 +196,7 @@ comment on column app.known_jobs.completed_items is 'Completed items when the jo
 comment on table app.known_results is 'Completed items by their deduplication key, for later items with the same question (reuse_results). Copied answers are left out. Deleted with the job.';
 comment on table app.known_organizations is 'Organizations that have used reuse_results: maintenance reads their new results.';
 comment on column app.known_organizations.read_until is 'app.known_results has the results of all jobs that ended more than an hour before this time.';
-comment on table app.work_minutes is 'What became of the work of each minute, kept for 30 days. Flushes add to the row of an outcome, rather than insert one for each item. No foreign key: its check would wait for a transaction that has locked the organization.';
+comment on table app.work_minutes is 'The outcomes of the work of each minute, kept for 30 days. Flushes add to the row of an outcome, rather than insert one for each item. No foreign key: its check would wait for a transaction that has locked the organization.';
 comment on column app.work_minutes.minute is 'Beginning of the minute in which it was recorded.';
 comment on column app.work_minutes.kind is 'lookup: of an item; job: a batch that ended; webhook: an attempt of a delivery; pause: of all lookups.';
 comment on column app.work_minutes.outcome is 'Of lookups: completed, failed, retried (the item will be tried again), deduplicated (completed with the answer to another item). Of jobs: completed, failed, cancelled. Of webhooks: delivered, failed, retried. Of pauses: outage (the circuit breaker opened), retry_after.';
@@ -216,7 +216,7 @@ comment on column public.lookup_attempts.latency_ms is 'Milliseconds from the re
 comment on column public.lookup_attempts.http_status is 'HTTP status of the response; null: there was none.';
 comment on column public.lookup_attempts.error_code is 'The error code in app.retry_policy, or lease_expired; null: a success.';
 comment on column public.lookup_attempts.recorded_at is 'When the outcome was recorded.';
-comment on table public.lookup_usage is 'Lookups by day and job. A lookup counts as soon as a worker claims it, so that no limit can be exceeded, and no longer counts once the worker has released it unsent; each retry counts. Rows outlive their job: only if job_retention_days is set are they deleted, after that many days but at least 400.';
+comment on table public.lookup_usage is 'Lookups by day and job. A lookup counts as soon as a worker claims it, so that no limit can be exceeded, and no longer counts once the worker has released it unsent; each retry counts. Rows outlive their job: forever or, if job_retention_days is set, for that many days and at least 400.';
 comment on column public.lookup_usage.day is 'Day of the claim, in UTC.';
 comment on table app.job_budgets is 'What the upload of a job specified about its lookups: sample, max_lookups or when_limit_reached. Other jobs have no row.';
 comment on column app.job_budgets.sample is 'Items that are looked up first; then the job is held until it is continued. null: no sample, or it was continued.';

@@ -52,6 +52,6 @@ create table app.incentive_calls (
 );
 
 comment on table app.incentive_calls is 'Responses of POST /incentives, including refusals; kept for incentive_call_retention_days. Ids ascend with time.';
-comment on column app.incentive_calls.customer_id is 'null: the call was refused.';
+comment on column app.incentive_calls.customer_id is 'The customer of the lookup; null: the call was refused.';
 comment on column app.incentive_calls.status is 'HTTP status of the response.';
 comment on column app.incentive_calls.response is 'Body of the response: JSON, as text.';

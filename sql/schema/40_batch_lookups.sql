@@ -88,7 +88,7 @@ create index lookup_queue_items_deduplication_idx on public.lookup_queue_items (
 comment on table public.lookup_queue_items is 'One row per site of a batch: what to look up, and the result. Written at the upload, for each retry and at the end; the first claim writes nothing here.';
 comment on column public.lookup_queue_items.id is 'For users. The queue names an item by its job and position, so id has no index.';
 comment on column public.lookup_queue_items.position is 'Position in the upload, from 0.';
-comment on column public.lookup_queue_items.status is 'pending until the item ends, even while it is being looked up: api.items and the HTTP API call items processing that are in public.lookup_leases.';
+comment on column public.lookup_queue_items.status is 'pending until the item ends, even while it is being looked up. api.items and the HTTP API call it processing while public.lookup_leases has it.';
 comment on column public.lookup_queue_items.retry_at is 'When a waiting item is due; infinity: its job is held; null: it is not waiting.';
 comment on column public.lookup_queue_items.result is 'The answer of the incentives API, stored as received; a copied answer has the reference_id of its own item and is marked as deduplicated.';
 comment on column public.lookup_queue_items.parsed_result is 'The parsed answer, in an item that functions pass on to be recorded. Null in the table, except in rows older than the column result.';

@@ -60,7 +60,7 @@ comment on column app.upstream_state.consecutive_failures is 'Signs of an outage
 comment on column app.upstream_state.failing_organization_id is 'The organization that all these signs come from; null: several.';
 comment on column app.upstream_state.unavailable_since is 'When the circuit breaker opened; null: it is closed.';
 comment on column app.upstream_state.probe_at is 'While the circuit breaker is open: when the next lookup may probe.';
-comment on column app.upstream_state.concurrency_limit is 'Concurrent lookups that the incentives API seems to bear; null: max_in_flight.';
+comment on column app.upstream_state.concurrency_limit is 'Concurrent lookups that the incentives API can handle, as far as measured; null: max_in_flight.';
 comment on column app.upstream_state.base_latency is 'Usual latency of a lookup in seconds, as far as it does not depend on the number of concurrent lookups; null: not known yet.';
 comment on column app.upstream_state.adapted_at is 'When measurements of a worker last changed the limit or the baseline (the columns base_...): at most four times a second.';
 comment on column app.upstream_state.base_overload is 'Usual share (0 to 1) of 429, 503 and time-outs, as far as it does not depend on the number of concurrent lookups.';
@@ -69,7 +69,7 @@ comment on column app.upstream_state.base_at is 'When the baseline was last meas
 comment on column app.upstream_state.trial_limit is 'The limit before the trial of a lower one that is under way; null: no trial.';
 comment on column app.upstream_state.trial_latency is 'Mean latency of the successes before the trial, in seconds.';
 comment on column app.upstream_state.trial_overload is 'Share (0 to 1) of 429, 503 and time-outs before the trial.';
-comment on column app.upstream_state.trial_cost is 'Seconds of lookups for each answer before the trial, including lookups without an answer.';
+comment on column app.upstream_state.trial_cost is 'Lookup time per answer before the trial, in seconds, including lookups without an answer.';
 
 insert into app.upstream_state default values;
 
@@ -92,7 +92,7 @@ create type app.upstream as (
     failing_organization_id uuid
 );
 
-comment on type app.upstream is 'A row of app.upstream_state as a parameter of functions: these are the same at all nodes of a cluster, but each node has a table of its own.';
+comment on type app.upstream is 'A row of app.upstream_state as a parameter of functions, which are the same at all nodes of a cluster, while each node has a table of its own.';
 
 create type app.lookup_sample as (
     limit_version    integer,

@@ -15,4 +15,4 @@ create table public.lookup_leases (
 comment on table public.lookup_leases is 'One row per claim and job: the items that a worker is looking up. No foreign key: its check would wait for a flush that has locked the job.';
 comment on column public.lookup_leases.lease_token is 'Fencing token of the claim: an outcome with another token comes from a worker that has lost its lease.';
 comment on column public.lookup_leases.positions is 'Positions of the items that are still in flight: fewer with each outcome recorded.';
-comment on column public.lookup_leases.is_overdue is 'It expired, but its worker has sent a heartbeat since, so it was extended once, by a third of a lease.';
+comment on column public.lookup_leases.is_overdue is 'The lease expired, but its worker has sent a heartbeat since, so it was extended once, by a third of a lease.';

@@ -16,7 +16,7 @@ comment on table app.retry_policy is 'What to do about an unsuccessful lookup. T
 comment on column app.retry_policy.action is 'retry: up to max_retries times; wait: like retry, but a Retry-After pauses all workers and costs no retry; fail: immediately.';
 comment on column app.retry_policy.error_message is 'For users, unless the incentives API sent a message with a 4xx.';
 
-comment on column app.retry_policy.outage is 'Whether it means that the incentives API is unreachable, which is never due to the item: such a failure never costs an item its last attempt. Other failures are a sign of an outage only on the first attempt of an item.';
+comment on column app.retry_policy.outage is 'Whether the outcome means that the incentives API is unreachable, which is never due to the item: such a failure never costs an item its last attempt. Other failures are a sign of an outage only on the first attempt of an item.';
 
 insert into app.retry_policy (outcome, action, error_code, error_message) values
     ('400',                'fail',  'upstream_rejected',       'The incentives service refused the request'),

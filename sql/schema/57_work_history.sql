@@ -21,7 +21,7 @@ create table app.work_minutes (
 create index work_minutes_recent_idx on app.work_minutes (minute) where recorder <> 0;
 create index work_minutes_minute_idx on app.work_minutes (minute);
 
-comment on table app.work_minutes is 'What became of the work of each minute, kept for 30 days. Flushes add to the row of an outcome, rather than insert one for each item. No foreign key: its check would wait for a transaction that has locked the organization.';
+comment on table app.work_minutes is 'The outcomes of the work of each minute, kept for 30 days. Flushes add to the row of an outcome, rather than insert one for each item. No foreign key: its check would wait for a transaction that has locked the organization.';
 comment on column app.work_minutes.minute is 'Beginning of the minute in which it was recorded.';
 comment on column app.work_minutes.kind is 'lookup: of an item; job: a batch that ended; webhook: an attempt of a delivery; pause: of all lookups.';
 comment on column app.work_minutes.outcome is 'Of lookups: completed, failed, retried (the item will be tried again), deduplicated (completed with the answer to another item). Of jobs: completed, failed, cancelled. Of webhooks: delivered, failed, retried. Of pauses: outage (the circuit breaker opened), retry_after.';

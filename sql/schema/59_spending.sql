@@ -10,7 +10,7 @@ create table public.lookup_usage (
     constraint lookup_usage_lookups_check check (lookups >= 0)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
-comment on table public.lookup_usage is 'Lookups by day and job. A lookup counts as soon as a worker claims it, so that no limit can be exceeded, and no longer counts once the worker has released it unsent; each retry counts. Rows outlive their job: only if job_retention_days is set are they deleted, after that many days but at least 400.';
+comment on table public.lookup_usage is 'Lookups by day and job. A lookup counts as soon as a worker claims it, so that no limit can be exceeded, and no longer counts once the worker has released it unsent; each retry counts. Rows outlive their job: forever or, if job_retention_days is set, for that many days and at least 400.';
 comment on column public.lookup_usage.day is 'Day of the claim, in UTC.';
 
 create table app.job_budgets (
