@@ -1,6 +1,6 @@
-"""A cluster of Citus for the tests: CITUS_URL names a database of its coordinator, as a superuser, in which the nodes are known.
+"""A Citus cluster for the tests: CITUS_URL is the URL, for a superuser, of a database of its coordinator that knows the nodes.
 
-`pytest --on-citus` gives each test a database of that cluster, distributed, in place of one PostgreSQL.
+`pytest --on-citus` gives each test a distributed database of that cluster instead of a single PostgreSQL.
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ def begin_child() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-# A process that has imported the command, and forks for each call: words, folder, environment and the files to be its standard streams
-# come in, the exit code goes out. It has read the machine's certificates, which takes longer than most calls.
+# A process that has imported the command and forks for each call: it receives words, folder, environment and the files for the standard
+# streams, and sends the exit code. It has read the machine's certificates, which takes longer than most calls.
 FORKS = """
 import functools, json, os, signal, sys
 import encodings.idna, httpx, httpx._transports.default as transports, batch_lookups.client

@@ -1,11 +1,11 @@
-"""Databases for the tests, on a PostgreSQL server that each run has (by `-n 4`: each of its processes) and throws away after.
+"""Databases for the tests, on a PostgreSQL server that each run (with `-n 4`: each of its processes) starts and deletes.
 
 - `database_url`, `owner`: a fresh, migrated database for one test, and the owner's autocommit connection to it.
 - `shared_database_url`, `shared_owner`: the same, for all tests of a module together.
 - `clock`: stands in for `app.clock()` in the database of `owner`.
 - `cron_database_url`: the one migrated database that pg_cron serves, for all tests together.
-- `new_database()`: as many more as a test wants; `new_database(empty=True)` has nothing in it.
-- `make_cluster(folder)`: a migrated cluster that doesn't run yet; `own_postgres`: one that runs, for a test that stops or kills it.
+- `new_database()`: further databases; `new_database(empty=True)` has nothing in it.
+- `make_cluster(folder)`: a migrated cluster that is not running; `own_postgres`: a running one, for a test that stops or kills it.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each process begins with its part of the tests marked `long`, so that none of them is left to be waited for in the end.
+    """Each process starts with its part of the tests marked `long`, so that none of them is left for the end.
 
-    Those of one module stay together, because they may share what took long to make. Of the tests that were collected, the first process
-    gets the first part, and so on; who has done its own takes over from others.
+    Those of one module stay together, because they may share fixtures that take long to create. The first process gets the first part of
+    the collected tests, and so on; one that has finished its own takes over from others.
     """
     processes = getattr(config, "workerinput", {}).get("workercount", 1)
     long = [item for item in items if item.get_closest_marker("long")]
@@ -356,8 +356,8 @@ def sessions(connection: Connection) -> LiteralString:
 
 
 def waiting_for_locks(connection: Connection, name: str) -> list[int]:
-    """The processes of this database that wait for a row or a table; on a cluster, also those for which a node does. Of applications
-    whose names begin so, or with that text in their statements.
+    """The processes of this database that wait for a lock of a row or a table; on a cluster, also those for which a node waits. Only those
+    of applications whose names start with the given text, or whose statements contain it.
     """
     here = """
         select a.pid from pg_stat_activity a

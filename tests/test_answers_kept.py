@@ -73,8 +73,8 @@ def test_a_database_that_is_away_for_longer_than_a_lease_loses_no_answer(
 def test_a_claim_whose_answer_is_lost_delays_nothing_and_costs_no_retry(
     worker_settings: Settings, upstream: FakeUpstream, owner: Connection, database_url: str, organizations: int
 ) -> None:
-    """The claim has committed when the connection breaks, so the worker never hears what it holds. A setting, which all nodes of a cluster
-    know, keeps the claim from its end.
+    """The claim has committed when the connection breaks, so the worker never learns what it has claimed. A setting, which all nodes of a
+    cluster know, keeps the claim from returning.
     """
     owner.execute(
         """alter function app.note_claim rename to note_claim_at_once;

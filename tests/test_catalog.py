@@ -30,8 +30,8 @@ def test_every_security_definer_function_pins_its_search_path(shared_owner: Conn
     )
 
 
-# A search path keeps the planner from taking a function into a statement. A body in standard SQL was bound when it was made and needs none;
-# the others that take a row have only qualified names.
+# A search path keeps the planner from inlining a function. A body in standard SQL was bound at its creation and needs none; the others
+# that take a row have only qualified names.
 NEEDS_NO_SEARCH_PATH = """
     (p.prosqlbody is not null
      or p.prolang = (select oid from pg_language where lanname = 'sql') and not p.prosecdef
@@ -330,7 +330,7 @@ def test_tables_of_organizations_have_no_triggers_and_no_foreign_keys_that_set_n
 
 
 def test_set_calls_immutable_functions_only(shared_owner: Connection) -> None:
-    """Distributed tables take no others there. A variable that is computed before is the same for all rows, too.
+    """Distributed tables allow no others there. A variable that is computed before is the same for all rows, too.
 
     The sum of a time and an interval is not immutable, because the interval may have days; app.time_after takes none.
     """

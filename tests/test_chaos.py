@@ -1,11 +1,11 @@
-"""Everything goes wrong, again and again for CHAOS_SECONDS (`make chaos`: ten minutes); then every item has ended, exactly once, with an
-answer of its own.
+"""Everything goes wrong again and again for CHAOS_SECONDS (`make chaos`: ten minutes); then every item must have ended exactly once, with
+its own answer.
 
-Workers are killed, and frozen past their leases. PostgreSQL crashes, its backends are terminated, it says that the disk is full, its clock
-is another one than the workers'; a standby takes its place, and so does what a dump of it restores; one worker is behind PgBouncer, and
-one behind a network that goes silent. Transactions hold rows of the queue, and hold back vacuum. Batches come and are cancelled. An
-organization uploads only what goes wrong, and tries to get at others' jobs. And the upstream misbehaves, unless it is well for once. A
-trigger keeps the history of every lease, and the upstream remembers which request each of its answers was for.
+Workers are killed, and frozen past their leases. PostgreSQL crashes, its backends are terminated, it reports a full disk, its clock
+differs from the workers'; it is replaced by a standby, and by a database restored from its dump. One worker is behind PgBouncer, and one
+behind a network that goes silent. Transactions lock rows of the queue, and hold back vacuum. Batches are uploaded and cancelled. One
+organization uploads only what fails, and tries to access others' jobs. And the upstream misbehaves most of the time. A trigger records the
+history of every lease, and the upstream which request each of its responses was for.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ RULES = {
 
 
 class Provider:
-    """The upstream. `good` is the share of its answers that are; the hostile organization gets none of those until it `is_well`.
+    """The upstream. `good` is the share of its good responses, of which the hostile organization gets none until it `is_well`.
 
-    `given` has the reference id that each answer was for, by the number that stands in it as `customer_id`; `seen` counts the requests.
+    `given` has the reference id that each response was for, by the number that is its `customer_id`; `seen` counts the requests.
     """
 
     def __init__(self, chance: random.Random, is_well: bool) -> None:

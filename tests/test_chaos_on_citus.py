@@ -1,7 +1,7 @@
-"""Chaos where several nodes share the work, for CHAOS_SECONDS: shards move, and servers die, also in the middle of a move.
+"""Chaos on several nodes for CHAOS_SECONDS: shards move, and servers crash, even in the middle of a move.
 
-Workers serve from every node. Nodes crash and stay away for seconds, the coordinator among them, while batches come and are cancelled and
-the upstream misbehaves. Then every item has ended, with an answer of its own, and was counted once.
+Workers are connected to every node. Nodes, including the coordinator, crash and stay away for seconds, while batches are uploaded and
+cancelled and the upstream misbehaves. Then every item must have ended with its own answer, and have been counted once.
 """
 
 from __future__ import annotations

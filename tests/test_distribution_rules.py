@@ -1,7 +1,7 @@
-"""What SQL must and must not say so that it runs on one PostgreSQL and distributed by organization on Citus, read from the catalog.
+"""Rules for SQL that runs on a single PostgreSQL and, distributed by organization, on Citus, checked in the catalog.
 
-Citus plans a statement for the node that holds the organization, or for all nodes, and writes it anew for the shards there. Each rule below
-is a shape that it refuses, or answers differently. A function that a rule has to let pass is listed beside it with the reason.
+Citus plans a statement for the node of the organization, or for all nodes, and rewrites it for the shards there. Each rule below forbids a
+pattern that Citus refuses or executes differently. Functions excepted from a rule are listed with it, with the reason.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Two hundred exports as people have them: of CRMs and spreadsheets, in three languages, spoilt in the usual ways.
+"""Two hundred exports as people have them: from CRMs and spreadsheets, in three languages, with the usual damage.
 
-Each must be read without an option as the sites that it was made of, or be refused: never silently as something else.
+Each must be read without options as the sites in it, or be refused, but never silently misread.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""schemathesis against the running server, with a worker beside it: whatever it sends, the answer is as openapi.json says, and no 5xx.
+"""schemathesis against the running server, with a worker: whatever it sends, the response is as openapi.json says, and not a 5xx.
 
 A few examples for each operation; `make fuzz` has 200.
 """
@@ -28,10 +28,11 @@ if not EXAMPLES:
     OPTIONS.append("--seed=1")
 
 
-# What no schema can say: that a key must not come twice with another body (422), which columns the file has, which devices, networks and
-# addresses there are (400), which cursors the answers held (400), and that what has not changed is not sent again (304). And 200 to a wrong
-# upload is its dry run; a real one answers 201.
-# A draft takes rows whatever is wrong with them (201); its repairs name its columns and rows, its start needs them to be right (400).
+# What no schema can say: that a key must not be reused with another body (422), which columns the file has, which devices, networks and
+# addresses exist (400), which cursors responses had (400), and that what has not changed is not sent again (304). And 200 for a wrong
+# upload is its dry run; a real one gets 201.
+# A draft accepts rows whatever is wrong with them (201); its repairs name its columns and rows, and its start needs them to be valid
+# (400).
 CONFIG = """
 hooks = "{hooks}"
 

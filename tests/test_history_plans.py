@@ -158,8 +158,8 @@ def test_a_step_of_the_retention_reads_little_of_an_organization_without_anythin
 
 
 def pages(connection: Connection, query: str) -> int:
-    """How many pages a query reads or finds in memory: rows that an index skips count in no other way. The least of three, because a call
-    that plans reads the catalog as well."""
+    """How many pages a query reads or finds in memory, the only count that includes rows skipped in an index. The lowest of three calls,
+    because one that plans also reads the catalog."""
 
     def once() -> int:
         plan = value(connection, f"explain (analyze, buffers, timing off, format json) {query}")[0]["Plan"]

@@ -1,6 +1,6 @@
-"""openapi.json in the hands of its users: linters find nothing in it, and generated clients have every operation and work.
+"""openapi.json with its users' tools: linters find nothing, and generated clients have every operation and work.
 
-What is in JavaScript runs where Node.js is; `scripts/setup test` installs it into tests/openapi/node_modules.
+Tools in JavaScript need Node.js; `scripts/setup test` installs them into tests/openapi/node_modules.
 """
 
 from __future__ import annotations

@@ -415,8 +415,8 @@ def test_a_broken_connection_to_the_database_loses_nothing(owner: Connection, re
 
 
 def test_a_claim_whose_response_is_lost_delays_no_webhook(owner: Connection, receiver: FakeReceiver, sender_settings: Settings) -> None:
-    """The claim has committed when the connection breaks, so the sender never hears what it holds. A setting, which all nodes of a cluster
-    know, keeps the claim from its end.
+    """The claim has committed when the connection breaks, so the sender never learns what it has claimed. A setting, which all nodes of a
+    cluster know, keeps the claim from returning.
     """
     owner.execute(
         """alter function app.lease_webhooks rename to lease_webhooks_at_once;

@@ -364,8 +364,8 @@ def test_an_idle_worker_sleeps_as_long_as_it_may(worker_settings: Settings, monk
     monkeypatch.setattr(claims, "LONGEST_SLEEP", 0.4)
     with running_worker(worker_settings):
         wait_until(lambda: len(asked) >= 8)
-    # The first ones follow each other while it starts, and a part of it may wake it once more. Whatever else the machine does makes
-    # sleeps longer only.
+    # The first ones follow each other at the start, and a part of the worker may wake it once more. Other work on the machine only makes
+    # sleeps longer.
     assert sum(later - earlier < 0.39 for earlier, later in pairwise(asked[2:8])) <= 1
 
 

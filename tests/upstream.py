@@ -23,10 +23,10 @@ FOREVER = 3600.0
 
 @dataclass(frozen=True)
 class Reply:
-    """How to answer one request: after `delay` seconds, with `status`, `headers` and `body` (None: a usual result).
+    """How to respond to one request: after `delay` seconds, with `status`, `headers` and `body` (None: a usual result).
 
-    `raw` takes the place of the whole answer. The connection is reset instead of an answer, or closed after it, where told.
-    `again`: the same answer is sent a second time, so many seconds later, whatever has been asked by then.
+    `raw` replaces the whole response. On request, the connection is reset instead of a response, or closed after it. `again`: the same
+    response is sent a second time, so many seconds later, whatever has been requested by then.
     """
 
     status: int = 200
@@ -51,9 +51,9 @@ class Seen:
 
 
 class FakeUpstream:
-    """Answers with `usual`, or what `improvise` says of the request's body, unless `plan` says otherwise for a reference id.
+    """Responds with `usual`, or with what `improvise` returns for the request's body, unless `plan` has replies for its reference id.
 
-    With `internal_key` it signs usual answers, as our own API does.
+    With `internal_key`, it signs usual responses, as our own API does.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,6 +1,6 @@
 """The tour of docs/tour.md, as a visitor takes it: from a file with mistakes to a report that is shared.
 
-`make tour` writes its pictures into docs/tour. What the page prints in bold has to be on the screen that is shown beside it.
+`make tour` writes its pictures into docs/tour. What the page has in bold must be on the screen shown with it.
 """
 
 from __future__ import annotations
