@@ -42,7 +42,7 @@ def test_a_download_says_that_it_is_under_way_or_why_it_failed(signed_in: Signed
 
 
 @contextmanager
-def cut_off(*, stalls: bool) -> Iterator[int]:
+def cut_off(*, stalls: bool = False) -> Iterator[int]:
     """The port of a service that begins a response and hangs up, or stalls."""
     end = Event()
 
