@@ -53,6 +53,12 @@ $$;
 
 comment on function app.parts_of_address(text, text[], text[]) is 'What a cell with several parts of an address says, as {field: text}; null: it is not clear.';
 
+-- What a spreadsheet adds to a house number is removed: decimals, as in 12.0 or 12,0, and the separator of 1,200. Six digits are two numbers,
+-- as in 101,103.
+create or replace function app.house_number(p_text text) returns text
+language sql immutable
+return regexp_replace(regexp_replace(p_text, '([.]0+|,00?)$', ''), '^([0-9]{1,2}),([0-9]{3})$', '\1\2');
+
 -- Does not repeat what the street already contains, and does not touch a street that begins with the number (12, 12A or 12-14, but not
 -- 12th).
 create or replace function app.joined_street(p_number text, p_predirectional text, p_street text, p_suffix text, p_postdirectional text) returns text

@@ -149,7 +149,7 @@ begin
                'reference_id', m.reference_id,
                'address', jsonb_object(array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'],
                                        array[case when v_has_street_parts then app.joined_street(
-                                                 regexp_replace(app.cell(m.raw ->> v_street_number, m.is_clean, false, p_defaults ->> 'street_number'), '[.,]0+$', ''),
+                                                 app.house_number(app.cell(m.raw ->> v_street_number, m.is_clean, false, p_defaults ->> 'street_number')),
                                                  app.cell(m.raw ->> v_predirectional, m.is_clean, false, p_defaults ->> 'street_predirectional'),
                                                  m.street_1,
                                                  app.cell(m.raw ->> v_suffix, m.is_clean, false, p_defaults ->> 'street_suffix'),
