@@ -93,7 +93,7 @@ WHAT_TO_DO = {
     "job_not_ended": "The job has not ended. Wait until it has, or cancel it.",
     "job_not_waiting": "Only a job that waits after its sample or at its `max_lookups` can be continued: see its `waiting_for`.",
     "job_not_found": "The organization has no batch job with this id. `GET /batch-lookups` lists them.",
-    "key_limits_exceeded": "A key cannot create one that expires later or has more networks. Leave out both to get the same.",
+    "key_limits_exceeded": "A key cannot create or rotate one that expires later or has more networks. Leave both out for one like it.",
     "lookup_limit_reached": "The job has used up its `max_lookups`. Continue it with a higher one, or cancel it.",
     "method_not_allowed": "The route does not support this method. The header `Allow` lists those it does.",
     "migrations_pending": "The database lacks migrations of this release. An operator has to run `python -m pyshell migrate`.",

@@ -345,6 +345,13 @@ begin
 
     v_new := api.create_api_key(p_organization_id, p_key_hash, v_old.prefix, p_last_four, v_old.name, v_old.scopes,
                                 coalesce(v_options.expires_at, v_old.expires_at), v_old.allowed_networks, p_granted_scopes, p_created_by);
+    -- A new key inherits limits that it is not given; a successor with limits that the old key lacks would fail where that one works.
+    if v_old.allowed_networks is null and v_new ->> 'allowed_networks' is not null
+       or coalesce(v_options.expires_at, v_old.expires_at) is null and v_new ->> 'expires_at' is not null then
+        perform app.refuse(
+            403, 'key_limits_exceeded', 'A key can rotate only keys that expire no later and allow no other networks than its own',
+            'Rotate it with a key that lacks these limits.');
+    end if;
     v_ends_at := v_now + v_options.grace;
     update app.api_keys
        set replaced_by = (v_new ->> 'id')::uuid,

@@ -1,5 +1,5 @@
 begin;
-select plan(45);
+select plan(48);
 
 select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
@@ -55,6 +55,15 @@ select throws_ok(format($$ select api.create_api_key(%L, sha256('x'), 'leap_live
                     'p_allowed_networks => ''{::/0}''']) o;
 select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('x'), 'xxxx', '{"expires_at": "2101-01-01T00:00:00Z"}', p_created_by => %L) $$, :'org', :'maker', :'maker'), 'PT403',
     'A key can create only keys that expire no later and allow no other networks than its own', 'a key does not extend itself');
+savepoint rotation;
+select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('x'), 'xxxx', %L, p_created_by => %L) $$, :'org', k.key ->> 'id', k.request, :'maker'), 'PT403',
+    'A key can rotate only keys that expire no later and allow no other networks than its own', k.description)
+  from (values (api.create_api_key(:'org', sha256('lasting'), 'leap_live_', 'ting', p_allowed_networks => '{203.0.113.0/24}'), '{}', 'a key does not rotate one that lasts for ever into one that ends with it'),
+               (api.create_api_key(:'org', sha256('open'), 'leap_live_', 'open'), '{"expires_at": "2099-01-01T00:00:00Z"}', 'a key does not rotate one that is open to all networks into one for its own')) k (key, request, description);
+select is(api.rotate_api_key(:'org', (api.create_api_key(:'org', sha256('lasts'), 'leap_live_', 'asts', p_allowed_networks => '{203.0.113.0/24}') ->> 'id')::uuid, sha256('ends'), 'ends',
+                             '{"expires_at": "2099-01-01T00:00:00Z"}', p_created_by => :'maker') ->> 'expires_at', '2099-01-01T00:00:00.000Z',
+    'a key rotates one that lasts for ever into one that ends when the request says');
+rollback to rotation;
 select is(api.create_api_key(:'other_org', sha256('other'), 'leap_live_', 'ther', p_created_by => :'maker') ->> 'expires_at', null, 'a key of another organization limits nothing');
 select throws_ok(format($$ select api.%s(%L, %L%s, p_granted_scopes => '{keys:admin}') $$, f, :'org', :'maker', case f when 'rotate_api_key' then ', sha256(''x''), ''xxxx''' else '' end), 'PT403', 'You cannot manage keys with scopes that you lack: ' || m,
     'nobody calls ' || f || ' for a key that may do more than they')
