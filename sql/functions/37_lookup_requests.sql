@@ -46,7 +46,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if jsonb_typeof(p_names) is distinct from 'object' or length(p_names::text) > 100000
+    if jsonb_typeof(p_names) is distinct from 'object'
        or exists (select
                     from jsonb_each(p_names) n
                    where btrim(n.key) = '' or length(n.key) > 200
@@ -65,13 +65,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now     timestamptz := app.clock();
-    v_names   jsonb       := app.parse_device_names(p_changes -> 'device_names');
-    v_changes jsonb       := app.parse_device_names(p_changes -> 'device_name_changes', true);
+    v_names   jsonb;
+    v_changes jsonb;
     v_removed text[];
 begin
     perform app.authorize(p_organization_id, 'keys:admin');
     perform app.check_organization(p_organization_id);
     perform app.check_json(p_changes, 128 * 1024);
+    v_names   := app.parse_device_names(p_changes -> 'device_names');
+    v_changes := app.parse_device_names(p_changes -> 'device_name_changes', true);
     if jsonb_typeof(p_changes) is distinct from 'object' or p_changes = '{}'
        or p_changes - array['company', 'device_names', 'device_name_changes'] <> '{}' then
         perform app.refuse(

@@ -1,5 +1,5 @@
 begin;
-select plan(45);
+select plan(55);
 \ir lookups.psql
 
 create function pg_temp.ask(p_request jsonb) returns jsonb
@@ -30,6 +30,17 @@ select is(api.update_organization(:'org', '{"device_name_changes": {"WEE ONE": n
 select is(octet_length(api.update_organization(:'other_org', jsonb_build_object('device_names', (select jsonb_object_agg(lpad(n::text, 200, 'x'), 9001) from generate_series(1, 400) n)))::jsonb ->> 'device_names'), 84000, 'names of 200 characters are accepted');
 select throws_ok(format($$ select api.update_organization(%L, %L) $$, :'other_org', (select jsonb_build_object('device_name_changes', jsonb_object_agg(lpad(n::text, 200, 'y'), 9001)) from generate_series(1, 100) n)), 'PT400',
     'device_names may have at most 100,000 characters in all', 'the names of an organization are limited in total, even when they are added bit by bit');
+savepoint names;
+select throws_ok(format($$ select api.update_organization(%L, %L) $$, :'other_org', (select jsonb_build_object('device_names', jsonb_object_agg(lpad(n::text, case n when 1 then 191 else 190 end, 'y'), 9001)) from generate_series(1, 500) n)), 'PT400',
+    'device_names may have at most 100,000 characters in all', 'too many names at once are refused for their length, not for their form');
+select throws_ok(format($$ select api.update_organization(%L, %L) $$, :'other_org', (select jsonb_build_object('device_names', jsonb_object_agg(lpad(n::text, 200, 'y'), 9001)) from generate_series(1, 700) n)), 'PT413',
+    'The body may have at most 131,072 bytes', 'names beyond the size of a body are not read');
+select is(octet_length(api.update_organization(:'other_org', jsonb_build_object('device_names', (select jsonb_object_agg(lpad(n::text, 190, 'x'), 9001) from generate_series(1, 500) n)))::jsonb ->> 'device_names'),
+    100000, 'names may have 100,000 characters in all');
+select is(api.update_organization(:'other_org', '{"company": "globex", "device_names": {"small": 9001}, "device_name_changes": {"big": 9002}}')::jsonb - array['id', 'name'], '{"company": "globex", "device_names": {"small": 9001, "big": 9002}}',
+    'device_names replaces what there was, and changes come on top of it');
+select is(api.update_organization(:'other_org', '{"company": null, "device_names": {}}')::jsonb - array['id', 'name'], '{"company": null, "device_names": {}}', 'an organization can give up its company and its names');
+rollback to names;
 select throws_ok($$ select api.get_organization(gen_random_uuid()) $$, 'PT404', 'Organization not found', 'an unknown organization has no profile');
 
 -- Names of devices
@@ -43,7 +54,13 @@ select throws_ok(
 select is((select count(*)::integer from (select app.resolve_device_names(:'other_org', '["small pump"]')) n), 1, 'another organization has the catalogue''s names');
 select throws_ok(format($$ select app.resolve_device_names(%L, '["little one"]') $$, :'other_org'), 'PT400', 'Unknown device_names: little one', 'another organization does not have this one''s device names');
 select throws_ok($$ select pg_temp.lookup('[9001]', '{"device_names": ["small pump"]}') $$, 'PT400', 'Provide either device_ids or device_names, not both', 'ids together with names are refused');
-select throws_ok($$ select pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": "small pump"}') $$, 'PT400', 'device_names must be an array of 1 to 100 names', 'device_names must be an array');
+select throws_ok(format($$ select pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || jsonb_build_object('device_names', %L::jsonb)) $$, n), 'PT400', 'device_names must be an array of 1 to 100 names', d)
+  from (values ('"small pump"', 'device_names must be an array'), ('[]', 'there is at least one of device_names'), ('["small pump", 9001]', 'each of device_names is a string'),
+               ((select jsonb_agg('small pump'::text)::text from generate_series(1, 101)), 'there are at most a hundred of device_names')) v (n, d);
+select is(app.resolve_device_names(:'org', (select jsonb_agg(case n when 1 then 'Large pump' else ' LITTLE one ' end) from generate_series(1, 100) n)),
+    (select jsonb_agg(case n when 1 then 9002 else 9001 end) from generate_series(1, 100) n), 'a hundred names are looked up, each in its place');
+select throws_ok(format($$ select app.resolve_device_names(%L, %L) $$, :'org', jsonb_build_array('big one', repeat('x', 101), 'big one')), 'PT400', 'Unknown device_names: big one, ' || repeat('x', 100),
+    'each unknown name is named once, and a long one in part');
 
 -- Refresh and override
 select throws_ok($$ select pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}') $$, 'PT404', 'This reference_id has not been looked up yet', 'a refresh needs a lookup before it');
