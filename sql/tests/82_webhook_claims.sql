@@ -1,5 +1,5 @@
 begin;
-select plan(68);
+select plan(72);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
@@ -234,6 +234,43 @@ select results_eq(format($$ select body::json #>> '{data,reference_id}' from api
 select results_eq($$ select status, last_error, attempts from app.webhook_deliveries where status <> 'sending' $$,
     $$ values ('failed', 'The body cannot be built: out of memory', 0) $$, 'a delivery whose body cannot be built has failed, with the reason');
 select is((select count(*)::integer from app.webhook_deliveries where status = 'sending'), 2, 'the other deliveries of the claim are on their way');
+
+-- What is older than thirty days
+delete from app.webhook_attempts;
+delete from app.webhook_deliveries;
+select pg_temp.turn_clock('2026-11-24 12:00:00+00');
+create function pg_temp.old(p_organization_id uuid, p_at timestamptz, p_name text) returns uuid
+language sql as $$
+    insert into app.webhook_deliveries (organization_id, id, event, status, data, last_error, created_at, ended_at)
+    values (p_organization_id, app.uuid_v7(p_at), 'batch.completed', 'delivered', '{}', p_name, p_at, p_at) returning id;
+$$;
+create function pg_temp.left_by(p_limit integer) returns text
+language plpgsql as $$
+begin
+    perform app.maintain_webhooks(app.clock(), p_limit);
+    return (select string_agg(last_error, ' ' order by last_error) from app.webhook_deliveries);
+end;
+$$;
+select least(:'org', :'other_org') as former, greatest(:'org', :'other_org') as latter \gset
+insert into app.webhook_queue_state (organization_id) select unnest(array[:'former', :'latter']::uuid[]) on conflict do nothing;
+select count(pg_temp.old(o, at, e)) from (values (:'former'::uuid, '2026-10-25 11:59:59+00'::timestamptz, 'a3'), (:'former', '2026-10-25 11:59:57+00', 'a1'), (:'former', '2026-10-25 11:59:58+00', 'a2'),
+    (:'former', '2026-10-25 12:00:01+00', 'a4'), (:'latter', '2026-10-25 11:59:59+00', 'b1'), (:'latter', '2026-11-24 12:00:00+00', 'b2')) v (o, at, e) \gset old_
+select is(array[pg_temp.left_by(2), pg_temp.left_by(2), pg_temp.left_by(2)], array['a3 a4 b1 b2', 'a4 b2', 'a4 b2'],
+    'deliveries are deleted after thirty days, the oldest first, so many a run in all, and no others');
+delete from app.webhook_deliveries;
+select count(api.create_organization('Many ' || n)) from generate_series(1, 25 - (select count(*) from app.organizations)) n \gset created_
+insert into app.webhook_wakeups (organization_id, id, ready_at) select id, gen_random_uuid(), app.clock() from app.organizations;
+update app.maintenance_rounds set last_id = '00000000-0000-0000-0000-000000000000' where round = 'webhooks';
+select count(pg_temp.old(o.id, '2026-10-01 12:00:00+00', chr(96 + o.n::integer))) from (select id, row_number() over (order by id) as n from app.organizations) o, generate_series(1, case o.n when 1 then 5 else 1 end) \gset old_
+select is(array[pg_temp.left_by(2), pg_temp.left_by(2), pg_temp.left_by(2), pg_temp.left_by(100), pg_temp.left_by(100)],
+    array['a a a b c d e f g h i j k l m n o p q r s t u v w x y', 'a b c d e f g h i j k l m n o p q r s t u v w x y', 'c d e f g h i j k l m n o p q r s t u v w x y', 'v w x y', null],
+    'a run sees to twenty organizations, and the next one goes on where it left off');
+select api.create_organization('Restored') as restored \gset
+insert into app.webhook_deliveries (organization_id, id, event, status, data, lease_token, lease_expires_at, leased_by, created_at)
+select :'restored', app.uuid_v7(app.clock()), 'batch.completed', 'sending', '{}', gen_random_uuid(), app.clock() + s * interval '1 second', 'gone', app.clock() from unnest(array[-1, 1]) s;
+select app.maintain_webhooks(app.clock());
+select is((select string_agg(status, ' ' order by status) from app.webhook_deliveries where organization_id = :'restored'), 'failed sending', 'a lease that ended is ended by a run, on whichever list its organization is');
+select is((select ready_at from app.webhook_queue_state where organization_id = :'restored'), null, 'an organization without a receiver is not on the ready list');
 
 select * from finish();
 rollback;
