@@ -135,7 +135,8 @@ begin
 
     v_left := v_rows - (select rows from app.delete_ended_jobs(p_organization_id, 'infinity', v_rows, v_until));
     v_left := v_left - (select rows from app.delete_ended_reports(p_organization_id, 'infinity', v_left, v_until));
-    if v_left > 0 and not exists (select from public.batch_lookup_jobs where organization_id = p_organization_id) then
+    if v_left > 0 and not exists (select from public.batch_lookup_jobs where organization_id = p_organization_id)
+       and not exists (select from public.incentive_reports where organization_id = p_organization_id) then
         -- Its history still counts in the totals.
         perform app.complete_work_minutes('infinity', p_organization_id);
         v_left := v_left - app.delete_rows_of_organization(p_organization_id, v_left);

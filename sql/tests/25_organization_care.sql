@@ -1,5 +1,5 @@
 begin;
-select plan(26);
+select plan(30);
 \ir fixtures.psql
 
 select results_eq('select name, api_keys, open_jobs, open_items, last_upload_at from api.list_organizations()',
@@ -36,13 +36,23 @@ select pg_temp.look_up(:'org', 1, 200, :'answer');
 select results_eq('select name, open_jobs, open_items from api.list_organizations()', $$ values ('Globex', 1, 2), ('Initech', 1, 2) $$, 'operators see how many items have not been looked up yet');
 savepoint before;
 select api.cancel_batch_lookup(:'other_org', pg_temp.submit(:'other_org', 1)) as cancelled,
-       array_agg(api.create_api_key(:'other_org', sha256(k::bytea), 'leap_live_', 'xxxx', k)) as keys from unnest(array['usable', 'revoked', 'expired']) k \gset
+       array_agg(api.create_api_key(:'other_org', sha256(k::bytea), 'leap_live_', 'xxxx', k)) as keys from unnest(array['usable', 'lasting', 'revoked', 'expired', 'ending']) k \gset
 update app.api_keys set revoked_at = now() where name = 'revoked';
-update app.api_keys set expires_at = now() where name = 'expired';
-select array[api_keys, open_jobs] as listed from api.list_organizations() where name = 'Globex' \gset
+update app.api_keys set expires_at = app.clock() - interval '1 second' where name = 'expired';
+update app.api_keys set expires_at = app.clock() + interval '1 hour' where name = 'lasting';
+select pg_temp.turn_clock(app.clock()) is null as stopped, app.clock() as now \gset
+update app.api_keys set expires_at = app.clock() where name = 'ending';
+select api.create_api_key(:'org', sha256('of the other'), 'leap_live_', 'xxxx') is not null as created \gset
+update public.batch_lookup_jobs set created_at = '2026-01-01Z' where organization_id = :'other_org' and id = :'other_job';
+select app.create_clerk_organization('org_2b', 'b') as b, app.create_clerk_organization('org_2a', 'a') as a \gset
+update app.organizations set clerk_organization_id = clerk_organization_id || 'later' where id in (:'a', :'b');
+select array(select name from api.list_organizations()) as names, array(select name from api.list_relinked_organizations()) as relinked \gset
+select array[api_keys, open_jobs] as listed, last_upload_at > '2026-01-01Z' as is_last from api.list_organizations() where name = 'Globex' \gset
 select app.delete_rows_of_organization(:'other_org', 2) as deleted \gset
 rollback to before;
-select is(:'listed'::integer[], '{1,1}', 'only keys that can be used are counted, and only jobs that are open');
+select is(:'listed'::integer[], '{2,1}', 'only keys that can be used are counted, and only jobs that are open');
+select is(array[:'names', :'relinked'], '{"{Globex,Initech,clerk:a,clerk:b}","{clerk:a,clerk:b}"}', 'operators see organizations in the order of their names');
+select ok(:'is_last', 'the last upload is the newest');
 select is(:deleted, 2, 'a step deletes as many rows as it may, whatever their tables');
 select app.file_applications(:'org', app.customer_id(:'org', 'site-1', now()), 'site-1', :'answer', now());
 select api.update_organization(:'org', '{"company": "acme"}');
@@ -52,7 +62,10 @@ select throws_ok(format('select api.delete_organization(%L)', gen_random_uuid())
 
 -- With a lookup under way.
 select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
+select count(api.create_api_key(o.id, sha256(o.name::bytea), 'leap_live_', 'xxxx')) from app.organizations o \gset created_
 select is(api.delete_organization(:'org', true)::jsonb - 'organization_id', '{"deleted": false, "remaining_jobs": 1}', 'the deletion waits for a lookup that is under way');
+select results_eq('select o.name, count(k.id)::integer from app.organizations o left join app.api_keys k on k.organization_id = o.id group by 1 order by 1', $$ values ('Globex', 1), ('Initech', 0) $$,
+    'the keys of other organizations stay when one is deleted');
 select pg_temp.turn_clock(now() + interval '1 hour');
 select count(app.run_maintenance()) from generate_series(1, 2) \gset maintained_
 select is(api.delete_organization(:'org')::jsonb - 'organization_id', '{"deleted": true, "remaining_jobs": 0}', 'a call deletes what has ended since');
@@ -74,6 +87,14 @@ select throws_ok($$ select api.authenticate_api_key(sha256('busy')) $$, 'PT401',
 select api.delete_organization(:'busy', true) as step \gset
 select is(api.delete_organization(:'busy', true) ->> 'deleted', 'true', 'the following calls continue until everything is deleted');
 
+
+-- More reports than one call deletes, whose jobs are gone.
+select api.create_organization('Read') as read \gset
+select pg_temp.submit(:'read', 1) as job \gset
+select pg_temp.look_up(:'read', 1) as looked_up \gset
+insert into public.incentive_reports
+select (jsonb_populate_record(r, jsonb_build_object('id', app.uuid_v7(r.created_at), 'job_id', null))).* from public.incentive_reports r, generate_series(1, 1000) where r.organization_id = :'read';
+select is(array[api.delete_organization(:'read') ->> 'deleted', api.delete_organization(:'read') ->> 'deleted'], '{false,true}', 'an organization with very many reports is deleted by several calls');
 
 -- What the deletion has done.
 create function pg_temp.looked_up() returns numeric
