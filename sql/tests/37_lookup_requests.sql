@@ -1,5 +1,5 @@
 begin;
-select plan(55);
+select plan(62);
 \ir lookups.psql
 
 create function pg_temp.ask(p_request jsonb) returns jsonb
@@ -51,6 +51,12 @@ select is(
 select throws_ok(
     $$ select pg_temp.ask(pg_temp.request('[9001]') - 'device_ids' || '{"device_names": ["little one", "big one"]}') $$,
     'PT400', 'Unknown device_names: big one', 'an unknown name is named');
+savepoint catalogue;
+insert into app.devices select (jsonb_populate_record(d, '{"id": 9099}')).* from app.devices d where id = 9001;
+select is(app.resolve_device_names(:'other_org', '["small pump"]'), '[9001]', 'of devices with the same name, a name is the first');
+update app.devices set retired_at = now() where id = 9001;
+select is(app.resolve_device_names(:'other_org', '["small pump"]'), '[9099]', 'a name is not that of a retired device');
+rollback to catalogue;
 select is((select count(*)::integer from (select app.resolve_device_names(:'other_org', '["small pump"]')) n), 1, 'another organization has the catalogue''s names');
 select throws_ok(format($$ select app.resolve_device_names(%L, '["little one"]') $$, :'other_org'), 'PT400', 'Unknown device_names: little one', 'another organization does not have this one''s device names');
 select throws_ok($$ select pg_temp.lookup('[9001]', '{"device_names": ["small pump"]}') $$, 'PT400', 'Provide either device_ids or device_names, not both', 'ids together with names are refused');
@@ -71,6 +77,13 @@ select is(
     pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7"}') -> 'possible_utilities',
     '[{"eiaid": 90001, "name": "Plains Electric"}, {"eiaid": 90002, "name": "City Light"}]', 'a refresh keeps the utilities of the first lookup even if the ZIP code has others now');
 select is(pg_temp.devices(pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7", "device_ids": [9002]}')), '{9001}', 'devices named in a refresh are ignored');
+select is(pg_temp.devices(pg_temp.ask('{"operation_type": "refresh", "reference_id": "home-7", "device_names": ["nobody knows"]}')), '{9001}', 'names of devices in a refresh are not looked at, either');
+select throws_ok(format($$ select api.lookup_incentives(%L, '{"operation_type": "refresh", "reference_id": "home-7"}') $$, :'other_org'), 'PT404', 'This reference_id has not been looked up yet', 'nobody refreshes a customer of another organization');
+savepoint moved;
+select is(
+    pg_temp.ask(pg_temp.request('[9001]', '{"operation_type": "refresh", "reference_id": "home-7"}') - 'device_ids') -> 'possible_utilities',
+    '[{"eiaid": 90001, "name": "Plains Electric"}]', 'a refresh with another address looks for the utilities there');
+rollback to moved;
 select is(pg_temp.ask('{"operation_type": "override", "reference_id": "home-7", "device_ids": [9002]}') -> 'utility', :'first'::jsonb -> 'utility', 'an override keeps the utility');
 select is((select device_ids from app.customers where reference_id = 'home-7'), '{9002}', 'an override replaces the devices of the customer');
 select throws_ok($$ select pg_temp.ask('{"operation_type": "override", "reference_id": "home-7"}') $$, 'PT400', 'An override needs device_ids or device_names', 'an override must name devices');
@@ -93,6 +106,9 @@ select throws_ok(format('select pg_temp.ask(pg_temp.request(''[9001]'') || jsonb
                ('{"size": "2"}', 'household.size must be a whole number from 1 to 20'),
                ('{"owner_status": "guest"}', 'household.owner_status must be one of homeowner, renter'),
                ('{"tax_filing": "late"}', 'household.tax_filing must be one of single, joint, separate, head_of_household, surviving_spouse')) v (h, m);
+select is(array(select app.household_error(h) from unnest(array[null, 'null', '{}', '{"income": 0}', '{"income": 1e9}', '{"size": 1, "owner_status": "renter"}', '{"size": 20, "tax_filing": "head_of_household"}']::jsonb[]) h), array_fill(null::text, array[7]),
+    'a household may have all incomes and sizes up to the limits');
+select is(app.household_error('{"income": 1000000001}'), 'household.income must be a number of US dollars a year from 0 to 1,000,000,000', 'an income has a limit');
 select lives_ok($$ select pg_temp.ask(pg_temp.request('[9001]', '{"household": {"income": null, "size": null, "owner_status": null, "tax_filing": null}}')) $$,
     'each fact about a household may be null');
 

@@ -66,6 +66,8 @@ select throws_ok(format('select api.get_webhook_delivery(%L, %L)', :'other_org',
 
 -- Sending again
 update app.webhook_deliveries set status = 'failed', next_attempt_at = null, retry_count = 5, ended_at = '2026-11-24 12:00:00+00' where id = :'lookup';
+delete from app.webhook_wakeups;
+update app.webhook_queue_state set ready_at = null;
 select is(api.resend_webhook_delivery(:'org', :'lookup') ->> 'next_attempt_at', '2026-11-24T12:00:00.000Z', 'a delivery sent again is due at once');
 select is((select retry_count from app.webhook_deliveries where id = :'lookup')::integer, 0, 'a delivery sent again restarts its schedule');
 select is((select array[status, (ended_at is null)::text, (select count(*) from app.webhook_deliveries where retry_count = 0 and status = 'pending')::text] from app.webhook_deliveries where id = :'lookup'),
