@@ -1,5 +1,5 @@
 begin;
-select plan(26);
+select plan(27);
 \ir fixtures.psql
 
 -- Filed by batch items
@@ -18,6 +18,18 @@ select results_eq(
 select pg_temp.submit(:'org', 3) as plain_job \gset
 select pg_temp.look_up(:'org', 3, 200, :'answer');
 select is((select count(*)::integer from public.applications), 4, 'items that do not request an application file none');
+
+savepoint again;
+update public.applications
+   set application_status = case program_id when '7' then 'submitted' else 'rejected' end, submitted_at = '2026-01-01Z', decided_at = case program_id when '9' then '2026-01-02Z'::timestamptz end
+ where reference_id = 'site-1';
+update public.applications set application_status = 'completed', updated_at = '2026-01-01Z' where reference_id = 'site-2';
+select app.file_applications(:'org', customer_id, reference_id, replace(:'answer', '400.50', '500.50')::jsonb, '2026-11-24Z') from (select distinct customer_id, reference_id from public.applications) c;
+select results_eq(
+    $$ select reference_id, program_id, total_incentive, updated_at = '2026-11-24Z' from public.applications order by 1, 2 $$,
+    $$ values ('site-1', '7', 800.00, false), ('site-1', '9', 400.50, false), ('site-2', '7', 800.00, false), ('site-2', '9', 500.50, true) $$,
+    'filing again changes what has not been submitted, and only where it differs');
+rollback to again;
 
 -- Read
 select is(json_array_length(api.list_applications(:'org') -> 'applications'), 4, 'an organization lists its applications');
