@@ -103,7 +103,7 @@ begin
              where written_at < p_now - interval '5 minutes' and organization_id <> app.installation_id()
                for update skip locked) w;
     update app.recent_writes
-       set lsn = greatest(lsn, v_lsn)
+       set lsn = v_lsn
      where organization_id = app.installation_id() and wal_history = v_history and lsn < v_lsn;
     delete from app.recent_writes where organization_id = any (v_organization_ids);
 end;

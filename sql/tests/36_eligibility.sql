@@ -1,5 +1,5 @@
 begin;
-select plan(105);
+select plan(106);
 \ir lookups.psql
 
 -- Amounts
@@ -22,6 +22,8 @@ select is((pg_temp.lookup('[9002, 9001, 9003, 9004]') #>> '{incentives,total_inc
 select is((pg_temp.lookup('[9002, 9001, 9003, 9004]') #>> '{incentives,total_eligible_combinations}')::integer, 4, 'the total counts all eligible combinations');
 select is(jsonb_path_query_array(pg_temp.lookup('[9001, 9003, 9004]'), '$.incentives.by_program[*].program_id'), '["wy-grant", "wy-rebates"]', 'the program that pays most comes first');
 
+select is(array[app.quantity(1, 'ton'), app.quantity(1.0, 'square_foot'), app.quantity(1200, 'square_foot'), app.quantity(7.4, 'kilowatt_hour'), app.quantity(0.5, 'ton')],
+    array['1 ton', '1 square foot', '1,200 square feet', '7.4 kilowatt hours', '0.5 tons'], 'a size is told in words');
 select pg_temp.import('program_tiers', 1, '{"cap": "600", "cap_percent": "5"}');
 select results_eq($$ select amount, details from pg_temp.results('[9001]', '{"device_facts": {"9001": {"ton": 8}}}') $$,
     $$ values (400.00, '8 tons × $100.00 per ton = $800.00, at most 5% of the typical cost of $8,000.00: $400.00') $$, 'a cap in percent of the cost holds for a device');
