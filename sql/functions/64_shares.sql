@@ -94,10 +94,13 @@ create or replace function api.revoke_incentive_report_share(
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_now timestamptz := app.clock();
 begin
     perform app.authorize(p_organization_id, 'reports:write');
     perform app.find_report(p_organization_id, p_report_id);
-    delete from app.report_shares where organization_id = p_organization_id and report_id = p_report_id and id = p_share_id;
+    delete from app.report_shares
+     where organization_id = p_organization_id and report_id = p_report_id and id = p_share_id and expires_at > v_now;
     if not found then
         perform app.refuse(404, 'share_not_found', 'Link not found');
     end if;

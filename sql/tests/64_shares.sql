@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(31);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 1) as job \gset
@@ -22,6 +22,9 @@ select is(
     'links are listed, the newest first');
 select ok(not api.list_incentive_report_shares(:'org', :'report')::text ~ 'token|hash', 'a list of links has no secret');
 
+select is(api.share_incentive_report(:'org', :'report', sha256('null'), '{"expires_in_days": null}') ->> 'expires_at', '2026-12-24T12:00:01.000Z', 'a link works for 30 days if told null');
+select is((select details from app.audit_events where action = 'report.shared' order by id limit 1), jsonb_build_object('report_id', :'report', 'expires_at', '2026-12-24T12:00:00.000Z'), 'the trail has which report was shared, and until when');
+delete from app.report_shares where token_hash = sha256('null');
 select throws_ok(format($$ select api.share_incentive_report(%L, %L, sha256('x'), %L) $$, :'org', :'report', r), 'PT400', m, 'a wrong body is refused: ' || r)
   from (values ('{"expires_in_days": 0}', 'expires_in_days must be a whole number from 1 to 365'),
                ('{"expires_in_days": 366}', 'expires_in_days must be a whole number from 1 to 365'),
@@ -47,6 +50,7 @@ delete from app.report_shares where token_hash = sha256('four');
 select pg_temp.turn_clock('2026-11-25 12:00:01+00');
 select is(api.open_shared_report(sha256('two'))::text, null, 'an expired link leads to no report');
 select is(json_array_length(api.list_incentive_report_shares(:'org', :'report') -> 'shares'), 1, 'an expired link is not listed');
+select throws_ok(format($$ select api.revoke_incentive_report_share(%L, %L, %L) $$, :'org', :'report', (select id from app.report_shares where token_hash = sha256('two'))), 'PT404', 'Link not found', 'an expired link is not revoked');
 select pg_temp.submit(:'org', 1) as other_job \gset
 select id as other_report from public.incentive_reports where job_id = :'other_job' \gset
 select api.share_incentive_report(:'org', :'report', sha256('five')) as five, api.share_incentive_report(:'org', :'other_report', sha256('six')) as six \gset
@@ -63,6 +67,9 @@ select throws_ok(format($$ select api.revoke_incentive_report_share(%L, %L, %L) 
 
 select api.share_incentive_report(:'org', :'report', sha256(n::text::bytea)) from generate_series(1, 100) n;
 select throws_ok(format($$ select api.share_incentive_report(%L, %L, sha256('x')) $$, :'org', :'report'), 'PT409', 'The report already has 100 valid links', 'the number of links is limited, not counting expired ones');
+delete from app.report_shares where report_id = :'report';
+select is(api.list_incentive_report_shares(:'org', :'report')::text, '{"shares" : []}', 'a report may have no links');
+select api.share_incentive_report(:'org', :'report', sha256('last'));
 select api.delete_incentive_report(:'org', :'report');
 select is(array(select report_id from app.report_shares), array[:'other_report'::uuid], 'the links of a report are deleted with it');
 
