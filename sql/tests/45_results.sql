@@ -1,5 +1,5 @@
 begin;
-select plan(26);
+select plan(33);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 7) as job \gset
 
@@ -20,6 +20,14 @@ select is((api.list_batch_lookup_items(:'org', :'job', p_q => 'site-', p_limit =
 select is((api.list_batch_lookup_items(:'org', :'job', 'failed', p_q => 'austin') ->> 'total')::integer, 2, 'a text narrows the filter by status');
 select is((api.list_batch_lookup_items(:'org', :'job', p_q => 'site\_') ->> 'total')::integer, 0, 'a text is searched for literally');
 select throws_ok(format($$ select api.list_batch_lookup_items(%L, %L, p_q => repeat('x', 201)) $$, :'org', :'job'), 'PT400', 'q must be a text of at most 200 characters', 'a search text is limited in length');
+select is(api.list_batch_lookup_items(:'org', :'job', 'completed')::jsonb, '{"items": [], "total": 0, "limit": 50, "offset": 0, "next_cursor": null}', 'a page without items has no cursor');
+select is(array(select array(select i ->> 'reference_id' from json_array_elements(api.list_batch_lookup_items(:'org', :'job', s, 2, o) -> 'items') i)::text from (values (null, 3), (null, 6), ('failed', 1), ('pending', 3)) v (s, o)),
+    '{"{site-4,site-5}","{site-7}","{site-2}","{site-6,site-7}"}', 'an offset counts the items of the filter, in the order of the upload');
+select is((select json_object_keys(i) from json_array_elements(api.list_batch_lookup_items(:'org', :'job', p_limit => 1) -> 'items') i limit 1), 'id', 'an item of an upload without columns of its own has no source');
+select is(json_array_length(api.list_batch_lookup_items(:'org', :'job', p_limit => 500) -> 'items'), 7, 'a page may have five hundred items');
+select throws_ok(format('select api.list_batch_lookup_items(%L, %L, p_limit => 501)', :'org', :'job'), 'PT400', 'limit must be a whole number from 1 to 500', 'a page has no more items');
+select throws_ok(format($$ select api.list_batch_lookup_items(%L, %L, 'lost') $$, :'org', :'job'), 'PT400', 'status must be one of pending, processing, completed, failed', 'an unknown status is not looked for');
+select throws_ok(format($$ select api.list_batch_lookup_items(%L, %L, p_error_code => 'Not Found') $$, :'org', :'job'), 'PT400', 'error_code must consist of a-z, 0-9 and _, such as upstream_timeout', 'an error code has its form');
 
 -- Files
 select is((api.get_batch_lookup_results(:'org', :'job', p_limit => 6)).last_position, 5, 'a full piece says where the next one starts');
