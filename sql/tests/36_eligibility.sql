@@ -1,5 +1,5 @@
 begin;
-select plan(106);
+select plan(109);
 \ir lookups.psql
 
 -- Amounts
@@ -186,6 +186,9 @@ select api.import_catalogue(jsonb_insert(jsonb_insert(pg_temp.change(pg_temp.cha
     '{program_tiers,-1}', '{"program_id": "wy-bonus", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "70"}', true));
 select results_eq($$ select device, program, amount from pg_temp.results('[9001, 9002]') where amount > 0 order by 1, 2 $$,
     $$ values (9001, 'wy-rebates', 250.00), (9002, 'wy-bonus', 70.00), (9002, 'wy-grant', 900.00) $$, 'an offer excluded for one device excludes others for another device');
+select set_eq($$ select program from pg_temp.results('[9001]') $$, array['wy-rebates', 'wy-bonus'], 'a device that a tier covers is not judged by tiers for other devices of its category');
+select pg_temp.import('program_tiers', 3, '{"category_keys": "test_lamp"}');
+select set_eq($$ select program || ' ' || tier from pg_temp.results('[9004]') $$, array['wy-grant roof', 'wy-rebates lamp'], 'a device that no tier covers is judged by the first one of every program');
 select pg_temp.import();
 
 -- Programs for lamps, each of which excludes the next.
@@ -313,6 +316,10 @@ select is(array(select pg_temp.lookup('[9003]', '{}', jsonb_build_object('city',
     'a utility''s program for some cities pays in these only');
 select pg_temp.import();
 select is((select completed ->> 0 from pg_temp.results('[9004]')), 'Location: Wyoming', 'the program of a state says that it is one');
+savepoint retired;
+update app.programs set retired_at = now() where id = 'wy-rebates';
+select is(pg_temp.lookup('[9003]') -> 'programs_evaluated', '1', 'a utility''s program that is retired is not evaluated');
+rollback to retired;
 select api.import_catalogue(pg_temp.catalogue() || '{"programs": [], "program_utilities": [], "program_tiers": []}');
 select is(pg_temp.lookup('[9001]') -> 'programs_evaluated', '0', 'a retired program is not evaluated');
 select api.import_catalogue(pg_temp.catalogue() || '{"programs": [], "program_utilities": [], "program_tiers": [], "utilities": [], "utility_service_areas": []}');
