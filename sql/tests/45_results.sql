@@ -1,5 +1,5 @@
 begin;
-select plan(33);
+select plan(36);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 7) as job \gset
 
@@ -41,6 +41,25 @@ select api.create_batch_lookup(:'org', pg_temp.items(3, '{"metadata": {"owner": 
 select pg_temp.look_up(:'org', 8, 404) as failed \gset
 select is(array(select api.list_batch_lookup_items(:'org', j::uuid, p_error_code => 'not_found') ->> 'total' from unnest(array[:'job', :'beside']) j), '{7,3}', 'the errors of another job are not counted');
 select is(array(select api.list_batch_lookup_items(:'org', j::uuid, p_q => 'zoe') ->> 'total' from unnest(array[:'job', :'beside']) j), '{0,3}', 'a text is searched for in the columns of the same job');
+
+-- A line of each outcome
+select pg_temp.submit(:'org', 3) as outcomes \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer'), pg_temp.look_up(:'org', 1, 200, '{"incentives": {"conditional_incentive_amount": 50, "total_incentive_amount": 6, "by_program": [
+    {"program_id": "z", "program_name": "Zed", "total_incentive": 1}, {"program_id": "b", "program_name": "Bee", "total_incentive": 2}, {"program_id": "m", "program_name": "Em", "total_incentive": 3}]}}') \gset ended_
+update public.lookup_queue_items set warnings = '{one,two}', device_ids = '{1,2}' where job_id = :'outcomes' and position = 0;
+create function pg_temp.cells(p_job_id uuid, p_status text) returns text
+language sql as $$
+    select array_to_string(array(select coalesce(c.cell, '-') from unnest(app.result_cells(i, null)) with ordinality c (cell, n) where c.n not in (10, 20, 21) order by c.n), '|')
+      from public.lookup_queue_items i where i.job_id = p_job_id and i.position = case p_status when 'first' then 0 when 'second' then 1 else 2 end
+$$;
+select is(array(select pg_temp.cells(:'outcomes', p) from unnest(array['first', 'second', 'third']) p), array[
+    'site-1|completed|1 Congress Ave|-|Austin|TX|78701|US|RESIDENTIAL|1015|Austin Energy|true|1200.50|Heat pumps; Water heaters|-|-|one; two|0|0.00',
+    'site-2|completed|2 Congress Ave|-|Austin|TX|78701|US|RESIDENTIAL|-|-|true|6.00|Zed; Bee; Em|-|-|-|0|50.00',
+    'site-3|pending|3 Congress Ave|-|Austin|TX|78701|US|RESIDENTIAL|-|-|-|-|-|-|-|-|0|-'], 'a line has what its item came to');
+update public.lookup_queue_items set parsed_result = null where job_id = :'outcomes';
+select matches(pg_temp.cells(:'outcomes', 'first'), 'true.1200.50', 'a result that is kept as text is read from there');
+select is(app.workbook_row(string_to_array('-1 0 1 2.50 3 4 5 6 7 8 9 true false - 01 1. .5 1e5 trueish +1 123456789012345 1234567890123456 x 1 ', ' '), array_fill(false, array[23]) || '{t,f}'::boolean[]),
+    '[-1,0,1,2.50,3,4,5,6,7,8,9,true,false,"-","01","1.",".5","1e5","trueish","+1",123456789012345,"1234567890123456","x","1",""]' || E'\n', 'a row of a workbook has numbers where nothing is lost, and not in columns of text');
 
 -- Large results: 110 of 100 KB
 select pg_temp.submit(:'other_org', 110) as large \gset
