@@ -1,5 +1,5 @@
 begin;
-select plan(48);
+select plan(54);
 
 select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
@@ -77,6 +77,28 @@ select throws_ok(format($$ select api.create_api_key(%L, sha256('x'), 'leap_live
     'a revoked key creates no keys');
 select is(length(api.request_api_key(:'org', sha256('long'), 'leap_live_', 'long', jsonb_build_object('name', repeat('x', 200)), app.all_scopes()) ->> 'name'), 200,
     'the name of a key may have 200 characters');
+
+-- Listed
+select api.create_organization('Lister') as lister \gset
+select count(api.create_api_key(:'lister', sha256(('listed ' || n)::bytea), 'leap_live_', 'xxxx', n::text)) from generate_series(1, 5) n \gset listed_
+update app.api_keys set created_at = '2026-01-01Z'::timestamptz + interval '1 day' * (6 - name::integer / 2) where organization_id = :'lister';
+insert into app.api_key_uses (organization_id, api_key_id, used_at) select organization_id, id, '2026-02-01Z' from app.api_keys where organization_id = :'lister' and name = '3';
+with recursive page as (
+    select 1 as n, api.list_api_keys(:'lister', p_limit => 2) as body
+     union all
+    select n + 1, api.list_api_keys(:'lister', p_limit => 2, p_cursor => body ->> 'next_cursor') from page where body ->> 'next_cursor' is not null and n < 9
+)
+select results_eq(
+    (select format('select unnest(%L::uuid[]), unnest(%L::text[])', array_agg(u.key ->> 'id' order by p.n, u.o), array_agg(u.key ->> 'last_used_at' order by p.n, u.o))
+       from page p cross join json_array_elements(p.body -> 'api_keys') with ordinality u (key, o)),
+    format($$ select id, case name when '3' then '2026-02-01T00:00:00.000Z' end from app.api_keys where organization_id = %L order by created_at desc, id desc $$, :'lister'),
+    'page after page, an organization lists its own keys, the newest first, with their last use');
+select is(api.list_api_keys(gen_random_uuid(), p_limit => 200)::text, '{"api_keys" : [], "total" : 0, "limit" : 200, "offset" : 0, "next_cursor" : null}', 'an organization may have no keys');
+update app.api_keys set expires_at = '2026-03-01Z' where organization_id = :'lister' and name = '1';
+select throws_ok(format($$ select app.check_api_key_count(%L, %s, %L) $$, :'lister', n, at), 'PT409', format('The organization already has %s valid API keys', n), d)
+  from (values (5, '2026-02-28T23:59:59Z', 'a key counts until it expires'), (4, '2026-03-01Z', 'the keys that have not expired count')) v (n, at, d);
+select lives_ok(format($$ select app.check_api_key_count(%L, 5, '2026-03-01Z') $$, :'lister'), 'a key that has expired does not count');
+select throws_ok(format('select api.list_api_keys(%L, p_limit => 201)', :'lister'), 'PT400', 'limit must be a whole number from 1 to 200', 'a page has two hundred keys');
 
 -- Rotating and revoking
 select (select id from app.api_keys where name = 'first') as first \gset
