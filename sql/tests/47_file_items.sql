@@ -1,5 +1,5 @@
 begin;
-select plan(30);
+select plan(33);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -120,6 +120,20 @@ select results_eq(
               ('1(2 Main *') $$,
     'a street that starts with its number is not changed, and nothing is repeated');
 
+select is(array(select item #>> '{address,state_or_province_code}' || ' ' || (item #>> '{address,country_code}')
+                  from pg_temp.items(format('[%s, ["d-1", "1 Elm St", "", "Boston", "Bay", "02134", "Uncle Sam", "RESIDENTIAL", "1"], ["d-2", "1 Rue A", "", "Laval", "La Belle", "H7A 0A1", "Can", "RESIDENTIAL", "1"]]', :'header')::jsonb,
+                                     p_value_maps => '{"country_code": {"Uncle Sam": "US", "Can": "Canada"}, "state_or_province_code": {"Bay": "Massachusetts", "La Belle": "QC"}}')),
+          '{"MA US","QC CA"}', 'what the words for countries and states stand for can be told');
+select results_eq(
+    $$ select w, app.household_of_cells(null, null, w, null) ->> 'owner_status', app.household_of_cells(null, null, null, w) ->> 'tax_filing'
+         from unnest(array['Owner', 'home owner', 'Tenant', 'RENTER', 'Single', 'joint', 'Married, filing jointly', 'Separate', 'Married filing separately', 'Head of household', 'Surviving spouse', 'Qualifying surviving spouse', 'guest']) w $$,
+    $$ values ('Owner', 'homeowner', 'Owner'), ('home owner', 'homeowner', 'home owner'), ('Tenant', 'renter', 'Tenant'), ('RENTER', 'renter', 'RENTER'), ('Single', 'Single', 'single'), ('joint', 'joint', 'joint'),
+              ('Married, filing jointly', 'Married, filing jointly', 'joint'), ('Separate', 'Separate', 'separate'), ('Married filing separately', 'Married filing separately', 'separate'),
+              ('Head of household', 'Head of household', 'head_of_household'), ('Surviving spouse', 'Surviving spouse', 'surviving_spouse'), ('Qualifying surviving spouse', 'Qualifying surviving spouse', 'surviving_spouse'),
+              ('guest', 'guest', 'guest') $$,
+    'owners and tax filings are known by their words, and others are left to be refused');
+select is((select jsonb_object_agg(h, (select item -> 'household' from pg_temp.items(jsonb_build_array(jsonb_build_array('Deal ID', h), '["d-1", "1"]'::jsonb)))) from unnest(array['household_income', 'household_size', 'owner_status', 'tax_filing']) h),
+          '{"household_income": {"income": 1}, "household_size": {"size": 1}, "owner_status": {"owner_status": "1"}, "tax_filing": {"tax_filing": "1"}}', 'a file may tell one fact of a household');
 select is((select array_agg(i.item -> 'webhook_custom_fields' order by i.item ->> 'reference_id')
              from pg_temp.items(jsonb_build_array('["Deal ID", "Webhook Custom Fields"]'::jsonb, jsonb_build_array('a', '{"deal": {"id": 7, "at": null}}'),
                                                   jsonb_build_array('b', '{"deal": 8}'::jsonb),
