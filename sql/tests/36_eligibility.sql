@@ -1,5 +1,5 @@
 begin;
-select plan(110);
+select plan(111);
 \ir lookups.psql
 
 -- Amounts
@@ -69,6 +69,8 @@ select results_eq($$ select tier, eligible, amount, details from pg_temp.results
               ('pump', true, 0.00, '2.5 tons (typical) × $100.00 per ton = $250.00, not in addition to another offer') $$,
     'a device gets the offer of a program that pays most');
 select is((pg_temp.lookup('[9001, 9002]') #>> '{incentives,total_incentive_amount}')::numeric, 1800.00, 'each device of a program gets an offer');
+select pg_temp.import_tier('{"amount": "100"}');
+select is((pg_temp.lookup('[9001]') #>> '{incentives,total_incentive_amount}')::numeric, 250.00, 'an offer that pays less is not the better one, whatever their ids');
 select pg_temp.import_tier('{"cap": "200"}');
 select is((pg_temp.lookup('[9001]') #>> '{incentives,total_incentive_amount}')::numeric, 250.00, 'an offer that pays less under its cap is not the better one');
 select pg_temp.import_tier('{"amount": "250", "cap": "250"}');
