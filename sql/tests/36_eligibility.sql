@@ -320,7 +320,7 @@ select pg_temp.import();
 select is((select completed ->> 0 from pg_temp.results('[9004]')), 'Location: Wyoming', 'the program of a state says that it is one');
 savepoint sizes;
 insert into app.device_category_sizes select (jsonb_populate_record(s, '{"unit": "kilowatt", "typical_size": 9}')).* from app.device_category_sizes s where s.category_key = 'test_pump';
-select results_eq($$ select amount, details from pg_temp.results('[9001]') $$, $$ values (250.00, '2.5 tons (typical) × $100.00 per ton = $250.00') $$, 'of the typical sizes of a category, that in the unit of the tier counts');
+select results_eq($$ select amount, details from pg_temp.results('[9001]') $$, $$ values (250.00, '2.5 tons (typical) × $100.00 per ton = $250.00') $$, 'a tier goes by the typical size in its own unit');
 rollback to sizes;
 savepoint retired;
 update app.programs set retired_at = now() where id = 'wy-rebates';

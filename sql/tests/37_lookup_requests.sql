@@ -32,7 +32,7 @@ select throws_ok(format($$ select api.update_organization(%L, %L) $$, :'other_or
     'device_names may have at most 100,000 characters in all', 'the names of an organization are limited in total, even when they are added bit by bit');
 savepoint names;
 select throws_ok(format($$ select api.update_organization(%L, %L) $$, :'other_org', (select jsonb_build_object('device_names', jsonb_object_agg(lpad(n::text, case n when 1 then 191 else 190 end, 'y'), 9001)) from generate_series(1, 500) n)), 'PT400',
-    'device_names may have at most 100,000 characters in all', 'too many names at once are refused for their length, not for their form');
+    'device_names may have at most 100,000 characters in all', 'very many names at once are refused for their length, not for their form');
 select throws_ok(format($$ select api.update_organization(%L, %L) $$, :'other_org', (select jsonb_build_object('device_names', jsonb_object_agg(lpad(n::text, 200, 'y'), 9001)) from generate_series(1, 700) n)), 'PT413',
     'The body may have at most 131,072 bytes', 'names beyond the size of a body are not read');
 select is(octet_length(api.update_organization(:'other_org', jsonb_build_object('device_names', (select jsonb_object_agg(lpad(n::text, 190, 'x'), 9001) from generate_series(1, 500) n)))::jsonb ->> 'device_names'),
@@ -53,7 +53,7 @@ select throws_ok(
     'PT400', 'Unknown device_names: big one', 'an unknown name is named');
 savepoint catalogue;
 insert into app.devices select (jsonb_populate_record(d, '{"id": 9099}')).* from app.devices d where id = 9001;
-select is(app.resolve_device_names(:'other_org', '["small pump"]'), '[9001]', 'of devices with the same name, a name is the first');
+select is(app.resolve_device_names(:'other_org', '["small pump"]'), '[9001]', 'a name that several devices have is the first one');
 update app.devices set retired_at = now() where id = 9001;
 select is(app.resolve_device_names(:'other_org', '["small pump"]'), '[9099]', 'a name is not that of a retired device');
 rollback to catalogue;
