@@ -196,10 +196,11 @@ begin
                             then app.problem(null, 'too_many_cells', to_jsonb(app.filled_width(c.raw)), p_width::text) end,
                        case when pg_column_size(c.raw) > 32768
                             then app.problem(null, 'row_too_large') end], null), '{}') end as problems
-              from (select b.n, b.is_clean, b.raw, b.parts, b.street_1, b.street_2, b.city, b.region, b.country, b.spoilt_postal_code, b.country_code,
+              from (select b.n, b.is_clean, b.raw, b.parts, b.street_1, b.city, b.region, b.country, b.spoilt_postal_code, b.country_code,
                            b.known_region, b.known_building, b.known_devices,
-                           b.reference_id ~ '^[0-9]+\.0+$' as was_decimal,
+                           b.reference_id ~ '^[0-9]+\.0+$' or b.street_2 ~ '^[0-9]+\.0+$' as was_decimal,
                            case when b.reference_id ~ '^[0-9]+\.0+$' then split_part(b.reference_id, '.', 1) else b.reference_id end as reference_id,
+                           case when b.street_2 ~ '^[0-9]+\.0+$' then split_part(b.street_2, '.', 1) else b.street_2 end as street_2,
                            coalesce(b.known_region ->> 'is', b.region, v_countries -> b.country ->> 'region') as region_code,
                            case when b.spoilt_postal_code ~ '^[0-9]{5}(-[0-9]{4})?$' then b.spoilt_postal_code
                                 else app.corrected_postal_code(b.country_code, b.spoilt_postal_code) end as postal_code,

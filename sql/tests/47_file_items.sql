@@ -1,5 +1,5 @@
 begin;
-select plan(33);
+select plan(34);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -108,6 +108,10 @@ select results_eq(
            ["4", "12,0", "Main St"], ["5", "12.000", "Main St"], ["6", "101,103", "Main St"], ["7", "1,200", "1200 Main St"], ["8", "100", "Main St"]]') $$,
     $$ values ('12000 Main St'), ('1234 Main St'), ('1200 Main St'), ('12 Main St'), ('12 Main St'), ('101,103 Main St'), ('1200 Main St'), ('100 Main St') $$,
     'a house number loses what a spreadsheet adds to a number, and no digits of its own');
+select results_eq(
+    format($$ select item #>> '{address,street_2}', messages from pg_temp.items('[%s, ["d-1", "1 Elm St", "101.0", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"], ["d-2", "1 Elm St", "1.5", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"],
+           ["d-3", "1 Elm St", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"]]') $$, :'header'),
+    $$ values ('101', array['Unit: 101.0 was read as 101']), ('1.5', '{}'), (null, '{}') $$, 'a unit that a spreadsheet took for a number is read as one, with a warning');
 select is((select item #>> '{address,street_1}' from pg_temp.items('[["Deal ID", "Street No", "Address"], ["1", 12, "Main St"]]')), '12 Main St',
           'a house number is put before an address that lacks one');
 select results_eq(
