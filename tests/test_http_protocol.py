@@ -258,3 +258,56 @@ def test_a_client_that_disconnects_with_requests_queued_causes_no_error(
     wait_until(lambda: any(record.name == "pyshell.access" for record in caplog.records))
     assert client.get("/me").status_code == 200
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
+UPGRADES = [
+    "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n",
+    "Connection: upgrade\r\nUpgrade: TLS/1.0\r\n",
+]
+
+
+def statuses(connection: socket.socket) -> list[int]:
+    """Of all answers, up to the end of the connection."""
+    received = b""
+    while piece := connection.recv(65536):
+        received += piece
+    return [int(status) for status in re.findall(rb"HTTP/1.1 (\d{3}) ", received)]
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES, ids=["h2c", "TLS"])
+@pytest.mark.parametrize("framing", ["Content-Length", "Transfer-Encoding"])
+@pytest.mark.parametrize("piece", [1, 7, 100_000])
+def test_an_upgrade_to_another_protocol_is_ignored(
+    upgrade: str, framing: str, piece: int, client: OrganizationClient, connection: socket.socket
+) -> None:
+    """As the HTTP client of Java offers it with each request without TLS."""
+    body = json.dumps({"items": [site(reference_id="GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")]}).encode()
+    length, sent = f"Content-Length: {len(body)}", body
+    if framing == "Transfer-Encoding":
+        length, sent = "Transfer-Encoding: chunked", f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\nTrailer: 1\r\n\r\n"
+    head = f"POST /batch-lookups?dry_run=true HTTP/1.1\r\nHost: x\r\nX-Api-Key: {client.api_key}\r\n{upgrade}{length}\r\n\r\n"
+    last = b"GET /me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    request = head.encode() + sent
+    for start in range(0, len(request), piece):
+        connection.sendall(request[start : start + piece])
+        if start > len(head):
+            time.sleep(0.0001)
+    connection.sendall(last)
+    # The body was read, and is no request.
+    assert statuses(connection) == [200, 401]
+
+
+def test_a_body_after_an_upgrade_is_no_request(connection: socket.socket) -> None:
+    smuggled = HEAD + b"\r\n"
+    head = f"POST /healthz HTTP/1.1\r\nHost: x\r\n{UPGRADES[0]}Content-Length: {len(smuggled)}\r\n\r\n".encode()
+    connection.sendall(head)
+    # The answer does not wait for the body.
+    assert connection.recv(65536).startswith(b"HTTP/1.1 405")
+    connection.sendall(smuggled + b"GET /me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert statuses(connection) == [401]
+
+
+def test_many_upgrades_at_once_are_ignored(connection: socket.socket) -> None:
+    one = f"GET /healthz HTTP/1.1\r\nHost: x\r\n{UPGRADES[1]}\r\n".encode()
+    connection.sendall(one * 3000 + b"GET /me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert statuses(connection) == [200] * 3000 + [401]

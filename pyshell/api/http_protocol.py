@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import uuid
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, Literal
 
+from httptools import HttpParserUpgrade
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -54,6 +56,9 @@ class BoundedProtocol(HttpToolsProtocol):
     _answered: RequestResponseCycle | None = None
     # While more waits for the client than the transport's limit.
     _taking: asyncio.TimerHandle | None = None
+    # What the parser is given, and what it is given next; whether that begins with a head that has been handled.
+    _parsed = _unparsed = b""
+    _is_known_head = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -109,13 +114,28 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._phase == "idle":
             self._phase = "head"
         self._pending_bytes += len(data)
-        super().data_received(data)
-        if self._is_refused or self.transport.is_closing():
-            return
+        self._unparsed = data
+        while self._unparsed:
+            self._parsed, self._unparsed = self._unparsed, b""
+            super().data_received(self._parsed)
+            if self._is_refused or self.transport.is_closing():
+                return
         if self._pending_bytes > MAX_HEAD_BYTES:
             self._refuse(HEAD_TOO_LARGE)
         elif self._phase == "head" and self._timer is None:
             self._after(HEAD_SECONDS, self._head_is_late)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Ignores an upgrade to anything but a WebSocket, as to HTTP/2 (RFC 9110, section 7.8).
+
+        The parser takes what follows the head for another protocol, and then for another request. So it gets the lines that tell where the
+        body ends again.
+        """
+        upgrade = sys.exception()
+        assert isinstance(upgrade, HttpParserUpgrade)
+        framing = [name + b": " + value for name, value in self.headers if name in (b"content-length", b"transfer-encoding")]
+        self._is_known_head = True
+        self._unparsed = b"\r\n".join([b"POST / HTTP/1.1", *framing, b"", b""]) + self._parsed[upgrade.args[0] :]
 
     def send_400_response(self, msg: str) -> None:
         if self._is_head_too_large():
@@ -124,15 +144,21 @@ class BoundedProtocol(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
+        if self._is_known_head:
+            return
         self._phase = "head"
         self._head_bytes = self._headers = self._pending_bytes = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
+        if self._is_known_head:
+            return
         self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_known_head:
+            return
         self._headers += 1
         self._count(len(name) + len(value))
         # A trailer is not a header (RFC 9110, section 6.5.1): a proxy that sets X-Forwarded-For does not touch one in the client's
@@ -141,6 +167,9 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._is_known_head:
+            self._is_known_head = False
+            return
         self._phase = "body"
         self._pending_bytes = 0
         self._stop_timer()
@@ -151,6 +180,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            # The body is still to come.
+            return
         self._phase = "idle"
         self._pending_bytes = 0
         self._stop_timer()
