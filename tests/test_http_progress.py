@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -153,6 +154,19 @@ def test_event_streams_of_an_open_job_end_too(client: OrganizationClient, job: J
     monkeypatch.setattr(progress, "MAX_STREAM_SECONDS", 0)
     with client.stream("GET", f"{path(job)}/events") as response:
         assert [event["event"] for event in events_of(response)] == ["progress"]
+
+
+def test_the_head_of_the_events_does_not_hold_its_connection(client: OrganizationClient, job: Json) -> None:
+    """It has no body, so the client sends its next request over the same connection."""
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=20) as connection:
+        for method in ("HEAD", "GET"):
+            end = "" if method == "HEAD" else "Connection: close\r\n"
+            head = f"{method} {path(job)}/events HTTP/1.1\r\nHost: x\r\nX-Api-Key: {client.api_key}\r\n{end}\r\n"
+            connection.sendall(head.encode())
+            answer = connection.recv(65536).lower()
+            assert answer.startswith(b"http/1.1 200")
+            assert b"content-type: text/event-stream; charset=utf-8" in answer
+            assert b"content-length" not in answer
 
 
 def test_event_streams_resume_where_they_ended(client: OrganizationClient, database: Connection, job: Json) -> None:

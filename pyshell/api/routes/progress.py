@@ -19,6 +19,7 @@ from pyshell.api.large_answers import bounded
 from pyshell.api.routes.batch_lookups import job_id
 from pyshell.api.routes.consistency import reader
 from pyshell.api.routes.etags import fingerprint, is_known, response_with_etag
+from pyshell.api.routes.files import only_headers
 from pyshell.api.routes.parameters import boolean_param, integer_param
 from pyshell.postgres.calls import Runner, call
 from pyshell.postgres.compact import compact
@@ -91,6 +92,9 @@ async def stream_batch_lookup_events(request: Request) -> Response:
     first = await read()
     if has_ended(first) and last_id == fingerprint(first):
         return Response(status_code=204)
+    headers = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
+    if request.method == "HEAD":
+        return only_headers(headers)
 
     async def events() -> AsyncIterator[bytes]:
         ends_at, quiet_since = time.monotonic() + MAX_STREAM_SECONDS, time.monotonic()
@@ -117,7 +121,7 @@ async def stream_batch_lookup_events(request: Request) -> Response:
                     # The job is deleted, the credential has ended, or the database is away: the client learns that when it reconnects.
                     return
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    return StreamingResponse(events(), headers=headers)
 
 
 def job_reader(request: Request, source: Runner, *, include_items: bool = False) -> Callable[[], Awaitable[bytes]]:
