@@ -483,8 +483,10 @@ def test_a_process_that_cannot_be_started_is_tried_again_and_the_others_go_on(mo
     assert parent._due[1] > now
 
 
-def test_a_process_is_replaced_whatever_signals_were_ignored_before() -> None:
-    program = """
+@pytest.mark.parametrize("ignored", [signal.SIGCHLD, signal.SIGHUP])
+def test_a_process_is_replaced_whatever_signals_were_ignored_before(ignored: signal.Signals) -> None:
+    """As nohup ignores the end of the terminal, which ends nothing then."""
+    program = f"""
 import os, signal
 from pyshell.api.processes.parent import Parent
 ended = []
@@ -492,13 +494,14 @@ def serve(number):
     if ended:
         os.kill(os.getppid(), signal.SIGTERM)
     else:
+        os.kill(os.getppid(), {ignored.value})
         os._exit(7)
 raise SystemExit(Parent(1, serve, ended.append, []).run())
 """
     run = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
-        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+        preexec_fn=lambda: signal.signal(ignored, signal.SIG_IGN),
         capture_output=True,
         text=True,
         timeout=30,

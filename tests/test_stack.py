@@ -19,6 +19,7 @@ import pytest
 from pyshell.__main__ import COMMANDS, main
 from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.local.stopping import until_stopped
 from pyshell.settings import ROOT
 from tests.conftest import MakeCluster, folder_for_postgres
 from tests.http_fixtures import is_ready
@@ -106,6 +107,21 @@ def test_up_may_be_stopped_while_it_starts(new_environment: Environment) -> None
         process.terminate()
         assert process.wait(30) == 0
     assert processes_of(new_environment) == {}
+
+
+@pytest.mark.parametrize(("ignored", "stops"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)], ids=["terminal", "nohup"])
+def test_the_end_of_the_terminal_stops_what_nohup_has_not_started(ignored: signal.Handlers, stops: bool) -> None:
+    before = signal.signal(signal.SIGHUP, ignored)
+    went_on = False
+    try:
+        with until_stopped() as stopping:
+            signal.raise_signal(signal.SIGHUP)
+            stopping.check()
+            went_on = True
+        assert signal.getsignal(signal.SIGHUP) is ignored
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert went_on is not stops
 
 
 def test_down_stops_what_up_runs(new_environment: Environment) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from pyshell.api.processes.parent import stop_signals
 
 
 class Stopped(BaseException):
@@ -49,9 +49,9 @@ class Stopping:
 
 @contextmanager
 def until_stopped() -> Iterator[Stopping]:
-    """Catches SIGINT, SIGTERM and SIGHUP, and the `Stopped` that they raise."""
+    """Catches the `stop_signals`, and the `Stopped` that they raise."""
     stopping = Stopping()
-    before = {number: signal.signal(number, stopping.on_signal) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, stopping.on_signal) for number in stop_signals()}
     try:
         yield stopping
     except Stopped:

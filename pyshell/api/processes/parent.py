@@ -17,8 +17,6 @@ from typing import Any, NoReturn
 
 logger = logging.getLogger(__name__)
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD)
 # The time in which uvicorn finishes requests, and the application after it; containers are given 30.
 STOP_SECONDS = 28.0
 # A process that ended sooner is restarted only after this time, so that it does not start and fail in a loop.
@@ -50,15 +48,17 @@ class Parent:
 
     def run(self) -> int:
         """Returns when all have ended after a signal, with the status to exit with."""
+        stops = stop_signals()
+        signals = (*stops, signal.SIGCHLD)
         # Signals are handled only when asked for, never between two lines.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         # SIGCHLD may be inherited as ignored: then this process could learn neither that a child has ended nor how.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             while self._running or self._stops_at is None:
                 self._start_due()
-                received = signal.sigtimedwait(SIGNALS, self._patience())
-                if received is not None and received.si_signo in STOP_SIGNALS:
+                received = signal.sigtimedwait(signals, self._patience())
+                if received is not None and received.si_signo in stops:
                     self._stop(received.si_signo)
                 self._reap()
                 if self._stops_at is not None and time.monotonic() > self._stops_at:
@@ -99,7 +99,7 @@ class Parent:
             # A terminal signals only the parent, which passes signals on in order.
             os.setsid()
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*stop_signals(), signal.SIGCHLD))
             if os.getppid() == parent:
                 self._serve(number)
             status = 0
@@ -147,6 +147,12 @@ class Parent:
     def _tell_all(self, number: int) -> None:
         for pid in self._running:
             os.kill(pid, number)
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that end us in order. The end of the terminal stays ignored, as by nohup: if it were blocked, it would arrive."""
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return signal.SIGTERM, signal.SIGINT, *hangup
 
 
 def listening(host: str, port: int) -> list[socket.socket]:
