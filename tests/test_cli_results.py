@@ -255,6 +255,16 @@ def test_jobs_are_listed_and_deleted(cli: Cli) -> None:
     assert cli.run("list", "--status", "cancelled").stdout == ""
 
 
+@pytest.mark.parametrize("answer", [b"", b"n\n"])
+def test_nothing_is_deleted_without_a_yes(cli: Cli, answer: bytes) -> None:
+    job = cli.run("submit", cli.sites("sites.csv", 1)).stdout.strip()
+    done = cli.run("delete", job, stdin=answer)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.endswith("Not confirmed; nothing was changed\n--yes confirms without being asked.\n")
+    assert cli.run("watch", job).returncode == 0
+    assert cli.run("delete", job, stdin=b"y\n").returncode == 0
+
+
 def test_a_report_is_shown_and_saved(cli: Cli) -> None:
     job = submit(cli, 3)
     assert cli.run("watch", job, "--report", "report.html").returncode == 0

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -467,6 +468,21 @@ def test_ctrl_c_detaches_and_says_how_to_continue(cli: Cli, service: Service) ->
     assert command.endswith("-o 'results of March.csv'")
     assert cli.run(*shlex.split(command)).returncode == 0
     assert len(rows_of(cli.folder / "results of March.csv")) == 40
+
+
+@pytest.mark.parametrize("command", ["submit", "run"])
+def test_ctrl_c_before_the_job_is_known_says_how_to_find_it(cli: Cli, command: str) -> None:
+    cli.sites("sites.csv", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cli.environment["BATCH_LOOKUPS_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        running = cli.start(command, "sites.csv")
+        connection, _ = silent.accept()
+        with connection:
+            connection.recv(65536)
+            running.send_signal(signal.SIGINT)
+            _, stderr = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert stderr.decode().splitlines() == ["Interrupted before the job was known", "The same command finds it, if it was created."]
 
 
 def test_a_service_that_cannot_be_reached(cli: Cli) -> None:

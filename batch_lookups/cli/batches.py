@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from batch_lookups.cli import progress
-from batch_lookups.cli.session import Dollars, Session, counted, facts, minute, pass_session, say, with_output
+from batch_lookups.cli.session import Dollars, Session, confirm, counted, facts, minute, pass_session, say, with_output
 from batch_lookups.cli.uploads import with_labels
 from batch_lookups.errors import ApiError
 from batch_lookups.paging import pages
@@ -168,7 +168,7 @@ def delete(session: Session, job: str, with_report: bool, yes: bool) -> None:
       batch-lookups delete 0193a5b2-... --with-report --yes
     """
     if not yes:
-        click.confirm(f"Delete job {job} with all its items{' and its report' if with_report else ''}?", abort=True, err=True)
+        confirm(f"Delete job {job} with all its items{' and its report' if with_report else ''}?")
     answer = session.client.delete_job(job, include_report=with_report)
     session.show(answer, answer["message"])
 

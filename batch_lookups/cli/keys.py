@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from batch_lookups.cli.session import Session, minute, pass_session, say, with_output
+from batch_lookups.cli.session import Session, confirm, minute, pass_session, say, with_output
 from batch_lookups.paging import pages
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def revoke(session: Session, key_id: str, yes: bool) -> None:
       batch-lookups keys revoke 0193a5b2-... --yes
     """
     if not yes:
-        click.confirm(f"Revoke the key {key_id}?", abort=True, err=True)
+        confirm(f"Revoke the key {key_id}?")
     revoked = session.client.revoke_key(key_id)
     session.show(revoked, f"{revoked['prefix']}…{revoked['last_four']} ({revoked['name']}) is revoked")
 

@@ -93,7 +93,8 @@ def submit(session: Session, /, file: str, again: str | None, **options: Any) ->
 
     The same file with the same options is submitted only once in seven days: repeating the command finds its job.
     """
-    created = uploads.submit(session, Upload(file, **options), again)
+    with uploads.until_known():
+        created = uploads.submit(session, Upload(file, **options), again)
     say(f"{counted(created['total_items'], 'site')}; batch-lookups watch {created['job_id']}")
     session.show(created, created["job_id"])
     return exits.ALL
@@ -124,7 +125,7 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
         # If the file were replaced, the same command would find another file, and submit that.
         if path is not None and path.is_file() and os.path.samestat(path.stat(), source):
             raise click.UsageError(f"{path} is the input file; save to another one.")
-    try:
+    with uploads.until_known():
         upload = Upload(file, **options)
         checked = uploads.check(session, upload)
         uploads.say_notes(checked)
@@ -132,8 +133,6 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
             uploads.say_problems(checked)
             raise uploads.refusal(checked)
         created = uploads.submit(session, upload, again)
-    except KeyboardInterrupt:
-        raise Ended(exits.DETACHED, "Interrupted before the job was known", "The same command finds it, if it was created.") from None
     if not created["replayed"]:
         say(f"Job {created['job_id']}: {counted(created['total_items'], 'site')}{estimate_of(checked)}")
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from batch_lookups.cli import settings
-from batch_lookups.cli.exits import ERROR, Ended
+from batch_lookups.cli.exits import DETACHED, ERROR, Ended
 
 if TYPE_CHECKING:
     from batch_lookups.client import Client
@@ -118,6 +118,18 @@ def say_retry(retry: Retry) -> None:
 
 def is_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def confirm(question: str) -> None:
+    """Asks before something that cannot be undone. Ends unless the answer is yes."""
+    try:
+        is_confirmed = click.confirm(question, err=True)
+    except click.Abort:
+        # Ctrl-C, or there is no input.
+        say("")
+        is_confirmed = False
+    if not is_confirmed:
+        raise Ended(DETACHED, "Not confirmed; nothing was changed", "--yes confirms without being asked.")
 
 
 def open_browser(url: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -159,6 +160,15 @@ def name_of(path: Path) -> str:
 
 def check(session: Session, upload: Upload) -> Checked:
     return session.client.check_batch(upload.data, upload.options, media_type=upload.media_type)
+
+
+@contextmanager
+def until_known() -> Iterator[None]:
+    """What Ctrl-C means before the job is known, whether it was created or not."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Ended(exits.DETACHED, "Interrupted before the job was known", "The same command finds it, if it was created.") from None
 
 
 def submit(session: Session, upload: Upload, again: str | None) -> CreatedBatch:

@@ -15,7 +15,7 @@ import click
 
 from batch_lookups.cli import exits, settings
 from batch_lookups.cli.exits import Ended
-from batch_lookups.cli.session import Session, as_json, facts, minute, pass_session, printable, say, table, with_output
+from batch_lookups.cli.session import Session, as_json, confirm, facts, minute, pass_session, printable, say, table, with_output
 from batch_lookups.paging import pages
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def delete(session: Session, yes: bool) -> None:
       batch-lookups webhooks delete --yes
     """
     if not yes:
-        click.confirm("Delete the webhooks with their signing secrets?", abort=True, err=True)
+        confirm("Delete the webhooks with their signing secrets?")
     answer = session.client.delete_webhook_config()
     session.show(answer, answer["message"])
 
