@@ -143,7 +143,6 @@ def test_the_file_that_standard_input_reads_is_not_written_over(cli: Cli) -> Non
         ["webhooks", "listen", "--forward", "localhost:3000/hooks"],
         ["webhooks", "listen", "--forward", "http://[localhost/hooks"],
         ["unknown"],
-        ["list", "--json", "--ndjson"],
     ],
 )
 def test_wrong_usage(cli: Cli, words: list[str]) -> None:
@@ -151,6 +150,31 @@ def test_wrong_usage(cli: Cli, words: list[str]) -> None:
     done = cli.run(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Usage:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "command"),
+    [
+        (["list", "--json", "--limit", "many"], "Invalid value for '--limit'", "list"),
+        (["list", "--limit", "many", "--ndjson"], "Invalid value for '--limit'", "list"),
+        (["list", "--unknown", "--json"], "No such option", "list"),
+        (["list", "--json", "--ndjson"], "cannot be combined", "list"),
+        (["status", "--json"], "Missing argument", "status"),
+        (["check", "missing.csv", "--json"], "does not exist", "check"),
+        (["webhooks", "set", "--json"], "Nothing to set", "webhooks set"),
+        (["unknown", "--json"], "No such command", ""),
+    ],
+)
+def test_scripts_are_told_wrong_usage_as_json(cli: Cli, words: list[str], error: str, command: str) -> None:
+    done = cli.run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    told = json.loads(done.stderr)
+    assert error in told["error"]
+    assert told["hint"] == " ".join(filter(None, ["batch-lookups", command, "--help"]))
+
+
+def test_a_name_that_looks_like_an_option_asks_for_nothing(cli: Cli) -> None:
+    assert "Usage:" in cli.run("status", "--", "one", "--json").stderr
 
 
 def test_invalid_rows_are_listed_by_line_and_grouped_by_fault(cli: Cli, service: Service) -> None:

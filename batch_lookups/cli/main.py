@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,13 @@ def main(words: Sequence[str] | None = None) -> None:
     except exits.Ended as ended:
         code = fail(session, ended.code, str(ended), ended.hint, details=ended.details)
     except click.ClickException as error:
-        error.show()
         code = exits.USAGE if isinstance(error, click.UsageError) else exits.ERROR
+        if session.output == "text" and not wants_json(words):
+            error.show()
+        else:
+            session.output = "json"
+            context = getattr(error, "ctx", None)
+            fail(session, code, error.format_message(), f"{context.command_path} --help" if context else "")
     except (click.Abort, KeyboardInterrupt):
         code = fail(session, exits.DETACHED, "Interrupted")
     except ApiError as error:
@@ -145,6 +151,12 @@ def main(words: Sequence[str] | None = None) -> None:
         who = settings.without_password(session.url)
         code = fail(session, exits.ERROR, f"{who} answers in a form that this command does not know ({told_of_form(error)})", OTHER_FORM)
     sys.exit(code if isinstance(code, int) else exits.ALL)
+
+
+def wants_json(words: Sequence[str] | None) -> bool:
+    """Whether JSON was requested by a command line that could not be read up to there."""
+    options = takewhile(lambda word: word != "--", sys.argv[1:] if words is None else words)
+    return not {"--json", "--ndjson"}.isdisjoint(options)
 
 
 def end_in_order() -> None:
