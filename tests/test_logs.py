@@ -42,6 +42,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"
         (f"/realtime/v1/websocket?apikey={TOKEN}&vsn=2.0.0", "/realtime/v1/websocket?apikey=***&vsn=2.0.0"),
         ("/x?vsn=1&access_token=abc HTTP/1.1", "/x?vsn=1&access_token=*** HTTP/1.1"),
         (f"claims of {TOKEN}", "claims of eyJ***"),
+        (f"claims of {TOKEN[:20]} are cut short", "claims of eyJ*** are cut short"),
         ("{'authorization': 'Bearer abc123'}", "{'authorization': 'Bearer ***'}"),
         ("(b'x-api-key', b'abc123')", "(b'x-api-key', b'***')"),
         ("> x-api-key: abc123", "> x-api-key: ***"),
@@ -51,10 +52,22 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"
         ("http://127.0.0.1:8000/batch-lookups?cursor=eyJh took 3 ms", None),
     ],
     # Without the key, which is another one in every process.
-    ids=range(13),
+    ids=range(14),
 )
 def test_secrets_are_cut_out_and_nothing_else(line: str, expected: str | None) -> None:
     assert logs.without_secrets(line) == (line.replace("bearer tokens", "bearer ***") if expected is None else expected)
+
+
+@pytest.mark.parametrize("piece", ["eyJ-", "eyJ.", "a+", "a:", "a://", "x://a:", "bearer ", "token=", "whsec_", " "], ids=range(10))
+def test_a_long_text_is_read_once(piece: str) -> None:
+    """Whoever sends a path of 64 KB must not occupy the process with the line about it: time would grow with the square."""
+    program = f"""
+import logging
+from pyshell import logs
+text = "x-api-key" + {piece!r} * {400_000 // len(piece)} + '"'
+logs.Formatter().format(logging.LogRecord("name", logging.INFO, "", 0, text, (), None))
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
 
 
 def test_named_secrets_are_hidden_in_tracebacks_too(monkeypatch: pytest.MonkeyPatch) -> None:
