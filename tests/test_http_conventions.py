@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,7 +15,7 @@ from starlette.requests import Request
 
 from pyshell.api.errors import ApiError
 from pyshell.api.routes.parameters import time_param
-from pyshell.settings import Settings
+from pyshell.settings import ROOT, Settings
 from tests.conftest import Connection
 from tests.http_fixtures import OPENAPI, Json, NewClient, OrganizationClient, look_up, running_server, site
 
@@ -160,6 +162,21 @@ def test_a_parameter_given_twice_is_refused(client: OrganizationClient) -> None:
     response = client.get("/batch-lookups?limit=1&limit=2")
     assert (response.status_code, response.json()["code"]) == (400, "repeated_parameter")
     assert response.json()["error"] == "Query parameters given more than once: limit"
+
+
+def test_many_parameters_are_counted_once() -> None:
+    """For each of them, time would grow with the square: with those of one long URL, the process would be occupied for seconds."""
+    program = """
+from starlette.requests import Request
+from pyshell.api.errors import ApiError
+from pyshell.api.routes.parameters import check_parameters
+request = Request({"type": "http", "headers": [], "query_string": b"&".join([b"limit="] * 200_000)})
+try:
+    check_parameters(request, ("limit",))
+except ApiError as error:
+    assert error.code == "repeated_parameter"
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("path", ["/batch-lookups/", "//batch-lookups", "/batch-lookups/{job_id}/", "/batch-lookups//{job_id}///items//"])

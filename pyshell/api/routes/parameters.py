@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import wraps
@@ -53,15 +54,15 @@ def with_parameters(endpoint: Endpoint, *known: str) -> Endpoint:
 
 def check_parameters(request: Request, known: tuple[str, ...]) -> None:
     """Raises ApiError 400 for unknown or repeated parameters."""
-    given = [name for name, _ in request.query_params.multi_items()]
-    if unknown := sorted(set(given).difference(known)):
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    if unknown := sorted(given.keys() - known):
         raise ApiError(
             400,
             "unknown_parameter",
             f"Unknown query parameters: {', '.join(name[:100] for name in unknown[:10])}",
             hint=f"This route knows {', '.join(known)}." if known else "This route knows none.",
         )
-    if repeated := sorted({name for name in given if given.count(name) > 1} - REPEATABLE):
+    if repeated := sorted(name for name, count in given.items() if count > 1 and name not in REPEATABLE):
         raise ApiError(400, "repeated_parameter", f"Query parameters given more than once: {', '.join(repeated)}")
 
 
