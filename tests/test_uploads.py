@@ -732,3 +732,15 @@ def test_a_large_file_takes_a_few_times_its_size_to_read(media_type: str, line: 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < times * len(body.data)
+
+
+def test_a_file_is_recognized_without_its_values() -> None:
+    """There are a million lists in its first line."""
+    body = Body(b'{"reference_id":[' + b"[]," * 1_000_000 + b"[]]}\n{}\n", "application/octet-stream")
+    tracemalloc.start()
+    with pytest.raises(ApiError) as refused:
+        read(body, {"columns": {}, "defaults": {}}, None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused.value.code == "record_too_long"
+    assert peak < 5 * len(body.data)

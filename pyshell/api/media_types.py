@@ -6,6 +6,8 @@ import codecs
 import json
 import re
 
+import msgspec
+
 from pyshell.api.errors import ApiError
 
 JSON, NDJSON, MULTIPART = "application/json", "application/x-ndjson", "multipart/form-data"
@@ -104,7 +106,8 @@ def _is_ndjson(data: bytes) -> bool:
     if not first.startswith(b"{") or (is_alone and len(first) > _LONGEST_SITE):
         return False
     try:
-        document = json.loads(first)
+        # Values of a long line would take twenty times its memory, and nothing else would run until they are there.
+        document = json.loads(first) if len(first) <= _LONGEST_SITE else msgspec.json.decode(first, type=msgspec.Raw)
     except (ValueError, RecursionError):
         return False
     return not is_alone or ("reference_id" in document and "items" not in document)
