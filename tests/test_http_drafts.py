@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +12,7 @@ import openpyxl
 import psycopg
 import pytest
 
+from pyshell.api.routes import parameters
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, site
@@ -464,3 +466,19 @@ def test_ten_thousand_rows_are_a_draft_and_one_more_is_refused(client: Organizat
     assert change(client, upload, value_maps={"building_type": {"Hut": "COMMERCIAL"}})["valid_rows"] == 10_000
     assert answer(start(client, upload), 201)["total_items"] == 10_000
     assert answer(send(client, text + "deal-x,1 Spring St,Los Angeles,CA,90012,Hut,1,Kim\n"), 400)["code"] == "invalid_item_count"
+
+
+def test_a_large_body_is_checked_beside_other_requests(client: OrganizationClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = draft(client)
+    threads = []
+    check = parameters.json_text
+
+    def noted(body: bytes) -> str:
+        threads.append(threading.get_ident())
+        return check(body)
+
+    monkeypatch.setattr(parameters, "json_text", noted)
+    for size in (1, 100_000):
+        assert client.patch(f"/uploads/{upload['id']}", json={"value_maps": {}, "unknown": "x" * size}).status_code == 400
+    small, large = threads
+    assert small != large
