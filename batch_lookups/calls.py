@@ -201,9 +201,12 @@ def get_job(job_id: str) -> Call[Job]:
 
 
 def changed_job(job_id: str, etag: str | None, wait: int) -> Call[tuple[Job | None, str]]:
-    """The job once its ETag differs from `etag`, with the new ETag; None if it has not changed within `wait` seconds (0 to 60)."""
+    """The job once its ETag differs from `etag`, with the new ETag; None if it has not changed within `wait` seconds (0 to 60).
+
+    Without an ETag, as behind a proxy that removes it, the job once it changes, or as it is then.
+    """
     headers = {"If-None-Match": etag} if etag else {}
-    return Call("GET", path_of("batch-lookups", job_id), _changed, params={"wait": wait if etag else None}, headers=headers)
+    return Call("GET", path_of("batch-lookups", job_id), _changed, params={"wait": wait or None}, headers=headers)
 
 
 def _changed(response: httpx.Response) -> tuple[Job | None, str]:

@@ -67,6 +67,13 @@ def client_of(script: Script, **options: Any) -> Client:
     return Client("http://service", "key", transport=httpx.MockTransport(script), **options)
 
 
+def test_a_proxy_that_removes_etags_does_not_make_watching_a_hot_loop() -> None:
+    job = {"id": JOB, "total_items": 2}
+    script = Script(*(httpx.Response(200, json=job | {"processed_items": processed}) for processed in (0, 1, 2)))
+    assert [seen["processed_items"] for seen in client_of(script).watch(JOB)] == [0, 1, 2]
+    assert [request.url.params.get("wait") for request in script.requests] == [None, "10", "10"]
+
+
 def test_a_busy_service_is_asked_again_at_the_time_that_it_gives(naps: list[float]) -> None:
     limited = httpx.Response(429, headers={"retry-after": "7"}, json={"error": "Too many requests", "code": "too_many_requests"})
     script, told = Script(limited, BUSY, httpx.Response(200, json={"id": JOB})), list[Retry]()
