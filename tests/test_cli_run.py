@@ -17,6 +17,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from batch_lookups.bodies import MAX_BYTES
 from pyshell.local.machine import free_port
 from tests.cli_fixtures import COLUMNS, Cli, Service
 from tests.timed import wait_until
@@ -255,6 +256,14 @@ def test_nothing_valid(cli: Cli, verb: str) -> None:
     done = cli.run(verb, cli.sites("sites.csv", 3, city=""))
     assert done.returncode == 5
     assert "lines 2, 3, 4: column city: the cell is empty" in done.stderr
+
+
+def test_a_file_of_any_length_is_not_read_to_its_end(cli: Cli) -> None:
+    with (cli.folder / "sites.csv").open("wb") as file:
+        file.truncate(MAX_BYTES + 2)
+    done = cli.run("check", "sites.csv")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: sites.csv is larger than 256 MB\n")
 
 
 def test_a_file_that_is_no_table_is_refused_in_the_words_of_the_service(cli: Cli) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -133,12 +133,17 @@ class Upload:
     def __init__(
         self, file: str, *, columns: Sequence[tuple[str, str | int]], labels: Sequence[tuple[str, str]], name: str | None, **options: Any
     ) -> None:
+        from batch_lookups.bodies import MAX_BYTES
         from batch_lookups.calls import ANY_FILE, NDJSON, FileOptions
 
         path = None if file == "-" else Path(file)
         if path is None and sys.stdin.isatty():
             say("Reading the sites from the terminal, to Ctrl-D")
-        self.data = sys.stdin.buffer.read() if path is None else path.read_bytes()
+        with nullcontext(sys.stdin.buffer) if path is None else path.open("rb") as opened:
+            self.data = opened.read(MAX_BYTES + 1)
+        if len(self.data) > MAX_BYTES:
+            # Or it has no end, such as /dev/zero.
+            raise Ended(exits.ERROR, f"{file} is larger than {MAX_BYTES // 1024**2} MB", "Split it: a batch has at most 10,000 sites.")
         suffix = "" if path is None else Path(path.name.removesuffix(".gz")).suffix.lower()
         self.media_type = NDJSON if suffix in LINES_OF_JSON else ANY_FILE
         self.options: FileOptions = FileOptions(
