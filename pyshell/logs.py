@@ -77,11 +77,13 @@ class FirstOfEachMinute(logging.Filter):
         self._told_at: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        self._told_at = {message: at for message, at in self._told_at.items() if record.created - at < REPEAT_SECONDS}
+        # Not the time of the record, which may be set back.
+        now = time.monotonic()
+        self._told_at = {message: at for message, at in self._told_at.items() if now - at < REPEAT_SECONDS}
         message = record.getMessage()
         is_first = message not in self._told_at
         if is_first:
-            self._told_at[message] = record.created
+            self._told_at[message] = now
         return is_first
 
 

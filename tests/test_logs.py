@@ -27,7 +27,7 @@ from tests.clerk_fixtures import clerk_instance
 from tests.conftest import MakeCluster, folder_for_postgres
 from tests.http_fixtures import OrganizationClient, is_ready, site
 from tests.realtime_fixtures import bare_socket
-from tests.timed import wait_until
+from tests.timed import set_monotonic, wait_until
 
 KEY = api_keys.generate()
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ1c2VyXzEifQ.c2lnbmF0dXJl"
@@ -78,6 +78,17 @@ def test_named_secrets_are_hidden_in_tracebacks_too(monkeypatch: pytest.MonkeyPa
     except ValueError:
         record = logging.LogRecord("name", logging.ERROR, "", 0, "failed", (), sys.exc_info())
     assert "ValueError: *** is not short" in logs.Formatter().format(record)
+
+
+def test_what_is_logged_again_and_again_appears_each_minute_though_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    set_monotonic(monkeypatch, logs, lambda: now)
+    passes = logs.FirstOfEachMinute().filter
+    record = logging.LogRecord("name", logging.WARNING, "", 0, "cannot connect", (), None)
+    assert [passes(record), passes(record)] == [True, False]
+    now += logs.REPEAT_SECONDS
+    record.created -= 3600
+    assert [passes(record), passes(record)] == [True, False]
 
 
 def test_a_log_line_names_its_request() -> None:
