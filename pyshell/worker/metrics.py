@@ -39,7 +39,7 @@ def served(settings: Settings, collect: Callable[[], Iterable[Metric]]) -> Itera
         return [generate_latest(metrics.PROCESS), generate_latest(registry)]
 
     try:
-        server_class = ServerOfIPv6 if ":" in settings.host else Server
+        server_class = ServerOfIPv6 if ":" in settings.host else WSGIServer
         server = make_server(settings.host, settings.metrics_port, respond, server_class, Handler)
     except OSError as error:
         reason = error.strerror or error
@@ -56,11 +56,7 @@ def served(settings: Settings, collect: Callable[[], Iterable[Metric]]) -> Itera
         server.server_close()
 
 
-class Server(WSGIServer):
-    allow_reuse_address = True
-
-
-class ServerOfIPv6(Server):
+class ServerOfIPv6(WSGIServer):
     address_family = socket.AF_INET6
 
 
