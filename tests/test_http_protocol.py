@@ -311,3 +311,11 @@ def test_many_upgrades_at_once_are_ignored(connection: socket.socket) -> None:
     one = f"GET /healthz HTTP/1.1\r\nHost: x\r\n{UPGRADES[1]}\r\n".encode()
     connection.sendall(one * 3000 + b"GET /me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert statuses(connection) == [200] * 3000 + [401]
+
+
+def test_a_connection_becomes_no_websocket_while_a_request_is_answered(client: OrganizationClient, connection: socket.socket) -> None:
+    job = client.submit()["job_id"]
+    connection.sendall(f"GET /batch-lookups/{job}?wait=60 HTTP/1.1\r\nHost: x\r\nX-Api-Key: {client.api_key}\r\n\r\n".encode())
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
+    connection.sendall(f"GET /realtime/v1/websocket?apikey={client.api_key} HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n\r\n".encode())
+    assert connection.recv(65536) == b""

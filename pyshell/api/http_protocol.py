@@ -137,6 +137,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_known_head = True
         self._unparsed = b"\r\n".join([b"POST / HTTP/1.1", *framing, b"", b""]) + self._parsed[upgrade.args[0] :]
 
+    def handle_websocket_upgrade(self) -> None:
+        if self._is_answering():
+            # That response would never learn that its client takes more, or is gone, and keep what it holds.
+            self.transport.close()
+        else:
+            super().handle_websocket_upgrade()
+
     def send_400_response(self, msg: str) -> None:
         if self._is_head_too_large():
             self._refuse(HEAD_TOO_LARGE)
