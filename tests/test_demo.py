@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from pyshell.local import progress_bar
-from pyshell.local.demo import progress, report_text
+from pyshell.local.demo import client_of, progress, report_text
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever needs one to install what is missing has it set."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    for name in ("http_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with client_of(server, "key") as client:
+        assert client.get("/healthz").status_code == 200
 
 
 def test_the_progress_is_told_in_a_line() -> None:
