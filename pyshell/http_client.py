@@ -1,4 +1,4 @@
-"""The HTTP client for lookups and webhooks: one POST, then a response of bounded size or the class of the error.
+"""The HTTP client for lookups, webhooks and Clerk's keys: one request, then a response of bounded size or the class of the error.
 
 pyreqwest (Rust's reqwest) speaks HTTP/1.1, accepts up to 100 headers of 400 KB in all, and closes a connection that sends unsolicited
 data. It follows no redirects, keeps no cookies and never repeats a request that may have reached the server, because attempts count.
@@ -18,6 +18,8 @@ from typing import Final, NamedTuple
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, DecodeError, NetworkError, RequestError, RequestTimeoutError
 from pyreqwest.http import Url
+from pyreqwest.proxy import ProxyBuilder
+from pyreqwest.request import RequestBuilder
 from pyreqwest.response import Response as StreamedResponse
 
 logger = logging.getLogger(__name__)
@@ -57,13 +59,13 @@ class Response(NamedTuple):
     location: str | None = None
 
 
-def client_builder(*, tls: bool) -> ClientBuilder:
-    """A builder of clients. They use no proxy unless the caller adds one, whatever the environment says.
+def client_builder(*, tls: bool, proxy: str | None = None, no_proxy: str | None = None) -> ClientBuilder:
+    """A builder of clients, which use `proxy` but for the hosts of `no_proxy`, and none otherwise, whatever the environment says.
 
     `build()` blocks. With `tls` it reads the machine's certificates, which takes 5 to 10 ms; without it needs none, because there
     is nothing to verify.
     """
-    return (
+    builder = (
         ClientBuilder()
         .danger_accept_invalid_certs(not tls)
         .no_proxy()
@@ -74,6 +76,7 @@ def client_builder(*, tls: bool) -> ClientBuilder:
         .connect_timeout(timedelta(seconds=CONNECT_SECONDS))
         .pool_idle_timeout(timedelta(seconds=IDLE_SECONDS))
     )
+    return builder if proxy is None else builder.proxy(ProxyBuilder.all(proxy).no_proxy(no_proxy))
 
 
 class Clients:
@@ -140,7 +143,25 @@ async def post(
     response is an error. A success that cannot be decompressed is an error; any other response then has an empty body, as its status says
     enough. `signature_header` names the header with the signature. Raises ExchangeError.
     """
-    request = client.post(url).body_bytes(body).timeout(timedelta(seconds=seconds))
+    request = client.post(url).body_bytes(body)
+    return await _exchange(request, headers, seconds, max_bytes, cut=cut, signature_header=signature_header)
+
+
+async def get(client: Client, url: Url | str, headers: dict[str, str], seconds: float, max_bytes: int) -> Response:
+    """The same with GET, which has no body."""
+    return await _exchange(client.get(url), headers, seconds, max_bytes)
+
+
+async def _exchange(
+    request: RequestBuilder,
+    headers: dict[str, str] | None,
+    seconds: float,
+    max_bytes: int,
+    *,
+    cut: bool = False,
+    signature_header: str | None = None,
+) -> Response:
+    request = request.timeout(timedelta(seconds=seconds))
     if headers:
         request = request.headers(headers)
     try:

@@ -43,8 +43,9 @@ class Settings:
     Clerk tokens are accepted if `clerk_issuer` is set. Its keys are fetched from there, unless `clerk_jwt_key` holds the key (PEM);
     `clerk_authorized_parties` (separated by commas) are the origins that a token may have been issued for, empty: any.
     `cors_origins` (separated by commas) are the origins whose pages may call the API from a browser, `*`: all; default: those of Clerk.
-    `http_proxy` and `https_proxy` (also in lower case) lead to an `incentives_api_url` of that scheme unless `no_proxy` (separated by
-    commas) has its host; `incentives_api_ca_file` (PEM) is trusted there as well as the system's certificates. Nothing else uses them.
+    `http_proxy` and `https_proxy` (also in lower case) lead to an `incentives_api_url` or the keys of a `clerk_issuer` of that scheme
+    unless `no_proxy` (separated by commas) has its host; `incentives_api_ca_file` (PEM) is trusted for the former
+    as well as the system's certificates. Nothing else uses them.
     `forwarded_allow_ips` (addresses or networks, separated by commas, `*`: all) are the proxies whose X-Forwarded-For and
     X-Forwarded-Proto are trusted; empty: none.
     `metrics_token` is the bearer token that a scrape of /metrics needs. A worker serves its own metrics at `metrics_port`, if set.

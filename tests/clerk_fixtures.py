@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
@@ -64,7 +65,7 @@ def clerk_instance() -> Iterator[ClerkInstance]:
         def do_GET(self) -> None:
             instance.requests += 1
             time.sleep(instance.delay)
-            body = instance.key_set() if self.path == "/.well-known/jwks.json" else b"{}"
+            body = instance.key_set() if urlsplit(self.path).path == "/.well-known/jwks.json" else b"{}"
             self.send_response(instance.status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()

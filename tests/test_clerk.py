@@ -260,6 +260,24 @@ class TestFetchedKeys:
         with pytest.raises(KeysUnavailableError):
             await verifier.verify(instance.token())
 
+    async def test_of_more_than_a_megabyte_are_not_read(self, instance: ClerkInstance, verifier: Clerk) -> None:
+        instance.body = instance.key_set() + b" " * 1024 * 1024
+        with pytest.raises(KeysUnavailableError):
+            await verifier.verify(instance.token())
+
+    async def test_come_through_the_proxy_of_the_settings_alone(self, instance: ClerkInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, "socks5://127.0.0.1:1")
+        for settings in (
+            Settings(clerk_issuer="http://clerk.example", http_proxy=instance.issuer),
+            Settings(clerk_issuer=instance.issuer, http_proxy="http://127.0.0.1:1", no_proxy="127.0.0.1"),
+            Settings(clerk_issuer=instance.issuer),
+        ):
+            clerk = Clerk.from_settings(settings)
+            assert clerk is not None
+            await clerk.verify(instance.token(iss=settings.clerk_issuer))
+        assert instance.requests == 3
+
     async def test_are_given_up_after_a_short_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(clerk_keys, "FETCH_TIMEOUT_SECONDS", 0.2)
         # The server never responds: without the limit, this would wait until the test times out.

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     # The process that looks sites up sends the webhooks too.
     "worker": {"settings", "tasks", "logs", "metrics", "traces", "postgres", "http_client", "webhooks"},
     "deploy": {"settings", "postgres"},
-    "api": {"settings", "tasks", "logs", "metrics", "traces", "postgres", "worker", "webhooks", "deploy"},
+    "api": {"settings", "tasks", "logs", "metrics", "traces", "postgres", "http_client", "worker", "webhooks", "deploy"},
     "local": {"settings", "postgres", "deploy", "api"},
     "__main__": {"settings", "postgres", "worker", "deploy", "api", "local"},
 }

@@ -56,7 +56,8 @@ class Clerk:
         if settings.clerk_jwt_key:
             keys: Keys = ConfiguredKey(settings.clerk_jwt_key)
         else:
-            keys = FetchedKeys(f"{settings.clerk_issuer}/.well-known/jwks.json")
+            url = f"{settings.clerk_issuer}/.well-known/jwks.json"
+            keys = FetchedKeys(url, proxy=settings.proxy_for(url), no_proxy=settings.no_proxy)
         return cls(settings.clerk_issuer, keys, settings.clerk_authorized_parties)
 
     async def verify(self, token: str) -> Mapping[str, Any]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
-import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from pyshell.http_client import Clients, ExchangeError, client_builder, get, is_success
 from pyshell.settings import MIN_KEY_BITS, read_pem
 
 logger = logging.getLogger("pyshell.api.clerk")
 
 FETCH_TIMEOUT_SECONDS = 3.0
+MAX_KEY_SET_BYTES = 1024 * 1024
 # A token may name any key id: unknown ones cause a request only this often.
 REFETCH_SECONDS = 30.0
 # Without any key nobody can sign in, so the wait after a failure is shorter.
@@ -48,8 +52,11 @@ class ConfiguredKey:
 class FetchedKeys:
     """The key set at a URL (RFC 7517). Concurrent callers share one request; callers whose key is cached do not wait."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, proxy: str | None = None, no_proxy: str | None = None) -> None:
         self._url = url
+        uses_tls = urlsplit(url).scheme == "https" or proxy is not None
+        self._clients = Clients(1, tls=uses_tls)
+        self._builder = partial(client_builder, tls=uses_tls, proxy=proxy, no_proxy=no_proxy)
         self._keys: dict[str, RSAPublicKey] = {}
         self._fetched_at = self._tried_at = float("-inf")
         self._fetch: asyncio.Task[None] | None = None
@@ -87,12 +94,13 @@ class FetchedKeys:
 
     async def _fetch_keys(self) -> None:
         try:
-            async with asyncio.timeout(FETCH_TIMEOUT_SECONDS), httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS) as client:
-                response = await client.get(self._url, headers={"accept": "application/json"})
-                response.raise_for_status()
-                keys = read_key_set(response.json())
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
-            logger.warning("The keys at %s could not be fetched: %s", self._url, repr(error))
+            client = await self._clients.get(self._url, self._builder)
+            response = await get(client, self._url, {"Accept": "application/json"}, FETCH_TIMEOUT_SECONDS, MAX_KEY_SET_BYTES)
+            if not is_success(response.status):
+                raise ValueError(f"status {response.status}")
+            keys = read_key_set(json.loads(response.body))
+        except (ExchangeError, ValueError, RecursionError) as error:
+            logger.warning("The keys at %s could not be fetched: %s", self._url, error)
         else:
             self._keys = keys
             self._fetched_at = time.monotonic()

@@ -15,7 +15,6 @@ from uuid import UUID
 
 from pyreqwest.client import ClientBuilder
 from pyreqwest.http import Url
-from pyreqwest.proxy import ProxyBuilder
 
 from pyshell.http_client import Clients, ExchangeError, Response, client_builder, is_success, post
 from pyshell.settings import Settings, SettingsError
@@ -178,9 +177,8 @@ class Upstream:
         self._clients.drop()
 
     def _builder(self) -> ClientBuilder:
-        builder = client_builder(tls=self._uses_tls).user_agent(USER_AGENT).default_headers(self._headers)
-        if self._proxy is not None:
-            builder = builder.proxy(ProxyBuilder.all(self._proxy).no_proxy(self._no_proxy))
+        builder = client_builder(tls=self._uses_tls, proxy=self._proxy, no_proxy=self._no_proxy)
+        builder = builder.user_agent(USER_AGENT).default_headers(self._headers)
         if self._ca_file is not None:
             builder = builder.add_root_certificate_pem(self._ca_file)
         if self._distrusted_until is not None:
