@@ -29,14 +29,13 @@ begin
     end if;
     -- After the reuse, whose results are marked as such and counted by a dry run.
     perform app.defer_duplicates(p_organization_id, v_job.id, v_now);
-    if v_reused is not null then
-        v_job    := app.find_job(p_organization_id, v_job.id);
-        v_report := app.find_report(p_organization_id, v_report.id);
-    end if;
     if p_spending ?| array['sample', 'max_lookups', 'when_limit_reached'] then
         perform app.set_budget(p_organization_id, v_job.id, p_spending, v_now);
     end if;
 
+    -- Some or all of its items may have been answered.
+    v_job    := app.find_job(p_organization_id, v_job.id);
+    v_report := app.find_report(p_organization_id, v_report.id);
     v_answer := json_build_object(
         'job_id', v_job.id,
         'status', v_job.status,

@@ -1,5 +1,5 @@
 begin;
-select plan(55);
+select plan(54);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -39,6 +39,12 @@ select pg_temp.turn_clock(app.clock() + interval '1 second');
 select pg_temp.submit_streets(:'org', '3 Main St') as third_job \gset
 select is(pg_temp.look_up(:'org', 10, 200, :'answer'), 1::bigint, 'a duplicate of an open item of another batch waits');
 select is((select status from public.batch_lookup_jobs where id = :'third_job'), 'completed', 'a job of duplicates alone ends with the lookup of the first');
+select api.create_batch_lookup(:'org', (select jsonb_build_object('items', jsonb_agg(jsonb_build_object(
+           'reference_id', reference_id, 'address', address, 'building_type', building_type, 'device_ids', device_ids)))
+           from public.lookup_queue_items where job_id = :'third_job')) as created \gset
+select is(
+    (select concat_ws(' ', c ->> 'status', c #>> '{report,status}', c #>> '{report,total_sites}') from json(:'created') c), 'completed complete 1',
+    'the answer to an upload tells what was answered at once');
 select pg_temp.submit_streets(:'other_org', '3 Main St') as other_job \gset
 select is(pg_temp.look_up(:'other_org', 10, 200, '{}'), 1::bigint, 'answers of another organization are not used');
 
