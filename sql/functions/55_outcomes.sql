@@ -459,6 +459,9 @@ begin
          where organization_id = p_organization_id and id = v_job.id;
         perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, v_job.id);
         perform app.update_report(p_organization_id, v_job.id, v_ended_at, p_now, v_job.processed, v_job.eligible, v_job.value, v_job.conditional);
+        if v_status = 'failed' then
+            perform app.enqueue_job_webhook(p_organization_id, v_job.id, p_now);
+        end if;
     end loop;
     v_webhooks := app.webhook_config_for(p_organization_id, array['lookup.completed']);
     if v_webhooks.organization_id is not null then

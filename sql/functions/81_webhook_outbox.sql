@@ -90,7 +90,7 @@ begin
 end;
 $$;
 
--- Enqueues the event of a job that ended without a last item, such as by a cancel.
+-- Enqueues the event of a job that ended without a last item, by a cancel, or ended anew with a late success.
 create or replace function app.enqueue_job_webhook(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
 begin;
-select plan(35);
+select plan(36);
 \ir fixtures.psql
 
 -- Everything that waits to be sent, as (event, data).
@@ -118,6 +118,20 @@ select pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 200, '{}') as re
 select is(
     array[(select ready_at from app.webhook_queue_state where organization_id = :'org'), (select max(next_attempt_at) from app.webhook_deliveries)],
     array[app.clock(), app.clock()], 'the sender is notified immediately of an answer that comes late');
+
+-- It also ends its batch anew, if that had failed
+select api.set_webhook_config(:'org', '{"events": ["batch.completed", "batch.failed"]}') as config, pg_temp.submit(:'org', 2) as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'w', 2) \gset
+select pg_temp.turn_clock(app.clock() + interval '61 seconds');
+delete from app.webhook_deliveries;
+select app.expire_leases(:'org', app.clock()) as expired \gset
+select pg_temp.record(:'org', (:'jobs'::uuid[])[1:1], (:'positions'::integer[])[1:1], (:'tokens'::uuid[])[1:1], 200, '{}') as recorded,
+       pg_temp.turn_clock(app.clock() + interval '1 second') \gset
+select pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
+select is(
+    (select string_agg(concat_ws(' ', event, data ->> 'status', data #>> '{item_counts,completed}'), ', ' order by created_at, event desc)
+       from app.webhook_deliveries where job_id = :'job'),
+    'batch.failed failed 0, batch.completed completed 1', 'a batch that completes after it has failed is told once more');
 
 -- A batch that ends as it is created
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded, api.set_webhook_config(:'org', '{"events": ["batch.completed"]}') as config \gset
