@@ -209,7 +209,7 @@ end;
 $$;
 
 comment on function api.record_lookups(uuid, uuid[], integer[], uuid[], integer[], text[], text[], double precision[], double precision[]) is
-'Records the outcomes of claimed items, as parallel arrays: job and position, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds, how long the lookup took in seconds (for api.work_history and api.explain_item). app.retry_policy decides. Returns a verdict for each item: accepted; stale, when the lease was lost or the item has ended; unknown. A success is still accepted for an item that has not ended, or that failed only because its lease expired, or because a limit then allowed no other lookup of it. Calling it again with the same outcomes changes nothing. 55P03 (lock_not_available): another transaction holds a row of these items, jobs or reports; try again later.';
+'Records the outcomes of claimed items, as parallel arrays: job and position, lease token, HTTP status, error class (timeout, unreachable, connection, dns, tls, invalid_response, response_too_large, other; null when an answer came), the answer as text, Retry-After in seconds, how long the lookup took in seconds (for api.work_history and api.explain_item). app.retry_policy decides. Returns a verdict for each item: accepted; stale, when the lease was lost or the item has ended; unknown. A success is still accepted for an item that has not ended, or that failed only because its lease expired, or because a limit or a cancel then allowed no other lookup of it. Calling it again with the same outcomes changes nothing. 55P03 (lock_not_available): another transaction holds a row of these items, jobs or reports; try again later.';
 
 -- Locks the leases of the outcomes, and those under which the items of late successes are now in flight.
 create or replace function app.hold_outcome_leases(p_organization_id uuid, p_outcomes app.lookup_outcome[]) returns public.lookup_leases[]
@@ -397,8 +397,15 @@ begin
 end;
 $$;
 
--- A success of an item that failed only because its lease expired, or because a limit then allowed no other lookup of it, replaces that
--- failure, even in a job that has ended.
+-- Whether an item failed only because its lease expired, or because a limit or a cancel then allowed no other lookup of it.
+create or replace function app.failed_without_answer(p_item public.lookup_queue_items) returns boolean
+language sql immutable
+as $$
+    select (p_item).status = 'failed'
+       and ((p_item).error_code in ('lease_expired', 'lookup_limit_reached') or (p_item).error_code = 'job_cancelled' and (p_item).retry_count > 0)
+$$;
+
+-- A success of such an item replaces its failure, even in a job that has ended.
 create or replace function app.complete_expired_items(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], p_responses text[], p_results jsonb[], p_accepted public.lookup_queue_items[],
     p_now timestamptz
@@ -429,7 +436,7 @@ begin
       from unnest(v_late) o
       join public.lookup_queue_items i
         on i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
-     where i.status = 'failed' and i.error_code in ('lease_expired', 'lookup_limit_reached');
+     where app.failed_without_answer(row(i.*)::public.lookup_queue_items);
     if v_late is null then
         return '{}';
     end if;
@@ -439,7 +446,7 @@ begin
            set status = 'completed', result = p_responses[o.number]::json, error_code = null, error_message = null, processed_at = p_now
           from unnest(v_late) o
          where i.organization_id = p_organization_id and i.job_id = o.job_id and i.position = o.position
-           and i.status = 'failed' and i.error_code in ('lease_expired', 'lookup_limit_reached')
+           and app.failed_without_answer(row(i.*)::public.lookup_queue_items)
      returning i.position, app.with_parsed_result(row(i.*)::public.lookup_queue_items, p_results[o.number]) as item
     loop
         v_items := v_items || v_row.item;

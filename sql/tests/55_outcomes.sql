@@ -1,5 +1,5 @@
 begin;
-select plan(34);
+select plan(37);
 \ir fixtures.psql
 
 create function pg_temp.item(p_job_id uuid, p_position integer default 0) returns public.lookup_queue_items
@@ -83,6 +83,22 @@ select pg_temp.turn_clock(app.clock() + interval '61 seconds');
 select app.expire_leases(:'org', app.clock()) as expired \gset
 select api.record_lookups(:'org', array[:'job', :'job']::uuid[], '{0,0}', array[:'lost_token', :'lost_token']::uuid[], '{200,500}', '{null,null}', '{"{}",null}', '{null,null}');
 select is((pg_temp.item(:'job')).status, 'completed', 'an item that waits again is completed by a late success, also one with a failure beside it');
+
+-- A cancel after the lease has expired
+select api.create_organization('Cancelled') as cancelled_org \gset
+select pg_temp.submit(:'cancelled_org', 3) as job, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'cancelled_org', 'lost', 2) \gset
+select pg_temp.turn_clock(app.clock() + interval '61 seconds');
+select app.expire_leases(:'cancelled_org', app.clock()) as expired, api.cancel_batch_lookup(:'cancelled_org', :'job') as cancelled \gset
+select is(
+    array[pg_temp.record(:'cancelled_org', :'jobs', :'positions', :'tokens', 200, :'answer'),
+          pg_temp.record(:'cancelled_org', array[:'job'::uuid], '{2}', (:'tokens'::uuid[])[1:1], 200, '{}')],
+    '{"accepted,accepted",stale}', 'a late success of a cancelled item is kept, as it was paid for, but only if a lookup of it had been started');
+select is(
+    (select concat_ws(' ', j.status, j.processed_items, j.failed_items, r.status, r.total_sites)
+       from public.batch_lookup_jobs j join public.incentive_reports r on r.organization_id = j.organization_id and r.job_id = j.id where j.id = :'job'),
+    'cancelled 3 1 complete 2', 'a late success counts in its job, which stays cancelled, and in its report');
+select is_empty('select * from api.check_invariants()', 'the counters add up after late successes');
 
 -- Ending a pause early
 select api.create_organization('Patient') as patient_org \gset
