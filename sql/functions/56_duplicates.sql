@@ -48,9 +48,35 @@ begin
 end;
 $$;
 
+-- The pending items with these keys. is_asking: it is in flight, or will be looked up in its turn; is_waiting: it waits for the response to
+-- another one. The others are held, behind a sample or a limit.
+create or replace function app.pending_with_keys(p_organization_id uuid, p_keys uuid[], p_now timestamptz)
+returns table (deduplication_key uuid, id uuid, job_id uuid, "position" integer, retry_at timestamptz, created_at timestamptz,
+               is_asking boolean, is_waiting boolean)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+as $$
+declare
+    -- In an outage, what is asked waits for a second.
+    v_soon timestamptz := p_now + interval '1 second';
+begin
+    return query
+    select i.deduplication_key, i.id, i.job_id, i.position, i.retry_at, i.created_at,
+           case when i.retry_at is null
+                then not exists (select from app.job_budgets b
+                                  where b.organization_id = p_organization_id and b.job_id = i.job_id and b.held_position <= i.position)
+                     or exists (select from public.lookup_leases l
+                                 where l.organization_id = p_organization_id and l.job_id = i.job_id and i.position <@ l.positions)
+                else i.retry_at <= v_soon or i.retry_count > 0 and i.retry_at < 'infinity' end,
+           coalesce(i.retry_at > v_soon and i.retry_at < 'infinity' and i.retry_count = 0, false)
+      from public.lookup_queue_items i
+     where i.organization_id = p_organization_id and i.deduplication_key = any (p_keys) and i.status = 'pending';
+end;
+$$;
+
 -- For the items of a new or continued job that are not in flight: recent responses are used immediately; duplicates of pending items are
--- deferred for at most two leases and time-outs, then looked up. The first of them is deferred only if another one, such as one of a later
--- job, is in flight. Does nothing while deduplication is off.
+-- deferred for at most two leases and time-outs, then looked up. The first of them is deferred only if an item of another job asks the same,
+-- whichever is older: that job may have been created at the same time, and saw only its own items. Does nothing while deduplication is off.
 create or replace function app.defer_duplicates(p_organization_id uuid, p_job_id uuid, p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
@@ -59,16 +85,14 @@ declare
     v_until     timestamptz;
     v_items     public.lookup_queue_items[];
     v_keys      uuid[];
-    v_in_flight uuid[];
     v_leased    int4multirange;
     v_positions integer[];
 begin
     if (select deduplicate_seconds is null from app.settings) then
         return;
     end if;
-    v_until     := app.wait_for_duplicates_until(p_now);
-    v_in_flight := app.keys_in_flight(p_organization_id);
-    v_leased    := app.positions_in_flight(p_organization_id, p_job_id);
+    v_until  := app.wait_for_duplicates_until(p_now);
+    v_leased := app.positions_in_flight(p_organization_id, p_job_id);
     select array_agg(row(i.*)::public.lookup_queue_items) into v_items
       from public.lookup_queue_items i
      where i.organization_id = p_organization_id and i.job_id = p_job_id and i.deduplication_key is not null;
@@ -76,12 +100,12 @@ begin
     -- Each question is read once: many items may ask it, and as many may have answered it.
     v_keys := array(select distinct i.deduplication_key from unnest(v_items) i);
     v_positions := array(select o.position
-                           from (select i.job_id, i.position, i.deduplication_key,
-                                        row_number() over (partition by i.deduplication_key order by i.id) as place
-                                   from public.lookup_queue_items i
-                                  where i.organization_id = p_organization_id and i.deduplication_key = any (v_keys) and i.status = 'pending') o
-                          where o.job_id = p_job_id and not o.position <@ v_leased
-                            and (o.place > 1 or o.deduplication_key = any (v_in_flight)));
+                           from (select u.job_id, u.position, u.is_own,
+                                        row_number() over (partition by u.deduplication_key
+                                                           order by u.is_asking and not u.is_own desc, u.is_own desc, u.id) as place
+                                   from (select a.*, a.job_id = p_job_id and not a.position <@ v_leased as is_own
+                                           from app.pending_with_keys(p_organization_id, v_keys, p_now) a) u) o
+                          where o.is_own and o.place > 1);
     update public.lookup_queue_items
        set retry_at = v_until
      where organization_id = p_organization_id and job_id = p_job_id and position = any (v_positions) and status = 'pending';

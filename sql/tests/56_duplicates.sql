@@ -1,5 +1,5 @@
 begin;
-select plan(54);
+select plan(56);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -107,6 +107,30 @@ select pg_temp.turn_clock(app.clock() + interval '2 minutes');
 select app.expire_leases(:'returns', app.clock()) as expired, api.update_settings('{"max_retries": 3}') as settings \gset
 select pg_temp.record(:'returns', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
 select is(pg_temp.statuses(:'job'), 'completed, completed true', 'a late answer is shared like others');
+
+create function pg_temp.submit_each(p_organization_id uuid, p_count integer, p_street text) returns uuid[]
+language plpgsql as $$
+declare
+    v_jobs uuid[] := '{}';
+begin
+    for n in 1 .. p_count loop
+        perform pg_temp.turn_clock(app.clock() + interval '1 second');
+        v_jobs := v_jobs || pg_temp.submit_streets(p_organization_id, p_street);
+    end loop;
+    return v_jobs;
+end;
+$$;
+
+-- Two batches that are created at the same time
+select api.create_organization('Twins') as twins \gset
+select pg_temp.submit_each(:'twins', 1, '22 Main St') as each, pg_temp.turn_clock(app.clock() - interval '1 second') \gset
+select pg_temp.submit_streets(:'twins', '22 Main St') as earlier \gset
+select is((select count(*) from api.claim_lookups(:'twins', 'w', 10)), 1::bigint, 'two batches that are created at the same time ask once');
+select api.create_batch_lookup(:'twins', pg_temp.items(2), p_options => '{"sample": 1}') ->> 'job_id' as sampled, pg_temp.turn_clock(app.clock() + interval '2 seconds') \gset
+select pg_temp.submit_streets(:'twins', '1 Congress Ave', '2 Congress Ave') as all \gset
+select is(
+    (select array_agg(job_id = :'all' order by job_id) from (select * from api.claim_lookups(:'twins', 'w', 10) union all select * from api.claim_lookups(:'twins', 'w', 10)) c),
+    '{false,true}', 'nobody waits for an item that waits behind a sample');
 
 -- Time passes
 select pg_temp.turn_clock(app.clock() + interval '2 hours');
