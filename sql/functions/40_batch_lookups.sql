@@ -332,6 +332,7 @@ declare
     v_now       timestamptz;
     v_job       public.batch_lookup_jobs;
     v_cancelled integer;
+    v_items     public.lookup_queue_items[];
 begin
     perform app.authorize(p_organization_id, 'jobs:write');
     -- A claim may take items of a sample anywhere in the job, and turn duplicates that have waited into new items: the lock prevents both.
@@ -362,6 +363,13 @@ begin
     perform app.update_report(p_organization_id, p_job_id, v_now, v_now, p_job_status => 'cancelled');
     perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
     perform app.enqueue_job_webhook(p_organization_id, p_job_id, v_now);
+    -- Duplicates in other jobs may have waited for what is not looked up any more.
+    if (select deduplicate_seconds is not null from app.settings) then
+        select array_agg(row(i.*)::public.lookup_queue_items) into v_items
+          from public.lookup_queue_items i
+         where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'failed' and i.error_code = 'job_cancelled';
+        perform app.answer_duplicates(p_organization_id, v_items, v_now);
+    end if;
     return json_build_object('message', 'Job cancelled successfully', 'job_id', p_job_id);
 end;
 $$;

@@ -112,6 +112,55 @@ begin
 end;
 $$;
 
+-- For the items that wait in these jobs, which the caller has locked, for the responses to p_items, which ended or were deferred without one.
+-- While another item asks, they wait on, up to an hour after their upload; if none does, the first of them is looked up now. It waits for no
+-- lock: a locked item waits out its time.
+create or replace function app.ask_again(
+    p_organization_id uuid, p_items public.lookup_queue_items[], p_job_ids uuid[], p_now timestamptz
+) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+as $$
+declare
+    v_until     timestamptz := app.wait_for_duplicates_until(p_now);
+    -- Not every time, because thousands of items may wait.
+    v_extends   timestamptz := p_now + (v_until - p_now) / 2;
+    v_keys      uuid[];
+    v_job_ids   uuid[];
+    v_positions integer[];
+    v_is_next   boolean[];
+    v_retry_ats timestamptz[];
+begin
+    v_keys := array(select distinct i.deduplication_key from unnest(p_items) i where i.status <> 'completed' and i.deduplication_key is not null);
+    if v_keys = '{}' then
+        return;
+    end if;
+    select array_agg(w.job_id), array_agg(w.position), array_agg(w.is_next) into v_job_ids, v_positions, v_is_next
+      from (select a.*, not bool_or(a.is_asking) over same
+                        and row_number() over (partition by a.deduplication_key, a.is_waiting order by a.id) = 1 as is_next
+              from app.pending_with_keys(p_organization_id, v_keys, p_now) a
+             where a.is_asking or a.is_waiting and a.job_id = any (p_job_ids)
+            window same as (partition by a.deduplication_key)) w
+     where w.is_waiting and (w.is_next or w.retry_at < v_extends and w.created_at > p_now - interval '1 hour');
+    select array_agg(l.job_id), array_agg(l.position), array_agg(l.retry_at) into v_job_ids, v_positions, v_retry_ats
+      from (select i.job_id, i.position, case when w.is_next then p_now else v_until end as retry_at
+              from unnest(v_job_ids, v_positions, v_is_next) w (job_id, position, is_next)
+              join public.lookup_queue_items i on i.organization_id = p_organization_id and i.job_id = w.job_id and i.position = w.position
+             where i.status = 'pending' and i.retry_at > p_now and i.retry_at < 'infinity'
+               for update of i skip locked) l;
+    if v_job_ids is null then
+        return;
+    end if;
+    update public.lookup_queue_items i
+       set retry_at = w.retry_at
+      from unnest(v_job_ids, v_positions, v_retry_ats) w (job_id, position, retry_at)
+     where i.organization_id = p_organization_id and i.job_id = w.job_id and i.position = w.position;
+    if p_now = any (v_retry_ats) then
+        perform app.mark_ready(p_organization_id, p_now);
+    end if;
+end;
+$$;
+
 -- The response to another item, adapted to this one.
 create or replace function app.duplicate_result(p_result json, p_reference_id text) returns json
 language plpgsql immutable
@@ -127,9 +176,10 @@ begin
 end;
 $$;
 
--- Copies the responses of completed items to the duplicates of p_items that are not in flight, whether they wait or were never claimed. It
--- waits for no lock: locked jobs and items are skipped, and looked up later. p_job_id: only duplicates in this job, because the transaction
--- of an upload may stay open for long and would keep the jobs of others locked.
+-- Copies the responses of completed items to the duplicates of p_items that are not in flight, whether they wait or were never claimed;
+-- where there is no response, one of those that wait asks next. It waits for no lock: locked jobs and items are skipped, and looked up later.
+-- p_job_id: only duplicates in this job, because the transaction of an upload may stay open for long and would keep the jobs of others
+-- locked.
 create or replace function app.answer_duplicates(
     p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz, p_job_id uuid default null
 ) returns void
@@ -168,6 +218,9 @@ begin
     select d.job_ids, d.positions, d.from_job_ids, d.from_positions into v_to_job_ids, v_positions, v_from_job_ids, v_from_positions
       from app.hold_duplicates(p_organization_id, v_keys, v_since, v_job_ids, v_queued) d;
     perform app.copy_results(p_organization_id, v_to_job_ids, v_positions, v_from_job_ids, v_from_positions, false, p_now);
+    if p_job_id is null then
+        perform app.ask_again(p_organization_id, p_items, v_job_ids, p_now);
+    end if;
 end;
 $$;
 

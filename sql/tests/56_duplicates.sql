@@ -1,5 +1,5 @@
 begin;
-select plan(56);
+select plan(63);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -108,6 +108,7 @@ select app.expire_leases(:'returns', app.clock()) as expired, api.update_setting
 select pg_temp.record(:'returns', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
 select is(pg_temp.statuses(:'job'), 'completed, completed true', 'a late answer is shared like others');
 
+-- When the one that asked got no answer, one of those that wait asks next
 create function pg_temp.submit_each(p_organization_id uuid, p_count integer, p_street text) returns uuid[]
 language plpgsql as $$
 declare
@@ -120,6 +121,41 @@ begin
     return v_jobs;
 end;
 $$;
+create function pg_temp.claimed(p_organization_id uuid, p_jobs uuid[], out jobs uuid[], out positions integer[], out tokens uuid[], out numbers integer[])
+language sql as $$
+    select coalesce(array_agg(job_id), '{}'), coalesce(array_agg(position), '{}'), coalesce(array_agg(lease_token), '{}'),
+           coalesce(array_agg(array_position(p_jobs, job_id)), '{}')
+      from api.claim_lookups(p_organization_id, 'w', 10)
+$$;
+select api.create_organization('Chain') as chain \gset
+select pg_temp.submit_each(:'chain', 4, '20 Main St') as each \gset
+select * from pg_temp.claimed(:'chain', :'each') \gset first_
+select pg_temp.record(:'chain', :'first_jobs', :'first_positions', :'first_tokens', 404) as recorded \gset
+select * from pg_temp.claimed(:'chain', :'each') \gset second_
+select is(:'first_numbers' || :'second_numbers', '{1}{2}', 'when a lookup has failed, the first of those that wait asks at once');
+select pg_temp.record(:'chain', :'second_jobs', :'second_positions', :'second_tokens', 500) as recorded, pg_temp.turn_clock(app.clock() + interval '2 minutes') \gset
+select * from pg_temp.claimed(:'chain', :'each') \gset second_
+select pg_temp.record(:'chain', :'second_jobs', :'second_positions', :'second_tokens', 500) as recorded, pg_temp.turn_clock(app.clock() + interval '2 minutes') \gset
+select * from pg_temp.claimed(:'chain', :'each') \gset second_
+select is(:'second_numbers'::text, '{2}', 'while a lookup is tried again, the others wait on');
+select api.cancel_batch_lookup(:'chain', (:'each'::uuid[])[2]) as cancelled \gset
+select pg_temp.record(:'chain', :'second_jobs', :'second_positions', :'second_tokens', 500) as recorded \gset
+select * from pg_temp.claimed(:'chain', :'each') \gset third_
+select is(:'third_numbers'::text, '{3}', 'when a lookup of a cancelled batch has failed, the next one asks');
+select pg_temp.record(:'chain', :'third_jobs', :'third_positions', :'third_tokens', 200, :'answer') as recorded \gset
+select is((select string_agg(pg_temp.statuses(j), ', ' order by n) from unnest(:'each'::uuid[]) with ordinality u (j, n)), 'failed, failed, completed, completed true',
+    'all that still wait get the answer to it');
+select pg_temp.submit_each(:'chain', 3, '21 Main St') as each \gset
+select api.cancel_batch_lookup(:'chain', (:'each'::uuid[])[1]) as cancelled \gset
+select * from pg_temp.claimed(:'chain', :'each') \gset
+select is(:'numbers'::text, '{2}', 'when a batch is cancelled before its lookup, the next one asks');
+select pg_temp.record(:'chain', :'jobs', :'positions', :'tokens', 200, :'answer') as recorded \gset
+select api.create_batch_lookup(:'chain', pg_temp.items(2), p_options => '{"max_lookups": 1}') ->> 'job_id' as limited, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
+select pg_temp.submit_streets(:'chain', '1 Elm St', '2 Congress Ave') as other \gset
+select array_agg(concat_ws(' ', array_position(array[:'limited', :'other']::uuid[], job_id), position) order by job_id, position) as numbers
+  from (select * from api.claim_lookups(:'chain', 'w', 10) union all select * from api.claim_lookups(:'chain', 'w', 10)) c \gset
+select is(:'numbers'::text, '{"1 0","2 0","2 1"}', 'when a limit allows no lookup of an item, the next one asks');
+select is_empty('select * from api.check_invariants()', 'the invariants hold when others ask');
 
 -- Two batches that are created at the same time
 select api.create_organization('Twins') as twins \gset
