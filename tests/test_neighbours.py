@@ -183,6 +183,26 @@ async def test_leases_are_renewed_while_others_cannot_be_released(worker_setting
     await session.close()
 
 
+async def test_leases_are_given_back_beside_those_that_somebody_holds(
+    worker_settings: Settings, owner: Connection, database_url: str
+) -> None:
+    batches = Batches(owner)
+    session = Session(database_url, "test")
+    keeper = LeaseKeeper(session)
+    for _ in range(3):
+        job = batches.create(2)
+        keeper.add(await session.run(claim_lookups, "worker", batches.organization_id.bytes, 2, 0.0, False))
+    lease = "select from public.lookup_leases where organization_id = %(organization)s and job_id = %(job)s for update"
+    with held(database_url, lease, batches.organization_id, job):
+        keeper.release_all()
+        assert not await keeper.return_released()
+        assert (len(keeper), leases(owner)) == (2, 1)
+    await keeper.finish()
+    assert (len(keeper), leases(owner)) == (0, 0)
+    check_invariants(owner)
+    await session.close()
+
+
 def test_workers_that_wait_for_one_another_for_a_moment_are_not_worth_a_warning() -> None:
     busy = Retries()
     warnings = []

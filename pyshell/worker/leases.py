@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import UUID
 
 from pyshell.postgres.connections import Backoff, Session
-from pyshell.postgres.sqlstates import DatabaseError, is_away
+from pyshell.postgres.sqlstates import DatabaseError, Kind, is_away, kind_of
 from pyshell.tasks import wait_at_most
 from pyshell.worker.calls import Lease, WorkerState, by_organization, extend_leases, release_lookups
 
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 TICKS_PER_LEASE: Final = 9
 LONGEST_TICK: Final = 2.0
 LOST: Final = float("-inf")
+MOST_LOCKED: Final = 5
+"""So many leases that others have locked are waited for, one by one; meanwhile, none is renewed."""
 
 
 class LeaseKeeper:
@@ -87,10 +90,31 @@ class LeaseKeeper:
             for were_sent in (False, True):
                 some = {lease for lease in leases if lease.was_sent is were_sent}
                 if some:
-                    await self._session.run(release_lookups, organization_id, list(some), were_sent)
-                    self._released = [lease for lease in self._released if lease not in some]
+                    await self._return(organization_id, some, were_sent)
 
         return await self._for_each_organization(self._released, return_some)
+
+    async def _return(self, organization_id: bytes, leases: set[Lease], were_sent: bool) -> None:
+        """Together; if somebody has locked a row of them, those of each token by themselves."""
+        try:
+            await self._session.run(release_lookups, organization_id, list(leases), were_sent)
+        except DatabaseError as error:
+            tokens = list({lease.token for lease in leases})
+            if kind_of(error) is not Kind.BUSY or len(tokens) == 1:
+                raise
+            locked: list[DatabaseError] = []
+            # In another order every time, so that none is always behind the locked ones.
+            for token in random.sample(tokens, len(tokens)):
+                try:
+                    await self._return(organization_id, {lease for lease in leases if lease.token == token}, were_sent)
+                except DatabaseError as failure:
+                    locked.append(failure)
+                    if kind_of(failure) is not Kind.BUSY or len(locked) == MOST_LOCKED:
+                        break
+            if locked:
+                raise locked[-1] from None
+        else:
+            self._released = [lease for lease in self._released if lease not in leases]
 
     async def _extend(self) -> bool:
         now = asyncio.get_running_loop().time()
