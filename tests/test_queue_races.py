@@ -545,6 +545,57 @@ def test_a_delivery_claimed_while_its_organization_is_deleted_does_not_stop_main
     assert fetch_value(owner, "select count(*) from app.webhook_deliveries") == 0
 
 
+BEFORE_A_DELETION = {
+    "a draft that is being started": (
+        "select app.lock_draft(%(organization)s, id) from public.lookup_uploads where organization_id = %(organization)s",
+        "select api.start_upload(%(organization)s, id) from public.lookup_uploads where organization_id = %(organization)s",
+    ),
+    "a sample that is being continued": (
+        "select app.hold_queue(%(organization)s)",
+        "select api.continue_batch_lookup(%(organization)s, %(job)s)",
+    ),
+    "a batch that is being retried": (
+        "select api.cancel_batch_lookup(%(organization)s, %(job)s)",
+        "select api.retry_batch_lookup(%(organization)s, %(job)s)",
+    ),
+    "a key that is being rotated": (
+        "select from app.api_keys where organization_id = %(organization)s for update",
+        """select api.rotate_api_key(organization_id, id, sha256(key_hash), last_four)
+             from app.api_keys where organization_id = %(organization)s""",
+    ),
+    "a config of webhooks that is being changed": (
+        "select from app.webhook_configs where organization_id = %(organization)s for update",
+        "insert into app.webhook_wakeups (organization_id, id, ready_at) values (%(organization)s, gen_random_uuid(), app.clock())",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BEFORE_A_DELETION)
+def test_the_deletion_of_an_organization_does_not_wait_in_a_circle(
+    database_url: str, owner: Connection, batches: Batches, start: Start, what: str
+) -> None:
+    """Others lock a row of the organization before they lock the organization itself, by a foreign key."""
+    update_settings(owner, lookups_per_second=None)
+    organization = batches.organization_id
+    owner.execute("""select api.set_webhook_config(%s, '{"url": "https://example.com/"}')""", [organization])
+    owner.execute("select api.create_api_key(%s, sha256('a key'), 'leap_live_', 'abcd')", [organization])
+    request = json.dumps({"items": [site("first"), site("second")], "sample": 1})
+    owner.execute("select api.create_upload(%s, %s, false)", [organization, request.replace(', "sample": 1', "")])
+    job = None
+    if "batch" in what or "sample" in what:
+        job = fetch_value(owner, "select api.create_batch_lookup(%s, %s, false)", organization, request)["job_id"]
+        record_all(batches, claim(batches, 1))
+    names = {"organization": organization, "job": job}
+    holding, going_on = BEFORE_A_DELETION[what]
+    with psycopg.connect(database_url) as connection:
+        connection.execute(holding.encode(), names)
+        deleting = start("select api.delete_organization(%s, true)", organization)
+        connection.execute(going_on.encode(), names)
+    deleting.result()
+    while fetch_value(owner, "select exists (select from app.organizations where id = %s)", organization):
+        owner.execute("select api.delete_organization(%s, true)", [organization])
+
+
 def test_a_locked_report_does_not_keep_leases_of_another_batch_from_expiring(
     database_url: str, owner: Connection, batches: Batches, clock: Clock
 ) -> None:

@@ -103,9 +103,21 @@ begin
 end;
 $$;
 
+-- Locks an organization that is to be deleted, however long that takes: nothing new begins for it, as a concurrent upload either comes first,
+-- or waits and then finds no organization. Its keys come first, as in their rotation.
+create or replace function app.lock_deleted_organization(p_organization_id uuid) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp set lock_timeout = 0
+as $$
+begin
+    perform from app.api_keys where organization_id = p_organization_id order by id for update;
+    perform from app.organizations where id = p_organization_id for update;
+end;
+$$;
+
 create or replace function api.delete_organization(p_organization_id uuid, p_force boolean default false) returns json
 language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set lock_timeout = '1ms'
 as $$
 declare
     v_rows   constant integer := 10000;
@@ -116,8 +128,7 @@ declare
     v_name   text;
 begin
     perform app.check_organization(p_organization_id);
-    -- From here on nothing new begins for it: a concurrent upload either comes first, or waits and then finds no organization.
-    perform from app.organizations where id = p_organization_id for update;
+    perform app.lock_deleted_organization(p_organization_id);
     v_open := array(select id from public.batch_lookup_jobs where organization_id = p_organization_id and status in ('pending', 'processing'));
     if v_open <> '{}' and p_force is not true then
         perform app.refuse(
@@ -128,23 +139,33 @@ begin
     delete from app.api_keys where organization_id = p_organization_id;
     perform app.notify_credentials(p_organization_id);
     v_until := app.step_ends_at();
+    -- Who has locked one of its rows may be waiting for the organization: such a row is left for the next call, after a millisecond, because
+    -- a longer wait would look like a deadlock to the other one.
     foreach v_job_id in array v_open loop
-        perform api.cancel_batch_lookup(p_organization_id, v_job_id);
+        begin
+            perform api.cancel_batch_lookup(p_organization_id, v_job_id);
+        exception
+            -- Or it has just ended.
+            when lock_not_available or sqlstate 'PT409' then null;
+        end;
         exit when clock_timestamp() > v_until;
     end loop;
-
-    v_left := v_rows - (select rows from app.delete_ended_jobs(p_organization_id, 'infinity', v_rows, v_until));
-    v_left := v_left - (select rows from app.delete_ended_reports(p_organization_id, 'infinity', v_left, v_until));
-    if v_left > 0 and not exists (select from public.batch_lookup_jobs where organization_id = p_organization_id)
-       and not exists (select from public.incentive_reports where organization_id = p_organization_id) then
-        -- Its history still counts in the totals.
-        perform app.complete_work_minutes('infinity', p_organization_id);
-        v_left := v_left - app.delete_rows_of_organization(p_organization_id, v_left);
-        if v_left > 0 then
-            delete from app.organizations where id = p_organization_id returning name into v_name;
-            perform app.audit(p_organization_id, 'organization.deleted', p_details => jsonb_build_object('name', v_name));
+    begin
+        v_left := v_rows - (select rows from app.delete_ended_jobs(p_organization_id, 'infinity', v_rows, v_until));
+        v_left := v_left - (select rows from app.delete_ended_reports(p_organization_id, 'infinity', v_left, v_until));
+        if v_left > 0 and not exists (select from public.batch_lookup_jobs where organization_id = p_organization_id)
+           and not exists (select from public.incentive_reports where organization_id = p_organization_id) then
+            -- Its history still counts in the totals.
+            perform app.complete_work_minutes('infinity', p_organization_id);
+            v_left := v_left - app.delete_rows_of_organization(p_organization_id, v_left);
+            if v_left > 0 then
+                delete from app.organizations where id = p_organization_id returning name into v_name;
+                perform app.audit(p_organization_id, 'organization.deleted', p_details => jsonb_build_object('name', v_name));
+            end if;
         end if;
-    end if;
+    exception
+        when lock_not_available then null;
+    end;
     return json_build_object(
         'organization_id', p_organization_id,
         'deleted', not exists (select from app.organizations where id = p_organization_id),
@@ -153,4 +174,4 @@ end;
 $$;
 
 comment on function api.delete_organization(uuid, boolean) is
-'Deletes an organization with all its data, about ten thousand rows per call: call it again, each time in a transaction of its own, until it returns {"deleted": true}; in psql with \watch. Its API keys stop working with the first call. p_force cancels its open batches, as many as two seconds allow; lookups in flight still end or expire first, and their batches count as remaining_jobs. If members of a Clerk organization return afterwards, it is created again. 404: no such organization. 409: organization_busy.';
+'Deletes an organization with all its data, about ten thousand rows per call: call it again, each time in a transaction of its own, until it returns {"deleted": true}; in psql with \watch. Its API keys stop working with the first call. p_force cancels its open batches, as many as two seconds allow; lookups in flight still end or expire first, and their batches count as remaining_jobs. Rows that another transaction has locked are left for the next call. If members of a Clerk organization return afterwards, it is created again. 404: no such organization. 409: organization_busy.';
