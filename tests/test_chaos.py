@@ -72,7 +72,7 @@ HISTORY = """
         values (new.id, old.status, new.status,
                 (select l.expires_at from public.lookup_leases l where l.job_id = new.job_id and new.position <@ l.positions),
                 v_callers like '%app.expire_leases%',
-                old.status = 'failed' and old.error_code = 'lease_expired' and new.status = 'completed');
+                old.status = 'failed' and old.error_code in ('lease_expired', 'job_cancelled') and new.status = 'completed');
         return null;
     end $$;
     create trigger remember after update on public.lookup_queue_items for each row execute function public.remember();
