@@ -195,6 +195,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_next_position integer;
+    v_items         public.lookup_queue_items[];
 begin
     delete from app.queued_jobs where organization_id = p_organization_id and job_id = p_job_id returning next_position into v_next_position;
     update app.job_budgets b
@@ -205,6 +206,12 @@ begin
      where organization_id = p_organization_id and job_id = p_job_id and status = 'pending' and retry_at < 'infinity';
     if v_next_position is not null or found then
         perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
+        if (select deduplicate_seconds is not null from app.settings) then
+            select array_agg(row(i.*)::public.lookup_queue_items) into v_items
+              from public.lookup_queue_items i
+             where i.organization_id = p_organization_id and i.job_id = p_job_id and i.status = 'pending';
+            perform app.answer_duplicates(p_organization_id, v_items, app.clock());
+        end if;
     end if;
 end;
 $$;

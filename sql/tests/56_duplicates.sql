@@ -1,5 +1,5 @@
 begin;
-select plan(63);
+select plan(64);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -155,6 +155,15 @@ select pg_temp.submit_streets(:'chain', '1 Elm St', '2 Congress Ave') as other \
 select array_agg(concat_ws(' ', array_position(array[:'limited', :'other']::uuid[], job_id), position) order by job_id, position) as numbers
   from (select * from api.claim_lookups(:'chain', 'w', 10) union all select * from api.claim_lookups(:'chain', 'w', 10)) c \gset
 select is(:'numbers'::text, '{"1 0","2 0","2 1"}', 'when a limit allows no lookup of an item, the next one asks');
+select api.update_settings('{"deduplicate_seconds": 3600}') as settings, api.create_organization('Held') as held \gset
+select api.create_batch_lookup(:'held', pg_temp.items(2), p_options => '{"max_lookups": 1, "when_limit_reached": "wait"}') ->> 'job_id' as limited,
+       pg_temp.turn_clock(app.clock() + interval '1 second') \gset
+select pg_temp.submit_each(:'held', 2, '2 Congress Ave') as each \gset
+select is(
+    (select array_agg(array_position(array[:'limited'::uuid] || :'each'::uuid[], job_id) order by job_id)
+       from (select * from api.claim_lookups(:'held', 'w', 10) union all select * from api.claim_lookups(:'held', 'w', 10)
+             union all select * from api.claim_lookups(:'held', 'w', 10)) c),
+    '{1,2}', 'when an item is held at a limit, the next one asks');
 select is_empty('select * from api.check_invariants()', 'the invariants hold when others ask');
 
 -- Two batches that are created at the same time
