@@ -545,6 +545,26 @@ def test_a_delivery_claimed_while_its_organization_is_deleted_does_not_stop_main
     assert fetch_value(owner, "select count(*) from app.webhook_deliveries") == 0
 
 
+def test_a_report_that_is_deleted_while_a_success_is_recorded_leaves_no_sites(
+    database_url: str, owner: Connection, batches: Batches, start: Start
+) -> None:
+    let_everything_wait(owner)
+    update_settings(owner, lookups_per_second=None)
+    organization, job_id = batches.organization_id, batches.create(1)
+    [(_, position, token)] = claim(batches, 1)
+    owner.execute("select api.cancel_batch_lookup(%s, %s)", [organization, job_id])
+    record = """select api.record_lookups(%s, array[%s]::uuid[], array[%s]::integer[], array[%s]::uuid[], array[200], array[null]::text[],
+                                          array['{}'], array[null]::float8[])"""
+    job = "select from public.batch_lookup_jobs where organization_id = %s and id = %s for update"
+    with locked(database_url, job, organization, job_id):
+        recording = start(record, organization, job_id, position, token)
+        assert not fetch_value(owner, "select api.delete_organization(%s, true)", organization)["deleted"]
+    recording.result()
+    assert fetch_value(owner, "select count(*) from public.incentive_report_sites") == 0
+    check_invariants(owner)
+    assert fetch_value(owner, "select api.delete_organization(%s)", organization)["deleted"]
+
+
 BEFORE_A_DELETION = {
     "a draft that is being started": (
         "select app.lock_draft(%(organization)s, id) from public.lookup_uploads where organization_id = %(organization)s",

@@ -234,6 +234,13 @@ begin
            updated_at            = p_now
      where organization_id = p_organization_id and job_id = p_job_id
     returning id, status into v_id, v_status;
+    if v_id is null and p_sites > 0 then
+        -- It was deleted after the caller had added sites to it.
+        select report_id into v_id from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id;
+        delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = v_id;
+        delete from public.incentive_report_sites where organization_id = p_organization_id and report_id = v_id;
+        return;
+    end if;
     if v_before <> v_status then
         if v_before <> 'processing' then
             perform app.count_ended(p_organization_id, -1, null, v_before);
