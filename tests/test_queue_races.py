@@ -523,6 +523,21 @@ def test_maintenance_does_not_wait_for_an_organization_that_is_being_deleted(
     check_invariants(owner)
 
 
+def test_the_maintenance_adds_nothing_to_an_organization_that_is_being_deleted(
+    database_url: str, owner: Connection, batches: Batches, start: Start
+) -> None:
+    update_settings(owner, lookups_per_second=None)
+    batches.create(1)
+    record_all(batches, claim(batches, 1))
+    owner.execute("update app.maintenance_state set counts_from = '-infinity'")
+    with locked(database_url, "select api.delete_organization(%s)", batches.organization_id):
+        start("select api.run_maintenance()").result(timeout=10)
+    assert not fetch_value(owner, "select exists (select from app.organizations where id = %s)", batches.organization_id)
+    tables = fetch_value(owner, "select app.tables_of_organizations()")
+    rows = "select count(*) from {} where organization_id = %s"
+    assert {table: n for table in tables if (n := fetch_value(owner, rows.format(table), batches.organization_id))} == {}
+
+
 def test_a_delivery_claimed_while_its_organization_is_deleted_does_not_stop_maintenance(
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
 ) -> None:

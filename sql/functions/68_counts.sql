@@ -245,6 +245,11 @@ declare
 begin
     -- Organizations where nothing has ended since have nothing new to delete either.
     for v_organization_id in select distinct organization_id from app.ended_changes loop
+        -- What is added here to one that is being deleted would stay.
+        if not app.is_distributed() then
+            perform from app.organizations where id = v_organization_id for key share skip locked;
+            continue when not found;
+        end if;
         if v_may_begin or app.sum_ended(v_organization_id, 'jobs', null) is not null then
             perform app.add_up_ended(v_organization_id);
         end if;
