@@ -560,6 +560,24 @@ def test_a_delivery_claimed_while_its_organization_is_deleted_does_not_stop_main
     assert fetch_value(owner, "select count(*) from app.webhook_deliveries") == 0
 
 
+def test_a_late_success_of_a_job_that_is_being_deleted_is_stale(
+    database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
+) -> None:
+    let_everything_wait(owner)
+    update_settings(owner, lookups_per_second=None, max_retries=0)
+    owner.execute("""select api.set_webhook_config(%s, '{"url": "https://example.com/"}')""", [batches.organization_id])
+    job_id = batches.create(1)
+    [(_, position, token)] = claim(batches, 1)
+    clock.advance(minutes=10)
+    owner.execute("select app.expire_leases(%s, app.clock())", [batches.organization_id])
+    record = """select api.record_lookups(%s, array[%s]::uuid[], array[%s]::integer[], array[%s]::uuid[], array[200], array[null]::text[],
+                                          array['{}'], array[null]::float8[])"""
+    with locked(database_url, "select api.delete_batch_lookup(%s, %s)", batches.organization_id, job_id):
+        recording = start(record, batches.organization_id, job_id, position, token)
+    recording.result()
+    check_invariants(owner)
+
+
 def test_a_report_that_is_deleted_while_a_success_is_recorded_leaves_no_sites(
     database_url: str, owner: Connection, batches: Batches, start: Start
 ) -> None:

@@ -473,7 +473,7 @@ begin
     v_webhooks := app.webhook_config_for(p_organization_id, array['lookup.completed']);
     if v_webhooks.organization_id is not null then
         perform app.enqueue_item_webhooks(v_webhooks, p_organization_id, v_items, p_now);
-        if v_webhooks.enabled and v_items <> '{}' then
+        if v_webhooks.enabled and cardinality(v_items) > 0 then
             perform app.wake_webhooks(p_organization_id, p_now);
         end if;
     end if;
