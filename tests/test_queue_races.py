@@ -41,11 +41,11 @@ def start(database_url: str, owner: Connection) -> Iterator[Start]:
 
 
 @contextmanager
-def locked(database_url: str, query: str, *parameters: object) -> Iterator[None]:
+def locked(database_url: str, query: str, *parameters: object) -> Iterator[Connection]:
     """While the context lasts, another transaction holds the locks of the query."""
     with psycopg.connect(database_url) as connection:
         connection.execute(query.encode(), parameters)
-        yield
+        yield connection
 
 
 def let_everything_wait(owner: Connection) -> None:
@@ -596,6 +596,18 @@ def test_a_report_that_is_deleted_while_a_success_is_recorded_leaves_no_sites(
     assert fetch_value(owner, "select count(*) from public.incentive_report_sites") == 0
     check_invariants(owner)
     assert fetch_value(owner, "select api.delete_organization(%s)", organization)["deleted"]
+
+
+def test_the_deletion_of_an_organization_passes_over_a_batch_that_has_just_been_deleted(
+    database_url: str, owner: Connection, batches: Batches, start: Start
+) -> None:
+    let_everything_wait(owner)
+    job_id = batches.create(1)
+    with locked(database_url, "select api.cancel_batch_lookup(%s, %s)", batches.organization_id, job_id) as connection:
+        deleting = start("select api.delete_organization(%s, true)", batches.organization_id)
+        connection.execute("select api.delete_batch_lookup(%s, %s)", [batches.organization_id, job_id])
+    deleting.result()
+    assert not fetch_value(owner, "select exists (select from app.organizations where id = %s)", batches.organization_id)
 
 
 BEFORE_A_DELETION = {

@@ -145,8 +145,8 @@ begin
         begin
             perform api.cancel_batch_lookup(p_organization_id, v_job_id);
         exception
-            -- Or it has just ended.
-            when lock_not_available or sqlstate 'PT409' then null;
+            -- Or it has just ended, or been deleted.
+            when lock_not_available or sqlstate 'PT409' or sqlstate 'PT404' then null;
         end;
         exit when clock_timestamp() > v_until;
     end loop;
