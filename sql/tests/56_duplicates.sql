@@ -1,5 +1,5 @@
 begin;
-select plan(64);
+select plan(66);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
