@@ -81,7 +81,7 @@ select is(length(api.request_api_key(:'org', sha256('long'), 'leap_live_', 'long
 -- Listed
 select api.create_organization('Lister') as lister \gset
 select count(api.create_api_key(:'lister', sha256(('listed ' || n)::bytea), 'leap_live_', 'xxxx', n::text)) from generate_series(1, 5) n \gset listed_
-update app.api_keys set created_at = '2026-01-01Z'::timestamptz + interval '1 day' * (6 - name::integer / 2) where organization_id = :'lister';
+update app.api_keys set created_at = (timestamp '2026-01-01' + interval '1 day' * (6 - name::integer / 2)) at time zone 'UTC' where organization_id = :'lister';
 insert into app.api_key_uses (organization_id, api_key_id, used_at) select organization_id, id, '2026-02-01Z' from app.api_keys where organization_id = :'lister' and name = '3';
 with recursive page as (
     select 1 as n, api.list_api_keys(:'lister', p_limit => 2) as body

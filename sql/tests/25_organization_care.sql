@@ -38,10 +38,12 @@ savepoint before;
 select api.cancel_batch_lookup(:'other_org', pg_temp.submit(:'other_org', 1)) as cancelled,
        array_agg(api.create_api_key(:'other_org', sha256(k::bytea), 'leap_live_', 'xxxx', k)) as keys from unnest(array['usable', 'lasting', 'revoked', 'expired', 'ending']) k \gset
 update app.api_keys set revoked_at = now() where name = 'revoked';
-update app.api_keys set expires_at = app.clock() - interval '1 second' where name = 'expired';
-update app.api_keys set expires_at = app.clock() + interval '1 hour' where name = 'lasting';
-select pg_temp.turn_clock(app.clock()) is null as stopped, app.clock() as now \gset
-update app.api_keys set expires_at = app.clock() where name = 'ending';
+select app.clock() as now \gset
+update app.api_keys set expires_at = :'now'::timestamptz - interval '1 second' where name = 'expired';
+update app.api_keys set expires_at = :'now'::timestamptz + interval '1 hour' where name = 'lasting';
+select pg_temp.turn_clock(app.clock()) is null as stopped \gset
+select app.clock() as now \gset
+update app.api_keys set expires_at = :'now' where name = 'ending';
 select api.create_api_key(:'org', sha256('of the other'), 'leap_live_', 'xxxx') is not null as created \gset
 update public.batch_lookup_jobs set created_at = '2026-01-01Z' where organization_id = :'other_org' and id = :'other_job';
 select app.create_clerk_organization('org_2b', 'b') as b, app.create_clerk_organization('org_2a', 'a') as a \gset

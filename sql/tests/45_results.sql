@@ -48,9 +48,13 @@ select pg_temp.look_up(:'org', 1, 200, :'answer'), pg_temp.look_up(:'org', 1, 20
     {"program_id": "z", "program_name": "Zed", "total_incentive": 1}, {"program_id": "b", "program_name": "Bee", "total_incentive": 2}, {"program_id": "m", "program_name": "Em", "total_incentive": 3}]}}') \gset ended_
 update public.lookup_queue_items set warnings = '{one,two}', device_ids = '{1,2}' where job_id = :'outcomes' and position = 0;
 create function pg_temp.cells(p_job_id uuid, p_status text) returns text
-language sql as $$
-    select array_to_string(array(select coalesce(c.cell, '-') from unnest(app.result_cells(i, null)) with ordinality c (cell, n) where c.n not in (10, 20, 21) order by c.n), '|')
-      from public.lookup_queue_items i where i.job_id = p_job_id and i.position = case p_status when 'first' then 0 when 'second' then 1 else 2 end
+language plpgsql as $$
+declare
+    v_item public.lookup_queue_items;
+begin
+    select * into v_item from public.lookup_queue_items where job_id = p_job_id and position = case p_status when 'first' then 0 when 'second' then 1 else 2 end;
+    return array_to_string(array(select coalesce(c.cell, '-') from unnest(app.result_cells(v_item, null)) with ordinality c (cell, n) where c.n not in (10, 20, 21) order by c.n), '|');
+end;
 $$;
 select is(array(select pg_temp.cells(:'outcomes', p) from unnest(array['first', 'second', 'third']) p), array[
     'site-1|completed|1 Congress Ave|-|Austin|TX|78701|US|RESIDENTIAL|1015|Austin Energy|true|1200.50|Heat pumps; Water heaters|-|-|one; two|0|0.00',

@@ -316,17 +316,19 @@ select is(:'created'::json ->> 'reused_items', :'dry_run'::json ->> 'known_alrea
 select is(
     (select reused_from_job_id from public.lookup_queue_items where job_id = (:'created'::json ->> 'job_id')::uuid and position = 0), :'job'::uuid,
     'a reused result says where it comes from, even with deduplication');
+
 -- Several answers
 select api.create_organization('Several') as several \gset
 select pg_temp.submit_streets(:'several', '1 Elm St', '2 Elm St', '3 Elm St') as job, pg_temp.look_up(:'several', 3, 200, '{}') as looked_up \gset
-update public.lookup_queue_items i
-   set processed_at = app.clock() - interval '1 day' + interval '1 minute' * (array[0, 2, 1])[i.position + 1], result = json_build_object('answer', i.position), parsed_result = null,
-       deduplication_key = (select f.deduplication_key from public.lookup_queue_items f where f.organization_id = i.organization_id and f.job_id = i.job_id and f.position = 0)
- where i.organization_id = :'several' and i.job_id = :'job';
+select deduplication_key as first_key, app.clock() - interval '1 day' as a_day_ago from public.lookup_queue_items where job_id = :'job' and position = 0 \gset
+update public.lookup_queue_items set deduplication_key = :'first_key', parsed_result = null where job_id = :'job';
+update public.lookup_queue_items set processed_at = :'a_day_ago', result = '{"answer": 0}' where job_id = :'job' and position = 0;
+update public.lookup_queue_items set processed_at = :'a_day_ago'::timestamptz + interval '2 minutes', result = '{"answer": 1}' where job_id = :'job' and position = 1;
+update public.lookup_queue_items set processed_at = :'a_day_ago'::timestamptz + interval '1 minute', result = '{"answer": 2}' where job_id = :'job' and position = 2;
 select pg_temp.submit_streets(:'several', '1 Elm St') as asked \gset
 select is((select array[result ->> 'answer', reused_from_job_id::text] from public.lookup_queue_items where job_id = :'asked'), '{1,null}', 'the newest of several answers is used, which is no result of an earlier job');
-update public.lookup_queue_items set processed_at = app.clock() - interval '1 day' where job_id = :'job' and position = 0;
-update public.lookup_queue_items set processed_at = app.clock() - interval '1 day 1 second' where job_id = :'job' and position > 0;
+update public.lookup_queue_items set processed_at = :'a_day_ago' where job_id = :'job' and position = 0;
+update public.lookup_queue_items set processed_at = :'a_day_ago'::timestamptz - interval '1 second' where job_id = :'job' and position > 0;
 select pg_temp.submit_streets(:'several', '1 Elm St') as asked \gset
 select is((select result ->> 'answer' from public.lookup_queue_items where job_id = :'asked'), '0', 'an answer is used for as long as the setting says');
 select api.update_settings('{"deduplicate_seconds": null}') as settings \gset

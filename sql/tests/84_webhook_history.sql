@@ -74,7 +74,7 @@ select is((select array[status, (ended_at is null)::text, (select count(*) from 
     '{pending,true,4}', 'a delivery sent again has not ended');
 select is((select string_agg(distinct organization_id || ' ' || ready_at, ',') from (select organization_id, ready_at from app.webhook_queue_state union select organization_id, ready_at from app.webhook_wakeups) w),
     :'org' || ' ' || '2026-11-24 12:00:00+00'::timestamptz, 'a delivery sent again wakes the sender');
-update app.webhook_deliveries set status = 'sending', next_attempt_at = null, lease_token = gen_random_uuid(), lease_expires_at = now(), leased_by = 'me' where id = :'lookup';
+update app.webhook_deliveries set status = 'sending', next_attempt_at = null, lease_token = '0193a5b2-0000-4000-8000-000000000001', lease_expires_at = now(), leased_by = 'me' where id = :'lookup';
 select throws_ok(format('select api.resend_webhook_delivery(%L, %L)', :'org', :'lookup'), 'PT409', 'The delivery is being sent', 'a delivery that is being sent is not sent again');
 update app.webhook_deliveries set lease_token = null, lease_expires_at = null, leased_by = null, status = 'pending', next_attempt_at = now() where id = :'lookup';
 select throws_ok(format('select api.resend_webhook_delivery(%L, %L)', :'other_org', :'lookup'), 'PT409', 'Webhooks are not enabled', 'an organization without a receiver sends nothing again');
@@ -85,7 +85,7 @@ select is(api.recover_webhook_deliveries(:'org', '{"since": "2026-11-24T12:00:01
 select is(api.recover_webhook_deliveries(:'org', '{"since": "2026-11-24T12:00:00Z"}') ->> 'recovered', '3', 'failed deliveries since then are recovered');
 select is((select string_agg(distinct concat_ws(' ', status, retry_count, next_attempt_at, ended_at), ',') from app.webhook_deliveries where event = 'lookup.completed'),
     concat_ws(' ', 'pending', 0, '2026-11-24 12:00:00+00'::timestamptz), 'deliveries that are recovered begin anew, at once');
-update app.webhook_deliveries set status = case event when 'batch.completed' then 'delivered' else 'failed' end, next_attempt_at = null, ended_at = now();
+update app.webhook_deliveries set status = case when event = 'batch.completed' then 'delivered' else 'failed' end, next_attempt_at = null, ended_at = now();
 update app.webhook_deliveries set event = 'webhook.test' where id = :'lookup';
 select api.set_webhook_config(:'other_org', '{"url": "https://example.com/"}') as config \gset
 select is(array[api.recover_webhook_deliveries(:'other_org', '{"since": "2026-11-24T12:00:00Z"}') ->> 'recovered', api.recover_webhook_deliveries(:'org', '{"since": "2026-11-24T12:00:00Z"}') ->> 'recovered'],
