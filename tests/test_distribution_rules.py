@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import psycopg
 import pytest
 
+from pyshell.deploy.files import sql_files
+from pyshell.settings import ROOT
 from tests.conftest import Connection
 from tests.sql_statements import Reference, Statement, closure, statements
 
@@ -249,6 +251,18 @@ def test_changes_call_immutable_functions_only(source: Source) -> None:
         ),
         but_for={},
     )
+
+
+def test_updates_of_assertions_call_no_volatile_function(source: Source, shared_owner: Connection) -> None:
+    """Refused: "functions used in UPDATE queries on distributed tables must not be VOLATILE"."""
+    volatile = {name for (name,) in shared_owner.execute("select proname from pg_proc where provolatile = 'v'")}
+    found = [
+        f"{file.name}: {', '.join(called)}"
+        for file in sql_files(ROOT / "sql" / "tests")
+        for update in re.finditer(r"^update (\w+\.\w+)[^;]*", file.read_text(), re.MULTILINE)
+        if source.kinds.get(update[1], "local") != "local" and (called := sorted(volatile.intersection(re.findall(r"(\w+)\(", update[0]))))
+    ]
+    assert found == []
 
 
 def test_a_query_of_a_table_of_organizations_calls_no_function_that_reads_one(source: Source) -> None:

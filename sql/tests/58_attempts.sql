@@ -149,7 +149,8 @@ select is(
 select api.cancel_batch_lookup(:'twins', :'first_job') as cancelled \gset
 select isnt(api.explain_item(:'twins', :'second_job', 0) #>> '{waiting_for,reason}', 'duplicate', 'a duplicate whose other item was cancelled does not wait for it');
 -- As after a cancel that found it locked
-update public.lookup_queue_items set retry_at = app.clock() + interval '1 minute' where job_id = :'second_job';
+select app.clock() + interval '1 minute' as in_a_minute \gset
+update public.lookup_queue_items set retry_at = :'in_a_minute' where job_id = :'second_job';
 select is(
     (select array[w ->> 'reason', w ->> 'message'] from (select api.explain_item(:'twins', :'second_job', 0) -> 'waiting_for') e (w)),
     array['duplicate', 'Another item asked the same question and got no answer; this one is looked up next'],
