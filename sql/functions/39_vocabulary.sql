@@ -126,15 +126,16 @@ select n.name, a.country_code, a.code
                ('US', 'CO', array['colo']), ('US', 'CT', array['conn']), ('US', 'DC', array['washingtondc', 'districtofcolumbia', 'dcwashington']),
                ('US', 'DE', array['del']), ('US', 'FL', array['fla']), ('US', 'IL', array['ill']), ('US', 'IN', array['ind']),
                ('US', 'KS', array['kans']), ('US', 'MA', array['mass']), ('US', 'MI', array['mich']), ('US', 'MN', array['minn']),
-               ('US', 'MS', array['miss']), ('US', 'MT', array['mont']), ('US', 'NE', array['nebr']), ('US', 'NV', array['nev']),
-               ('US', 'NY', array['newyorkstate']), ('US', 'OK', array['okla']), ('US', 'OR', array['ore', 'oreg']),
-               ('US', 'PA', array['penn', 'penna']), ('US', 'TN', array['tenn']), ('US', 'TX', array['tex']),
+               ('US', 'MS', array['miss']), ('US', 'MT', array['mont']), ('US', 'ND', array['ndak']), ('US', 'NE', array['nebr']),
+               ('US', 'NM', array['nmex']), ('US', 'NV', array['nev']), ('US', 'NY', array['newyorkstate']), ('US', 'OK', array['okla']),
+               ('US', 'OR', array['ore', 'oreg']),
+               ('US', 'PA', array['penn', 'penna']), ('US', 'SD', array['sdak']), ('US', 'TN', array['tenn']), ('US', 'TX', array['tex']),
                ('US', 'VI', array['usvirginislands', 'virginislands']), ('US', 'WA', array['wash', 'washingtonstate']),
                ('US', 'WI', array['wis', 'wisc']), ('US', 'WV', array['wva']), ('US', 'WY', array['wyo']),
-               ('CA', 'AB', array['alta']), ('CA', 'BC', array['colombiebritannique']), ('CA', 'MB', array['man']),
-               ('CA', 'NB', array['nouveaubrunswick']), ('CA', 'NL', array['newfoundland', 'newfoundlandlabrador', 'terreneuveetlabrador', 'nf', 'nfld']),
-               ('CA', 'NS', array['nouvelleecosse']), ('CA', 'NT', array['territoiresdunordouest']), ('CA', 'ON', array['ont']),
-               ('CA', 'PE', array['pei', 'ileduprinceedouard']), ('CA', 'QC', array['que', 'pq']), ('CA', 'SK', array['sask']),
+               ('CA', 'AB', array['alta', 'alb']), ('CA', 'BC', array['colombiebritannique', 'cb']), ('CA', 'MB', array['man']),
+               ('CA', 'NB', array['nouveaubrunswick']), ('CA', 'NL', array['newfoundland', 'newfoundlandlabrador', 'terreneuveetlabrador', 'nf', 'nfld', 'tnl']),
+               ('CA', 'NS', array['nouvelleecosse']), ('CA', 'NT', array['territoiresdunordouest', 'nwt', 'tno']), ('CA', 'ON', array['ont']),
+               ('CA', 'PE', array['pei', 'ileduprinceedouard', 'ipe']), ('CA', 'QC', array['que', 'pq']), ('CA', 'SK', array['sask']),
                ('CA', 'YT', array['yukonterritory'])) a (country_code, code, names)
  cross join unnest(a.names) n (name);
 
@@ -160,7 +161,13 @@ create or replace function app.postal_code_form(p_country_code text) returns tex
 language sql immutable
 return case p_country_code when 'US' then 'a ZIP code (12345 or 12345-6789)' else 'a Canadian postal code (A1A 1A1)' end;
 
--- Repairs a ZIP or postal code that lost zeros or hyphens, or gained a decimal point.
+-- What a spreadsheet adds to a house number or a ZIP code is removed: decimals, as in 12.0 or 12,0, and the separator of 1,200. Six digits
+-- are two numbers, as in 101,103.
+create or replace function app.house_number(p_text text) returns text
+language sql immutable
+return regexp_replace(regexp_replace(p_text, '([.]0+|,00?)$', ''), '^([0-9]{1,2}),([0-9]{3})$', '\1\2');
+
+-- Repairs a ZIP or postal code that lost zeros or hyphens, or gained a decimal point or a separator, as in 94,601.
 create or replace function app.corrected_postal_code(p_country_code text, p_text text) returns text
 language sql immutable
 return case
@@ -170,7 +177,7 @@ return case
             when z ~ '^[0-9]{5} [0-9]{4}$' then replace(z, ' ', '-')
             when z ~ '^[0-9]{7,9}$' then overlay(lpad(z, 9, '0') placing '-' from 6 for 0)
             else p_text end
-          from (select regexp_replace(regexp_replace(p_text, '[.,]0+$', ''), '\s*[-+\u2010-\u2015\u2212]\s*', '-')) m (z))
+          from (select regexp_replace(app.house_number(p_text), '\s*[-+\u2010-\u2015\u2212]\s*', '-')) m (z))
     when p_country_code = 'CA' and p_text !~ '^[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9]$'
          and p_text ~* '^[A-Z][0-9O][A-Z][-. \u2010-\u2015]*[0-9O][A-Z][0-9O]$' then (
         -- The letter O in place of a digit.

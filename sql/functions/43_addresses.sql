@@ -17,14 +17,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_field  constant text := app.field_of_shared_cells(p_given);
-    v_rest   text := btrim(regexp_replace(regexp_replace(btrim(app.clean_cell(p_text), E' ,\n\r'), '[,\s]*[\n\r][,\s]*', ', ', 'g'),
-                                          '[, ]+(USA?|U\.S\.A?\.?|United States( of America)?|Canada)$', '', 'i'));
-    v_postal text;
+    v_rest   text := btrim(regexp_replace(regexp_replace(btrim(app.clean_cell(p_text), E' ,.\n\r'), '[,\s]*[\n\r][,\s]*', ', ', 'g'),
+                                          '[, ]+(USA?|U\.S(\.A)?|United States( of America)?|Canada)$', '', 'i'));
+    -- As app.corrected_postal_code takes it.
+    v_postal text := substring(v_rest from '(?i)[, ]([0-9]{4,5}(?: ?[-\u2010-\u2015\u2212 ]? ?[0-9]{4})?|[A-Z][0-9][A-Z][- \u2010-\u2015]*[0-9][A-Z][0-9])$');
     v_region text;
     v_city   text;
 begin
-    if 'postal_code' <> all (p_given) then
-        v_postal := substring(v_rest from '(?i)[, ]([0-9]{4,5}(?:-[0-9]{4})?|[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9])$');
+    if v_postal is not null or 'postal_code' <> all (p_given) then
         v_rest := rtrim(left(v_rest, -length(v_postal)), ' ,');
     end if;
     -- Washington DC is a state, and also a city with its state.
@@ -47,17 +47,11 @@ begin
     end if;
     return jsonb_strip_nulls(jsonb_build_object(
         'street_1', case when v_field = 'street_1' then v_rest end, 'city', btrim(v_city), 'state_or_province_code', btrim(v_region),
-        'postal_code', v_postal));
+        'postal_code', case when 'postal_code' <> all (p_given) then v_postal end));
 end;
 $$;
 
 comment on function app.parts_of_address(text, text[], text[]) is 'What a cell with several parts of an address says, as {field: text}; null: it is not clear.';
-
--- What a spreadsheet adds to a house number is removed: decimals, as in 12.0 or 12,0, and the separator of 1,200. Six digits are two numbers,
--- as in 101,103.
-create or replace function app.house_number(p_text text) returns text
-language sql immutable
-return regexp_replace(regexp_replace(p_text, '([.]0+|,00?)$', ''), '^([0-9]{1,2}),([0-9]{3})$', '\1\2');
 
 -- Does not repeat what the street already contains, and does not touch a street that begins with the number (12, 12A or 12-14, but not
 -- 12th).
@@ -66,10 +60,10 @@ language sql immutable
 return (select case when starts_with(lower(p_street), lower(p_number)) and substr(p_street, length(p_number) + 1) !~* '^([0-9]|[a-z]{2})' then p_street
                     when p_street is not null
                     then concat_ws(' ', p_number,
-                                   case when lower(p_predirectional) is distinct from w.words[1] then p_predirectional end,
+                                   case when lower(translate(p_predirectional, '.,', '')) is distinct from w.words[1] then p_predirectional end,
                                    p_street,
-                                   case when (lower(p_suffix) = any (w.words[2:])) is not true then p_suffix end,
-                                   case when lower(p_postdirectional) is distinct from w.words[cardinality(w.words)] then p_postdirectional end) end
+                                   case when (lower(translate(p_suffix, '.,', '')) = any (w.words[2:])) is not true then p_suffix end,
+                                   case when lower(translate(p_postdirectional, '.,', '')) is distinct from w.words[cardinality(w.words)] then p_postdirectional end) end
           from regexp_split_to_array(lower(translate(p_street, '.,', '')), '\s+') w (words));
 
 comment on function app.joined_street(text, text, text, text, text) is 'The street line of an address whose parts have columns of their own: 12, N, Main, St gives 12 N Main St. null: the street has no name.';

@@ -1,5 +1,5 @@
 begin;
-select plan(16);
+select plan(17);
 
 select is(app.plain_name(' Zip/Postal Code '), 'zippostalcode', 'a name is compared without case, spaces and punctuation');
 select is(app.plain_name('Straße'), 'strasse', 'a name is compared without accents, and the German sharp s is two letters');
@@ -18,6 +18,9 @@ select is_empty($$ select country_code, name from app.region_names group by coun
                 'each name of a state is for one state of its country');
 select results_eq($$ select country_code, code from app.region_names where name in ('massachusetts', 'usma', 'mass', 'ma') group by country_code, code $$,
                   $$ values ('US', 'MA') $$, 'a state is known by its name, its code, its ISO code and its abbreviation');
+select is(array(select n.code from unnest(array['N. Dak.', 'S. Dak.', 'N. Mex.', 'N.W.T.', 'T.N.-O.', 'T.-N.-L.', 'Î.-P.-É.', 'C.-B.', 'Alb.']) with ordinality a (text, place)
+                  left join app.region_names n on n.name = app.plain_name(a.text) order by a.place),
+          array['ND', 'SD', 'NM', 'NT', 'NT', 'NL', 'PE', 'BC', 'AB'], 'states of two words and provinces are known by their older and their French abbreviations');
 select is((select region_code from app.country_names where name = app.plain_name('Puerto Rico')), 'PR', 'a territory that is given as a country is a state');
 select is_empty($$ select name from app.building_type_names group by name having count(*) > 1 $$, 'each name of a building type is for one type');
 

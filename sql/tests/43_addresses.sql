@@ -1,5 +1,5 @@
 begin;
-select plan(10);
+select plan(12);
 
 create function pg_temp.parts(p_text text, variadic p_given text[]) returns text
 language sql as $$
@@ -13,6 +13,16 @@ select is(array(select pg_temp.parts(t, 'street_1')
           array['1 Main St | Oakland | CA | 94601', '1 MAIN ST, APT 4 | BATON ROUGE | LOUISIANA | 70801-1234', '1 Main St | Oakland | CA | 94601',
                 '1 Main St | Oakland | CA | 94601', '8 Rue A | Montréal | QC | H2Y 1C6', '1 Main St | Barre | VT | 5641'],
           'a whole address in one cell is split into its parts');
+select is(array(select pg_temp.parts(t, 'street_1')
+                  from unnest(array[U&'1 Main St, Oakland, CA 94601\20131234', '1 Main St, Oakland, CA 94601 1234', '1 Main St, Oakland, CA 946011234', '1 Main St, Oakland, CA 94601 - 1234.',
+                                    '1 Main St, Oakland, CA 94601, U.S.A.', '1 Main St, Oakland, CA 94601, U.S.', '8 Rue A, Laval, QC H7A-0A1', '8 Rue A, Laval, QC H7A  0A1']) t),
+          array[U&'1 Main St | Oakland | CA | 94601\20131234', '1 Main St | Oakland | CA | 94601 1234', '1 Main St | Oakland | CA | 946011234', '1 Main St | Oakland | CA | 94601 - 1234',
+                '1 Main St | Oakland | CA | 94601', '1 Main St | Oakland | CA | 94601', '8 Rue A | Laval | QC | H7A-0A1', '8 Rue A | Laval | QC | H7A  0A1'],
+          'a postal code at the end of an address may be written in any way that can be corrected');
+select is(array(select pg_temp.parts(t, 'street_1', 'postal_code')
+                  from unnest(array['1 Main St, Oakland, CA 94601', '1 Main St, Oakland, CA', '1 Main St, Oakland 94601', '1 Main St']) t)
+          || pg_temp.parts('Oakland, CA 94601', 'street_1', 'city', 'postal_code'),
+          array['1 Main St | Oakland | CA', '1 Main St | Oakland | CA', '', '', 'Oakland | CA'], 'an address may repeat the postal code, which has a column of its own');
 select is(array(select pg_temp.parts(t, 'street_1') from unnest(array['1 Main St', '1 Main St Oakland CA 94601', '1 Main St, Oakland 94601', '1 Main St, 94601', ', Oakland, CA 94601', '', null]) t),
           array['', '', '', '', '', '', ''], 'nothing is guessed of an address without a state or without a comma before its city');
 select is(array(select pg_temp.parts(t, 'street_1', 'city') from unnest(array['Oakland, CA 94601', 'Oakland CA 94601', 'Port Washington 11050', 'CA 94601']) t),
