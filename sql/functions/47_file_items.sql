@@ -86,12 +86,13 @@ declare
     v_size               integer := p_columns #>> '{household_size,place}';
     v_owner_status       integer := p_columns #>> '{owner_status,place}';
     v_tax_filing         integer := p_columns #>> '{tax_filing,place}';
-    v_given        constant text[]  := array(select jsonb_object_keys(p_columns));
+    -- Without fields that have only a default.
+    v_given        constant text[]  := array(select c.key from jsonb_each(p_columns) c where c.value ? 'place');
     v_shared       constant text    := app.field_of_shared_cells(v_given);
     v_shared_place constant integer := p_columns #>> array[v_shared, 'place'];
     v_parts        jsonb[];
-    v_has_street_parts constant boolean := v_given && app.street_part_fields();
-    v_has_household constant boolean := v_given && array['household_income', 'household_size', 'owner_status', 'tax_filing'];
+    v_has_street_parts constant boolean := p_columns ?| app.street_part_fields();
+    v_has_household constant boolean := p_columns ?| array['household_income', 'household_size', 'owner_status', 'tax_filing'];
     -- Each row may have words of its own.
     v_names     constant jsonb := app.device_names();
     v_countries jsonb;
@@ -164,7 +165,7 @@ begin
                    app.cell(m.raw ->> v_owner_status, m.is_clean, false, p_defaults ->> 'owner_status'),
                    app.cell(m.raw ->> v_tax_filing, m.is_clean, false, p_defaults ->> 'tax_filing')) end))
            || case when jsonb_typeof(m.raw -> v_custom_fields) = 'object' then jsonb_build_object('webhook_custom_fields', m.raw -> v_custom_fields)
-                   when 'webhook_custom_fields' = any (v_given)
+                   when p_columns ? 'webhook_custom_fields'
                    then app.custom_fields_of_cell(app.cell(m.raw ->> v_custom_fields, m.is_clean, false, p_defaults ->> 'webhook_custom_fields')) else '{}' end,
            case when m.warnings <> '{}' or m.problems is not null then row(nullif(m.warnings, '{}'), m.problems)::app.cell_notes end
       from (select c.*,

@@ -1,5 +1,5 @@
 begin;
-select plan(34);
+select plan(36);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -112,16 +112,27 @@ select results_eq(
     format($$ select item #>> '{address,street_2}', messages from pg_temp.items('[%s, ["d-1", "1 Elm St", "101.0", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"], ["d-2", "1 Elm St", "1.5", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"],
            ["d-3", "1 Elm St", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"]]') $$, :'header'),
     $$ values ('101', array['Unit: 101.0 was read as 101']), ('1.5', '{}'), (null, '{}') $$, 'a unit that a spreadsheet took for a number is read as one, with a warning');
+select is(array(select concat_ws(' | ', i -> 'address' ->> 'street_1', i -> 'address' ->> 'city', i -> 'address' ->> 'state_or_province_code', i -> 'address' ->> 'postal_code')
+                  from app.read_file(null, '{"rows": [["Deal ID", "Address"], ["d-1", "1 Main St, Reno, NV 89501"], ["d-2", "5 Elm St"]],
+                                             "defaults": {"city": "Oakland", "state_or_province_code": "CA", "postal_code": "94601", "building_type": "RESIDENTIAL", "device_ids": "1"}}') f
+                 cross join unnest(f.items) with ordinality u (i, n) order by n),
+          array['1 Main St | Reno | NV | 89501', '5 Elm St | Oakland | CA | 94601'], 'a default is for the cells that lack a part of the address, and replaces none that they have');
+select is(array(select concat_ws(' | ', i -> 'address' ->> 'street_1', i -> 'address' ->> 'city', i -> 'address' ->> 'state_or_province_code', i -> 'address' ->> 'postal_code')
+                  from app.read_file(null, '{"rows": [["Deal ID", "Address", "Zip"], ["d-1", "1 Main St, Oakland, CA 94601", "94602"], ["d-2", "2 Main St, Oakland, CA", "94601"]],
+                                             "defaults": {"building_type": "RESIDENTIAL", "device_ids": "1"}}') f
+                 cross join unnest(f.items) with ordinality u (i, n) order by n),
+          array['1 Main St | Oakland | CA | 94602', '2 Main St | Oakland | CA | 94601'], 'an address is split where the postal code has a column of its own, which counts');
 select is((select item #>> '{address,street_1}' from pg_temp.items('[["Deal ID", "Street No", "Address"], ["1", 12, "Main St"]]')), '12 Main St',
           'a house number is put before an address that lacks one');
 select results_eq(
     $$ select app.joined_street(number, predirectional, street, suffix, postdirectional)
          from (values (1, '12', 'N', '12 N Main St', 'St', 'W'), (2, '12', 'N', '12A Main', 'St', null), (3, '12', null, '12-14 Main St', 'St', null),
                       (4, '12', null, '12th', 'Ave', null), (5, '12', null, '125 Main St', null, null), (6, '12', 'N', 'N Main St. NW', 'St', 'NW'),
-                      (7, '9', null, 'St Charles', 'St', null), (8, null, 'N', 'Main', null, null), (9, '12', 'N', null, 'St', null), (10, '1(2', null, 'Main', '*', null))
+                      (7, '9', null, 'St Charles', 'St', null), (8, null, 'N', 'Main', null, null), (9, '12', 'N', null, 'St', null), (10, '1(2', null, 'Main', '*', null),
+                      (11, '12', 'N.', 'N. Main St.', 'St.', null), (12, '12', 's.', 'S Main St NW', 'St.', 'N.W.'), (13, '5', null, 'Park', 'Park', null))
               v (n, number, predirectional, street, suffix, postdirectional) order by n $$,
     $$ values ('12 N Main St'), ('12A Main'), ('12-14 Main St'), ('12 12th Ave'), ('12 125 Main St'), ('12 N Main St. NW'), ('9 St Charles St'), ('N Main'), (null),
-              ('1(2 Main *') $$,
+              ('1(2 Main *'), ('12 N. Main St.'), ('12 S Main St NW'), ('5 Park Park') $$,
     'a street that starts with its number is not changed, and nothing is repeated');
 
 select is(array(select item #>> '{address,state_or_province_code}' || ' ' || (item #>> '{address,country_code}')
