@@ -186,19 +186,21 @@ begin
          cross join unnest((r.tier).excludes) e (program_id)
          where r.payable_amount > 0
     ), settled as (
-        -- The certain exclusions, unless excluded themselves in the step before: each step settles one more link of a chain of exclusions.
-        select 0 as step, null::text[] as before, '{}'::text[] as excluded
+        -- The certain exclusions, and all of them, as if all conditions were met; each unless excluded itself in the step before: a step
+        -- settles one more link of a chain of exclusions.
+        select c.certainly, 0 as step, null::text[] as before, '{}'::text[] as excluded
+          from (values (true), (false)) c (certainly)
          union all
-        select s.step + 1, s.excluded, array(select x.device_id || ' ' || x.excluded_id
-                                               from exclusion x
-                                              where x.certainly and x.device_id || ' ' || x.program_id <> all (s.excluded)
-                                              order by 1)
+        select s.certainly, s.step + 1, s.excluded, array(select x.device_id || ' ' || x.excluded_id
+                                                            from exclusion x
+                                                           where (x.certainly or not s.certainly) and x.device_id || ' ' || x.program_id <> all (s.excluded)
+                                                           order by 1)
           from settled s
          where s.excluded is distinct from s.before and s.step < 21
     ), excluded as (
-        select x.device_id, x.excluded_id, bool_or(x.certainly) as certainly, min(x.program_name) filter (where x.certainly) as excluding
-          from exclusion x
-         where x.device_id || ' ' || x.program_id <> all ((select s.excluded from settled s order by s.step desc limit 1)::text[])
+        select x.device_id, x.excluded_id, bool_or(s.certainly) as certainly, min(x.program_name) filter (where s.certainly) as excluding
+          from (select distinct on (certainly) * from settled order by certainly, step desc) s
+          join exclusion x on (x.certainly or not s.certainly) and x.device_id || ' ' || x.program_id <> all (s.excluded)
          group by x.device_id, x.excluded_id
     ), chosen as (
         select r.*, case when e.certainly then r.failed || format('Other programs: not in addition to %s', e.excluding) else r.failed end as unmet,
@@ -320,19 +322,28 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return (
-        with displaced as (
-            select j.program_id, (j.device).id as device_id, sum(other.amount) as amount
+        with paid as (
+            select j.program_id, (j.device).id as device_id, sum(j.amount) as certain, sum(j.conditional_amount) as conditional,
+                   bool_or(j.failed = '{}' and j.conditions <> '{}') as is_conditional
               from unnest(p_judged) j
-             cross join unnest((j.tier).excludes) e (program_id)
-              join unnest(p_judged) other on other.program_id = e.program_id and (other.device).id = (j.device).id
-             where j.conditional_amount > 0
              group by j.program_id, (j.device).id
+        ), displaced as (
+            -- What a program pays is deducted once, whoever excludes it: from the one that gains most, and the rest from the next.
+            select x.program_id, x.device_id, greatest(o.certain - coalesce(sum(greatest(p.conditional - p.certain, 0)) over earlier, 0), 0) as amount
+              from (select distinct j.program_id, (j.device).id as device_id, e.program_id as excluded_id
+                      from unnest(p_judged) j
+                     cross join unnest((j.tier).excludes) e (program_id)
+                     where j.conditional_amount > 0) x
+              join paid p on p.program_id = x.program_id and p.device_id = x.device_id
+              join paid o on o.program_id = x.excluded_id and o.device_id = x.device_id
+            window earlier as (partition by o.program_id, o.device_id order by p.conditional - p.certain desc, p.program_id
+                               rows between unbounded preceding and 1 preceding)
         ), conditional as (
-            select j.program_id, (j.device).id, greatest(sum(j.conditional_amount) - sum(j.amount) - coalesce(max(d.amount), 0), 0) as amount
-              from unnest(p_judged) j
-              left join displaced d on d.program_id = j.program_id and d.device_id = (j.device).id
-             group by j.program_id, (j.device).id
-            having bool_or(j.failed = '{}' and j.conditions <> '{}')
+            select p.program_id, greatest(p.conditional - p.certain - coalesce(sum(d.amount), 0), 0) as amount
+              from paid p
+              left join displaced d on d.program_id = p.program_id and d.device_id = p.device_id
+             where p.is_conditional
+             group by p.program_id, p.device_id, p.conditional, p.certain
         ), program as (
             select j.program_id, j.program_name, round(sum(j.amount), 2) as amount,
                    count(*) filter (where j.failed = '{}' and j.conditions = '{}') as eligible,

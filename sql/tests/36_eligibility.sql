@@ -1,5 +1,5 @@
 begin;
-select plan(111);
+select plan(120);
 \ir lookups.psql
 
 -- Amounts
@@ -208,6 +208,52 @@ begin
 end;
 $$;
 select is(pg_temp.chain(6), '{wy-1,wy-3,wy-5}', 'an offer excludes others where those that would exclude it are excluded');
+select pg_temp.import();
+
+-- Programs for pumps with a conditional offer each, beside the rebate of $250 for one.
+create function pg_temp.conditional_offers(p_offers jsonb, p_device_ids jsonb default '[9001]') returns text
+language plpgsql as $$
+begin
+    perform api.import_catalogue(pg_temp.catalogue() || (
+        select jsonb_build_object(
+                   'programs', pg_temp.catalogue() -> 'programs' || jsonb_agg(distinct pg_temp.catalogue() #> '{programs,1}' || jsonb_build_object('id', o ->> 'program_id')),
+                   'program_tiers', pg_temp.catalogue() -> 'program_tiers' || jsonb_agg(
+                       '{"id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "income_requirement": "Poor"}' || o))
+          from jsonb_array_elements(p_offers) o));
+    return (select concat_ws(' ', i ->> 'conditional_incentive_amount', ':',
+                             (select string_agg(concat_ws(' ', p ->> 'program_id', p ->> 'conditional_incentive_amount'), ', ' order by p ->> 'program_id')
+                                from jsonb_array_elements(i -> 'by_program') p where p ->> 'conditional_incentive_amount' <> '0.00'))
+              from (select pg_temp.lookup(p_device_ids) -> 'incentives') u (i));
+end;
+$$;
+select is(pg_temp.conditional_offers('[{"program_id": "wy-1", "amount": "500", "excludes": "wy-rebates"}, {"program_id": "wy-2", "amount": "900", "excludes": "wy-rebates"}]'),
+    '1150.00 : wy-1 500.00, wy-2 650.00', 'what two conditional offers exclude is deducted once');
+select is(pg_temp.conditional_offers('[{"program_id": "wy-1", "amount": "150", "excludes": "wy-rebates"}, {"program_id": "wy-2", "amount": "200", "excludes": "wy-rebates"}]', '[9001, 9002]'),
+    '200.00 : wy-1 200.00', 'what a conditional offer excludes beyond its own amount is deducted from the next one, for each device');
+select is(pg_temp.conditional_offers('[{"program_id": "wy-1", "amount": "900"}, {"program_id": "wy-2", "amount": "100", "excludes": "wy-rebates"}]'),
+    '900.00 : wy-1 900.00', 'what a conditional offer excludes is not deducted from one that does not exclude it');
+select is(pg_temp.conditional_offers('[{"program_id": "wy-1", "amount": "900", "excludes": "wy-rebates|wy-rebates"}]'), '650.00 : wy-1 650.00',
+    'a program that is named twice is excluded once');
+select is(pg_temp.conditional_offers('[{"program_id": "wy-1", "amount": "900", "excludes": "wy-2"}, {"program_id": "wy-2", "amount": "500", "excludes": "wy-3 wy-rebates"},
+                                       {"program_id": "wy-3", "amount": "70"}]'),
+    '970.00 : wy-1 900.00, wy-3 70.00', 'a conditional offer that another one excludes excludes no other');
+select is(pg_temp.conditional_offers('[{"program_id": "wy-1", "amount": "900"}, {"program_id": "wy-1", "id": "small", "amount": "100", "excludes": "wy-rebates"}]'),
+    '900.00 : wy-1 900.00', 'a conditional offer that a better one of its program replaces excludes no other');
+select pg_temp.conditional_offers('[{"program_id": "wy-aid", "amount": "10", "excludes": "wy-rebates"},
+                                    {"program_id": "wy-z", "amount": "20", "income_requirement": null, "excludes": "wy-rebates"}]');
+update app.programs set name = id where id in ('wy-aid', 'wy-z');
+select is((select failed from pg_temp.results('[9001]') where program = 'wy-rebates'), '["Other programs: not in addition to wy-z"]',
+    'an offer that is excluded names the program that certainly excludes it');
+select api.import_catalogue(jsonb_insert(pg_temp.change(pg_temp.catalogue(), 'program_tiers', 4,
+        '{"program_id": "wy-grant", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "amount_type": "flat", "amount": "300", "cap": "300", "excludes": "wy-rebates"}'),
+    '{program_tiers,-1}', '{"program_id": "wy-grant", "id": "large", "name": "Large pumps", "category_keys": "test_pump", "device_ids": "9002", "amount_type": "flat", "amount": "1000"}', true));
+select results_eq($$ select device, program, tier, amount from pg_temp.results('[9002, 9001]') where amount > 0 order by 1, 2 $$,
+    $$ values (9001, 'wy-grant', 'pump', 300.00), (9002, 'wy-grant', 'large', 1000.00), (9002, 'wy-rebates', 'pump', 250.00) $$,
+    'an offer whose cap a better offer leaves to the next device excludes others there');
+select api.import_catalogue(pg_temp.change(pg_temp.change(pg_temp.catalogue(), 'program_tiers', 1, '{"cap": "250"}'), 'program_tiers', 4,
+    '{"program_id": "wy-grant", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "device_ids": "9001", "amount_type": "flat", "amount": "900", "excludes": "wy-rebates"}'));
+select results_eq($$ select device, program, amount from pg_temp.results('[9001, 9002]') where amount > 0 order by 1, 2 $$,
+    $$ values (9001, 'wy-grant', 900.00), (9002, 'wy-rebates', 250.00) $$, 'the cap of an offer that is excluded for one device is left to the next one');
 select pg_temp.import();
 
 -- Households
