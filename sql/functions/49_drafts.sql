@@ -335,7 +335,7 @@ begin
     v_layout := app.file_layout(p_file, true, app.remembered_fields(p_organization_id));
     v_upload.columns    := coalesce(v_layout.columns, '[]');
     v_upload.notes      := v_layout.notes;
-    v_upload.value_maps := app.remembered_values(p_organization_id, v_upload.columns) || coalesce(p_file -> 'value_maps', '{}');
+    v_upload.value_maps := app.merged_value_maps(app.remembered_values(p_organization_id, v_upload.columns), coalesce(p_file -> 'value_maps', '{}'));
     select array_agg(r.cells order by r.n), array_agg(v_lines[r.n] order by r.n)
       into v_rows, v_lines
       from jsonb_array_elements(p_file -> 'rows') with ordinality r (cells, n)

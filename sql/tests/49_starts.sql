@@ -1,5 +1,5 @@
 begin;
-select plan(16);
+select plan(17);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -23,6 +23,8 @@ select is((select (u ->> 'status', u ->> 'job_id')::text from json_array_element
 -- Memory
 select api.create_organization('Initech') as third_org \gset
 select is((api.create_upload(:'org', null, true, null, :'file')::jsonb #> '{value_maps}'), '{"building_type": {"Hut": "COMMERCIAL"}}', 'the words of an organization are recognized in its next file');
+select is((api.create_upload(:'org', null, true, null, jsonb_set(:'file', '{value_maps}', '{"building_type": {"Shed": "COMMERCIAL"}}'))::jsonb #> '{value_maps}'),
+          '{"building_type": {"Hut": "COMMERCIAL", "Shed": "COMMERCIAL"}}', 'words that come with a file are added to those of the organization');
 select is((api.create_upload(:'org', null, true, null, :'file')::jsonb #>> '{columns,5,how}'), 'remembered', 'a column that was named is remembered by its header');
 select is((api.create_upload(:'other_org', null, true, null, :'file')::jsonb #> '{value_maps}'), '{}', 'another organization has a memory of its own');
 
