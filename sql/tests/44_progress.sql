@@ -1,5 +1,5 @@
 begin;
-select plan(22);
+select plan(26);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 10) as job \gset
@@ -46,8 +46,20 @@ select pg_temp.submit(:'org', 10) as job \gset
 select pg_temp.look_up(:'org', 1, 200, :'answer') as recorded \gset
 select pg_temp.turn_clock('2026-11-25 12:00:10+00');
 select pg_temp.look_up(:'org', 1, 404) as recorded \gset
+select is(api.get_batch_lookup(:'org', :'job') ->> 'errors_by_code', '{ "not_found" : 1 }', 'a single failed item is counted by its error');
 select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 select is(api.get_batch_lookup(:'org', :'job') ->> 'rate', '0.20', 'items ended by a cancel do not count as looked up');
+
+select pg_temp.submit(:'org', 5) as job \gset
+select pg_temp.look_up(:'org', 1, 200, :'answer') as first_recorded, pg_temp.turn_clock('2026-11-25 12:00:20+00') as turned, pg_temp.look_up(:'org', 3, 200, :'answer') as recorded \gset
+select is((select array[j ->> 'rate', j ->> 'estimated_completion_at'] from api.get_batch_lookup(:'org', :'job') j), '{0.44,2026-11-25T12:00:22.288Z}', 'the last item that remains has an estimate, too');
+select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
+
+select pg_temp.submit(:'org', 500) as full_job, pg_temp.submit(:'org', 501) as larger_job \gset
+select is(json_array_length(api.get_batch_lookup(:'org', :'full_job', true) -> 'items'), 500, 'a job of five hundred items includes them on request');
+select throws_ok(format('select api.get_batch_lookup(%L, %L, true)', :'org', :'larger_job'), 'PT400',
+    'The job has too many or too large items for one response: include_items returns up to 500 items and 8 MB', 'a job of more items does not include them');
+select api.cancel_batch_lookup(:'org', :'full_job') is not null as cancelled, api.cancel_batch_lookup(:'org', :'larger_job') is not null as also_cancelled \gset
 
 -- Two items a second, with a break of an hour
 select pg_temp.submit(:'org', 400) as job \gset

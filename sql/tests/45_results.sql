@@ -1,5 +1,5 @@
 begin;
-select plan(36);
+select plan(37);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 7) as job \gset
 
@@ -34,6 +34,7 @@ select is((api.get_batch_lookup_results(:'org', :'job', p_limit => 6)).last_posi
 select is((api.get_batch_lookup_results(:'org', :'job', p_limit => 7)).last_position, null, 'a piece that holds all items is the last');
 select is((api.get_batch_lookup_results(:'org', :'job', p_after => 3, p_limit => 7)).last_position, null, 'the last piece says that it is the last');
 select is(array_length(string_to_array((api.get_batch_lookup_results(:'org', :'job')).lines, E'\r\n'), 1), 1 + 7 + 1, 'a file has a header and a line for each item');
+select is(array_length(string_to_array((api.get_batch_lookup_results(:'org', :'job', p_after => 0)).lines, E'\r\n'), 1), 6 + 1, 'a piece after the first item has no header');
 select throws_ok(format($$ select api.get_batch_lookup_results(%L, %L) $$, :'other_org', :'job'), 'PT404', 'Batch job not found', 'another organization cannot read the results');
 
 -- One of two jobs
