@@ -64,7 +64,16 @@ create or replace function app.upload_row_json(p_row public.lookup_upload_rows, 
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_first constant integer := (select (p ->> 'of')::integer from unnest(p_row.problems) p where p ->> 'code' = 'duplicate_reference_id');
+    v_line  integer;
 begin
+    if v_first is not null then
+        -- The row that the id was in before.
+        select line into v_line
+          from public.lookup_upload_rows
+         where organization_id = p_row.organization_id and upload_id = p_row.upload_id and position = v_first;
+    end if;
     return json_build_object(
         'position', p_row.position,
         'line', p_row.line,
@@ -72,7 +81,8 @@ begin
         'edits', coalesce(p_row.edits, '{}'),
         'skipped', p_row.is_skipped,
         -- Without a list of lines, the message counts rows from 1.
-        'problems', (select coalesce(json_agg(app.told_problem(p, p_row.line - 1, null, p_columns) order by n), '[]')
+        'problems', (select coalesce(json_agg(app.told_problem(case when p ->> 'code' = 'duplicate_reference_id' then p || jsonb_build_object('of', v_line - 1) else p end,
+                                                               p_row.line - 1, null, p_columns) order by n), '[]')
                        from unnest(p_row.problems) with ordinality u (p, n)),
         'warnings', (select coalesce(json_agg(app.told_warning(w, p_columns) order by n), '[]')
                        from unnest(p_row.warnings) with ordinality u (w, n)));

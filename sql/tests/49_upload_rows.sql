@@ -1,5 +1,5 @@
 begin;
-select plan(21);
+select plan(22);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -12,6 +12,8 @@ select is((api.get_upload_rows(:'org', :'id', 'missing') #> '{rows,0}')::jsonb, 
           'a row is shown as it was sent, with its problems');
 select is(pg_temp.rows(:'id'), array[0, 1, 2, 3, 4, 5, 6], 'rows come in the order of the file');
 select is(pg_temp.rows(:'id', 'any'), array[3, 4, 5, 6], 'rows with any problem can be listed');
+select is(api.get_upload_rows(:'org', :'id', 'duplicate_reference_id') #>> '{rows,0,problems,0,message}', 'column Deal ID, row 9: d-1 is also in row 2',
+          'a row that repeats an id names the other one by its line in the file');
 select is(pg_temp.rows(:'id', 'unknown_building_type', null, 'building_type'), array[3, 4], 'rows with one kind of problem can be listed');
 select is(pg_temp.rows(:'id', null, 'any'), array[0, 2], 'rows with warnings can be listed');
 select is(pg_temp.rows(:'id', p_q => 'KIM'), array[0, 2], 'rows are found by a text in any cell');
