@@ -1,5 +1,5 @@
 begin;
-select plan(38);
+select plan(40);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is still pending; 3 items are unfinished', 'an open job is not tried again');
@@ -84,6 +84,28 @@ select ok((api.update_settings('{"job_retention_days": 30}') ->> 'job_retention_
 select is(app.prune_expired(now() + interval '29 days'), 0, 'a job stays that long');
 select is(app.prune_expired(now() + interval '31 days'), 1, 'an ended job is deleted after the retention');
 select is((select count(*) from public.lookup_queue_items where job_id = :'job')::integer, 0, 'a deleted job leaves no items');
+
+-- What has not expired
+savepoint before;
+select pg_temp.turn_clock('2101-03-01 12:00:00+00');
+select pg_temp.submit(:'org', 1) as expired, pg_temp.submit(:'other_org', 1) as of_another \gset
+select pg_temp.look_up(:'org', 1), pg_temp.look_up(:'other_org', 1) \gset ended_
+select pg_temp.submit(:'org', 2) as in_flight \gset
+select count(*) as claimed from api.claim_lookups(:'org', 'w', 1) \gset
+select api.cancel_batch_lookup(:'org', :'in_flight') is not null as cancelled \gset
+select pg_temp.turn_clock('2101-03-01 12:00:10+00');
+select pg_temp.submit(:'org', 1) as recent \gset
+select pg_temp.look_up(:'org', 1) as looked_up, pg_temp.submit(:'org', 1) as open \gset
+select array[d.deleted, d.rows] as deleted from app.delete_ended_jobs(:'org', '2101-03-01 12:00:10+00', 100, 'infinity') d \gset
+select array(select j from unnest(array[:'expired', :'of_another', :'in_flight', :'recent', :'open']) with ordinality u (j, n)
+              where exists (select from public.batch_lookup_jobs where id = j::uuid) order by n) as kept \gset
+select array[d.deleted, d.rows] as deleted_reports from app.delete_ended_reports(:'org', '2101-03-01 12:00:10+00', 100, 'infinity') d \gset
+select array(select j from unnest(array[:'expired', :'of_another', :'recent', :'open']) with ordinality u (j, n)
+              where exists (select from public.incentive_reports where job_id = j::uuid) order by n) as kept_reports \gset
+rollback to before;
+select is(array[:'deleted'::text, :'kept'], array['{1,1}', array[:'of_another', :'in_flight', :'recent', :'open']::text],
+          'of the jobs of an organization only those that had ended, with nothing in flight, before the time are deleted');
+select is(:'kept_reports'::text, array[:'of_another', :'recent', :'open']::text, 'of its reports only those that had ended before the time are deleted');
 
 -- In small steps
 select count(pg_temp.look_up(:'org', 3, 404)) from generate_series(1, 1) \gset looked_up_
