@@ -1,5 +1,5 @@
 begin;
-select plan(54);
+select plan(58);
 
 select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
@@ -112,6 +112,16 @@ select throws_ok($$ select api.authenticate_api_key(sha256('secret'), '10.1.2.3'
 select throws_ok(format($$ select api.revoke_api_key(%L, %L) $$, :'other_org', :'second'), 'PT404', 'API key not found', 'nobody else can revoke a key');
 select isnt(api.revoke_api_key(:'org', :'second') ->> 'revoked_at', null, 'a key can be revoked');
 select throws_ok($$ select api.authenticate_api_key(sha256('second'), '10.1.2.3') $$, 'PT401', 'Invalid API key', 'a revoked key is refused');
+update app.api_keys set revoked_at = '2001-01-01Z' where id = :'second';
+select is(api.revoke_api_key(:'org', :'second') ->> 'revoked_at', '2001-01-01T00:00:00.000Z', 'revoking a key again does not change when it was revoked');
+select is((select array_agg(name) from app.api_keys where organization_id = :'org' and replaced_by = :'second'), array['first'], 'no other key is rotated with it');
+select api.create_api_key(:'org', sha256('ending'), 'leap_live_', 'ding', p_expires_at => now() + interval '1 hour') ->> 'id' as ending \gset
+select api.rotate_api_key(:'org', :'ending', sha256('ended'), 'nded', '{"grace_seconds": 7200}') ->> 'id' as ended \gset
+select is((select array_agg(distinct expires_at) from app.api_keys where id in (:'ending', :'ended')), array[now() + interval '1 hour'],
+          'a key that is rotated lasts no longer than before, nor does its successor unless the request says so');
+update app.api_keys set expires_at = '2001-01-01Z' where id = :'ended';
+select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('late'), 'late') $$, :'org', :'ended'), 'PT409', 'The key expired at 2001-01-01T00:00:00.000Z',
+                 'a key that has expired is not rotated');
 
 -- How many
 select api.create_organization('Many Keys') as many \gset
