@@ -190,13 +190,17 @@ begin
     if p_changes ? 'edits' then
         perform app.edit_upload_rows(v_upload, p_changes -> 'edits');
     end if;
+    v_now := app.clock();
     if p_changes ? 'skip' then
+        if jsonb_typeof(p_changes -> 'skip') = 'object' and p_changes ?| array['columns', 'defaults', 'value_maps', 'edits'] then
+            -- What these changes repair is not skipped.
+            v_upload := app.judge_upload(p_organization_id, p_upload_id, v_now);
+        end if;
         perform app.skip_upload_rows(v_upload, p_changes -> 'skip', true);
     end if;
     if p_changes ? 'unskip' then
         perform app.skip_upload_rows(v_upload, p_changes -> 'unskip', false);
     end if;
-    v_now := app.clock();
     -- Which results are known may have changed since.
     if p_changes - 'name' = '{}' and v_upload.reuse_days is null then
         update public.lookup_uploads set updated_at = v_now where organization_id = p_organization_id and id = p_upload_id returning * into v_upload;
@@ -214,7 +218,7 @@ comment on function api.update_upload(uuid, uuid, jsonb) is
 - defaults: {field: value or null}, at most 2,048 bytes in all; for reference_id a text such as row-{line}, with the line of the row.
 - value_maps: {field: {text in the file: value or null}} for country_code, state_or_province_code, building_type and device_ids, such as {"building_type": {"Single family": "RESIDENTIAL"}}.
 - edits: [{position, column, value}], at most 20 MB for a draft in all; value null undoes an edit.
-- skip, unskip: an array of positions, or {problem: code, field?}.
+- skip, unskip: an array of positions, or {problem: code, field?}, for the rows with that problem after the other changes.
 - reuse_results: {max_age_days}, or null for none.
 
 404 upload_not_found. 409 upload_started. 400: unknown_fields, invalid_columns, invalid_defaults, invalid_default_reference_id, invalid_value_maps, invalid_edits, invalid_skip, invalid_unskip, invalid_name, invalid_reuse_results.';

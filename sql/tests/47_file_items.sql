@@ -1,5 +1,5 @@
 begin;
-select plan(36);
+select plan(37);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -122,6 +122,10 @@ select is(array(select concat_ws(' | ', i -> 'address' ->> 'street_1', i -> 'add
                                              "defaults": {"building_type": "RESIDENTIAL", "device_ids": "1"}}') f
                  cross join unnest(f.items) with ordinality u (i, n) order by n),
           array['1 Main St | Oakland | CA | 94602', '2 Main St | Oakland | CA | 94601'], 'an address is split where the postal code has a column of its own, which counts');
+select is(array(select concat_ws(' ', item -> 'address' ->> 'country_code', item -> 'address' ->> 'state_or_province_code', item ->> 'building_type', item -> 'device_ids')
+                  from pg_temp.items(format('[%s, ["d-1", "1 Elm St", "", "Boston", " Mass ", "02134", " USA ", " House ", " 1 "], ["d-2", "1 Elm St", "", "Boston", "", "02134", "", "", ""]]', :'header')::jsonb,
+                                     '{"country_code": "Canada", "state_or_province_code": "Ontario", "building_type": "Condo", "device_ids": "1;4"}')),
+          '{"US MA RESIDENTIAL [1]","CA ON MULTIFAMILY [1, 4]"}', 'words with spaces around them, and those of defaults, are recognized');
 select is((select item #>> '{address,street_1}' from pg_temp.items('[["Deal ID", "Street No", "Address"], ["1", 12, "Main St"]]')), '12 Main St',
           'a house number is put before an address that lacks one');
 select results_eq(

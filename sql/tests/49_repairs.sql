@@ -1,5 +1,5 @@
 begin;
-select plan(41);
+select plan(42);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -14,6 +14,13 @@ select is((api.get_upload_rows(:'org', :'id') #> '{rows,3}')::jsonb - array['war
           'an edited row keeps the cells that were sent');
 select is(pg_temp.rows(:'id', p_q => 'atlantis'), null, 'an edit replaces the text that is searched');
 select is(pg_temp.rows(:'id', p_skipped => true), array[5], 'skipped rows can be listed');
+savepoint before;
+select api.create_upload(:'org', null, true, null, :'file') ->> 'id' as another \gset
+select api.update_upload(:'org', :'another', '{"value_maps": {"building_type": {"Hut": "COMMERCIAL"}}, "edits": [{"position": 3, "column": 3, "value": "Austin"}],
+    "columns": {"building_type": "Bldg"}, "skip": {"problem": "any"}}') is not null as changed \gset
+select pg_temp.rows(:'another', p_skipped => true) as skipped_rows \gset
+rollback to before;
+select is(:'skipped_rows'::integer[], array[4, 5, 6], 'rows that a request repairs are not skipped for the problems that they had');
 select is(api.update_upload(:'org', :'id', '{"unskip": [5], "edits": [{"position": 4, "column": 4, "value": null}]}') ->> 'invalid_rows', '3', 'a skipped row and an edit can be taken back');
 select is(api.update_upload(:'org', :'id', '{"skip": {"problem": "unknown_device", "field": "device_ids"}}') ->> 'skipped_rows', '1', 'all rows with a problem can be skipped at once');
 select is(api.update_upload(:'org', :'id', '{"columns": {"building_type": null}}')::jsonb #> '{columns,5}',
