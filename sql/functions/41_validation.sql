@@ -8,6 +8,12 @@ return jsonb_strip_nulls(jsonb_object(
     array['field', 'code', 'value', 'of'],
     array[p_field, p_code, left(case when jsonb_typeof(p_value) = 'string' then p_value #>> '{}' else left(p_value::text, 100) end, 100), left(p_of, 100)]));
 
+-- Whether a text has nothing to see: only spaces, tabs, line breaks and invisible characters. Most texts pass the first, quick check.
+create or replace function app.is_blank(p_text text) returns boolean
+language sql immutable
+return coalesce(ascii(p_text) not between 33 and 126
+                and p_text !~ '[^\u0001-\u0020\u007F-\u00A0\u00AD\u2000-\u200F\u2028-\u202F\u205F-\u206F\u3000\uFEFF]', true);
+
 -- All items of an upload with their problems and warnings, in one pass. p_notes: what reading a file found out about each. Nothing here may
 -- raise, whatever the items contain. A rule is one `case` that is null if the rule is met; problems come in the order of the rules. `offset
 -- 0` makes the planner compute each member once, not at each reference. These rules apply to every item, whether from JSON, a file, a draft
@@ -35,8 +41,8 @@ begin
                case when not f.is_object then app.problem(null, 'not_an_object', null) end,
                case when f.is_object and coalesce(btrim(f.reference_id), '') = '' then app.problem('reference_id', 'missing', null) end,
                case when f.is_object and coalesce(f.item -> 'address', 'null') = 'null' then app.problem('address', 'missing', null) end,
-               case when f.has_address and coalesce(btrim(f.street_1), '') = '' then app.problem('address.street_1', 'missing', null) end,
-               case when f.has_address and coalesce(btrim(f.city), '') = '' then app.problem('address.city', 'missing', null) end,
+               case when f.has_address and app.is_blank(f.street_1) then app.problem('address.street_1', 'missing', null) end,
+               case when f.has_address and app.is_blank(f.city) then app.problem('address.city', 'missing', null) end,
                case when f.has_address and coalesce(btrim(f.region), '') = '' then app.problem('address.state_or_province_code', 'missing', null) end,
                case when f.has_address and coalesce(btrim(f.postal_code), '') = '' then app.problem('address.postal_code', 'missing', null) end,
                case when f.has_address and coalesce(btrim(f.country), '') = '' then app.problem('address.country_code', 'missing', null) end,

@@ -1,5 +1,5 @@
 begin;
-select plan(66);
+select plan(73);
 \ir fixtures.psql
 
 -- The errors of one item: the valid one changed by p_change.
@@ -22,6 +22,15 @@ select is(pg_temp.errors('{"create_application": true, "webhook_custom_fields": 
 select is(pg_temp.errors('{"create_application": null, "webhook_custom_fields": null}'), null, 'null means that a field is not given');
 select is(pg_temp.errors('{"reference_id": null}'), 'Missing required fields: reference_id', 'the field reference_id is required');
 select is(pg_temp.errors('{"reference_id": "  "}'), 'Missing required fields: reference_id', 'a blank field counts as missing');
+select is(array(select pg_temp.address_errors(jsonb_build_object('street_1', b, 'city', b)) from unnest(array['', '  ', E'\t', E' \r\n', U&'\00A0', U&' \200B ', U&'\3000']) b),
+    array_fill('Missing required fields: address.street_1, address.city'::text, array[7]), 'a street and a city of which nothing is to be seen count as missing');
+select is(array(select pg_temp.address_errors(jsonb_build_object('street_1', t, 'city', t)) from unnest(array['É', ' 8', U&'\00A0Austin', U&'\6771\4EAC']) t),
+    array_fill(null::text, array[4]), 'a street and a city of which anything is to be seen are not missing');
+select is(pg_temp.address_errors(jsonb_build_object(f, ' ')), 'Missing required fields: address.' || f, f || ' counts as missing if it is blank')
+  from unnest(array['state_or_province_code', 'postal_code', 'country_code']) f;
+select is(pg_temp.errors(jsonb_build_object('zip', 1, 'a', 1, 'address', pg_temp.items(1) #> '{items,0,address}' || '{"zip": 1, "country": 1}')),
+    'Unknown fields: a, address.country, address.zip, zip', 'unknown members of an item and of its address are named in their order');
+select is(pg_temp.errors('{"building_type": " "}'), 'Missing required fields: building_type', 'a blank building type counts as missing');
 select is(pg_temp.errors('{"address": null}'), 'Missing required fields: address', 'the field address is required');
 select is(pg_temp.errors('{"address": "1 Main St"}'), 'address must be an object', 'an address must be an object');
 select is(pg_temp.errors('{"address": {}}'),
