@@ -104,8 +104,8 @@ select array(select j from unnest(array[:'expired', :'of_another', :'recent', :'
               where exists (select from public.incentive_reports where job_id = j::uuid) order by n) as kept_reports \gset
 rollback to before;
 select is(array[:'deleted'::text, :'kept'], array['{1,1}', array[:'of_another', :'in_flight', :'recent', :'open']::text],
-          'of the jobs of an organization only those that had ended, with nothing in flight, before the time are deleted');
-select is(:'kept_reports'::text, array[:'of_another', :'recent', :'open']::text, 'of its reports only those that had ended before the time are deleted');
+          'retention deletes only jobs of that organization that had ended, with nothing in flight, before the time');
+select is(:'kept_reports'::text, array[:'of_another', :'recent', :'open']::text, 'retention deletes only reports of that organization that had ended before the time');
 
 -- In small steps
 select count(pg_temp.look_up(:'org', 3, 404)) from generate_series(1, 1) \gset looked_up_
