@@ -482,3 +482,12 @@ def test_a_large_body_is_checked_beside_other_requests(client: OrganizationClien
         assert client.patch(f"/uploads/{upload['id']}", json={"value_maps": {}, "unknown": "x" * size}).status_code == 400
     small, large = threads
     assert small != large
+
+
+def test_a_body_names_a_draft_and_has_no_options_of_its_start(client: OrganizationClient) -> None:
+    body = {"items": [site()], "name": "April"}
+    assert answer(client.post("/uploads", json=body), 201)["name"] == "April"
+    assert answer(client.post("/uploads", json=body, params={"name": "May"}), 201)["name"] == "May"
+    refused = answer(client.post("/uploads", json=body | {"max_lookups": 3}), 400)
+    assert (refused["code"], refused["error"]) == ("unknown_fields", "Options that only a start has: max_lookups")
+    assert refused["hint"] == "Send them to POST /uploads/{upload_id}/start."

@@ -273,6 +273,26 @@ begin
 end;
 $$;
 
+-- The name in a request body with items. Options that only a start has are refused: a limit of lookups must not be forgotten.
+create or replace function app.upload_name(p_request jsonb) returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_options constant text := (select string_agg(o, ', ' order by n) from unnest(app.upload_option_names()) with ordinality u (o, n)
+                                 where o not in ('name', 'reuse_results') and coalesce(p_request -> o, 'null') not in ('null', 'false'));
+begin
+    if v_options is not null then
+        perform app.refuse(
+            400, 'unknown_fields', format('Options that only a start has: %s', v_options),
+            app.hint_for_caller('Send them to POST /uploads/{upload_id}/start.', 'Give them to api.start_upload.'));
+    elsif jsonb_typeof(p_request -> 'name') not in ('string', 'null') then
+        perform app.refuse_option('name', 'a string of 1 to 200 characters');
+    end if;
+    return p_request ->> 'name';
+end;
+$$;
+
 -- A new draft of a table. p_lines: the line of each row; null: counted from 1.
 create or replace function app.store_upload(p_upload public.lookup_uploads, p_rows jsonb[], p_lines integer[]) returns json
 language plpgsql volatile
@@ -310,17 +330,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_now    constant timestamptz := app.clock();
+    v_given  constant text        := app.upload_name(p_request);
+    v_name   constant text        := coalesce(p_name, v_given);
     v_lines  integer[];
     v_upload public.lookup_uploads;
     v_layout record;
     v_rows   jsonb[];
 begin
-    perform app.check_upload_name(p_name);
+    perform app.check_upload_name(v_name);
     perform app.check_file(p_file);
     v_lines := app.integers(p_file -> 'lines');
     perform app.check_open_uploads(p_organization_id, v_now);
     v_upload.organization_id := p_organization_id;
-    v_upload.name            := p_name;
+    v_upload.name            := v_name;
     v_upload.check_devices   := coalesce(p_check_devices, true);
     v_upload.created_at      := v_now;
     v_upload.defaults        := coalesce(p_file -> 'defaults', '{}');
@@ -388,11 +410,11 @@ $$;
 comment on function api.create_upload(uuid, jsonb, boolean, text, jsonb, jsonb) is
 'Keeps a file as a draft, to be reviewed, corrected and started.
 
-p_request and p_file are those of api.create_batch_lookup, but nothing in the rows is refused: problems are listed, and missing or ambiguous columns can be named later. Mappings of columns and values from earlier drafts that the organization started are applied (how: remembered). p_reuse_results {max_age_days: 1 to 3650}: rows that equal an item that was looked up for the organization within that time get its result at the start, and estimate.known_already counts them.
+p_request and p_file are those of api.create_batch_lookup, with no options but name and reuse_results, but nothing in the rows is refused: problems are listed, and missing or ambiguous columns can be named later. Mappings of columns and values from earlier drafts that the organization started are applied (how: remembered). p_reuse_results {max_age_days: 1 to 3650}: rows that equal an item that was looked up for the organization within that time get its result at the start, and estimate.known_already counts them.
 
 Returns {id, name, status, job_id, created_at, updated_at, expires_at, total_rows, valid_rows, invalid_rows, skipped_rows, warning_rows, columns: [{number, header, field, how, samples}], missing_fields, defaults, value_maps, problem_groups, warning_groups: [{field, code, count, examples}], notes: [{code, message, sheet, sheets}] (the last two of a workbook with several sheets), reuse_results, estimate: {lookups, known_already, seconds}}.
 
-400: invalid_item_count, items_missing, invalid_p_file, invalid_columns, too_many_columns, column_names_too_long, invalid_name, invalid_reuse_results. 409 too_many_open_uploads: see the setting max_open_uploads.';
+400: invalid_item_count, items_missing, invalid_p_file, invalid_columns, too_many_columns, column_names_too_long, invalid_name, invalid_reuse_results, unknown_fields. 409 too_many_open_uploads: see the setting max_open_uploads.';
 grant execute on function api.create_upload(uuid, jsonb, boolean, text, jsonb, jsonb) to authenticated;
 
 create or replace function api.submit_upload(

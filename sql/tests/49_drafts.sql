@@ -1,5 +1,5 @@
 begin;
-select plan(28);
+select plan(32);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -75,6 +75,15 @@ select app.prune_uploads(app.clock()) as pruned, api.create_upload(:'org', pg_te
 select pg_temp.turn_clock(now() + interval '60 days');
 select is(app.prune_uploads(app.clock(), 6), 2, 'retention deletes drafts up to a number of rows');
 select is(app.prune_uploads(app.clock(), 1), 1, 'retention deletes one draft, however many rows it has');
+
+-- Options in a body
+select is((select array[api.create_upload(:'org', b) ->> 'name', api.create_upload(:'org', b, p_name => 'May') ->> 'name', api.create_upload(:'org', b) #>> '{reuse_results,max_age_days}']
+             from (select pg_temp.items(1) || '{"name": "April", "reuse_results": {"max_age_days": 7}, "labels": null, "dry_run": false}') u (b)),
+          '{April,May,7}', 'a body may name the draft and reuse results');
+select throws_ok(format('select api.create_upload(%L, %L, p_name => %L)', :'org', pg_temp.items(1) || '{"max_lookups": 3, "labels": {"team": "north"}, "dry_run": true}', 'May'), 'PT400',
+                 'Options that only a start has: dry_run, labels, max_lookups', 'a draft does not forget a limit of lookups, which only a start has');
+select throws_ok(format('select api.create_upload(%L, %L)', :'org', pg_temp.items(1) || jsonb_build_object('name', v::jsonb)), 'PT400', 'name must be a string of 1 to 200 characters', 'a body names no draft ' || v)
+  from unnest(array['5', '" "']) v;
 
 select * from finish();
 rollback;
