@@ -280,7 +280,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_options constant text := (select string_agg(o, ', ' order by n) from unnest(app.upload_option_names()) with ordinality u (o, n)
-                                 where o not in ('name', 'reuse_results') and coalesce(p_request -> o, 'null') not in ('null', 'false'));
+                                 where o not in ('name', 'reuse_results') and p_request -> o not in ('null', 'false'));
 begin
     if v_options is not null then
         perform app.refuse(
