@@ -14,6 +14,7 @@ import pytest
 from pyshell.settings import Settings
 from tests.conftest import Connection, sessions
 from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, look_up, organization_of, site
+from tests.test_plans import Plans, rows_scanned
 from tests.timed import wait_until
 from tests.upstream import FakeUpstream, Reply
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, running_worker, update_settings
@@ -174,3 +175,70 @@ def test_no_number_of_workers_exceeds_a_limit(
     assert codes == [("lookup_limit_reached",)]
     counted = fetch_value(owner, "select sum(lookups) from public.lookup_usage")
     assert counted == len(upstream.requests)
+
+
+CLAIM = "select job_id, position, lease_token from api.claim_lookups(%(organization)s, 'w', %(limit)s)"
+RECORD = """select api.record_lookups(%s, array[%s::uuid], array[%s], array[%s::uuid], array[500], array[null], array['{}'],
+                                      array[null]::float8[])"""
+
+
+@pytest.fixture
+def counted(owner: Connection) -> Batches:
+    """An organization whose claims are counted, with fresh statistics or not: autovacuum keeps away."""
+    update_settings(owner, lookups_per_second=None, retry_backoff_seconds=0.01)
+    for table in ("public.lookup_queue_items", "public.batch_lookup_jobs", "app.job_budgets"):
+        owner.execute(f"alter table {table} set (autovacuum_enabled = off)".encode())
+    return Batches(owner)
+
+
+@pytest.mark.parametrize("of_sample", [False, True], ids=["", "with a sample"])
+def test_held_batches_cost_a_claim_nothing_but_a_look_at_their_limits(owner: Connection, counted: Batches, of_sample: bool) -> None:
+    """An organization may have as many of them as open items: 200,000."""
+    held = 60
+    options = {"sample": 2} if of_sample else {}
+    for _ in range(held):
+        create(owner, counted, 3, max_lookups=1, when_limit_reached="wait", **options)
+    asked = {"organization": counted.organization_id, "limit": 2 * held}
+    leased = owner.execute(CLAIM, asked).fetchall()
+    assert len(leased) == held
+    retried, *others = leased
+    for job_id, position, token in others:
+        owner.execute(RECORD.replace("500", "200"), [counted.organization_id, job_id, position, token])
+    owner.execute(CLAIM, asked)
+    assert fetch_value(owner, "select count(*) from app.job_budgets where held_position is not null") == held
+
+    plans = Plans(owner)
+    create(owner, counted, 9)
+    claimed, seen = plans.run(CLAIM, asked | {"limit": 4})
+    assert len(claimed) == 4
+    assert len(seen) < held
+    assert rows_scanned(seen, "lookup_queue_items") <= 4
+
+    # Only the batch with an item to retry is held again.
+    owner.execute(RECORD, [counted.organization_id, *retried])
+    waiting = "select job_id from public.lookup_queue_items where retry_at < 'infinity'"
+    assert fetch_value(owner, waiting) == retried[0]
+    claimed, seen = plans.run(CLAIM, asked | {"limit": 4})
+    assert len(claimed) == 4
+    assert len(seen) < held
+    assert rows_scanned(seen, "lookup_queue_items") <= 20
+    assert owner.execute(waiting).fetchall() == []
+    assert fetch_value(owner, "select count(*) from public.lookup_queue_items where job_id = %s and retry_at = 'infinity'", retried[0]) >= 1
+
+    check_invariants(owner)
+
+
+def test_a_batch_at_its_limit_is_not_read_while_its_last_lookups_are_in_flight(owner: Connection, counted: Batches) -> None:
+    jobs = [create(owner, counted, 50, max_lookups=1) for _ in range(4)]
+    asked = {"organization": counted.organization_id, "limit": 4}
+    retried, *_ = owner.execute(CLAIM, asked).fetchall()
+    owner.execute(CLAIM, asked)
+    assert [counted.status(job) for job in jobs] == ["processing"] * 4
+    plans = Plans(owner)
+    claimed, seen = plans.run(CLAIM, asked)
+    assert (claimed, rows_scanned(seen, "lookup_queue_items")) == ([], 0)
+
+    owner.execute(RECORD, [counted.organization_id, *retried])
+    owner.execute(CLAIM, asked)
+    assert sorted(counted.status(job) for job in jobs) == ["failed", *["processing"] * 3]
+    check_invariants(owner)

@@ -96,10 +96,11 @@ $$;
 
 -- Stops jobs that have reached a limit, their own or the month's, and returns whether that was all of them: an organization may have as
 -- many open jobs as items, and a claim stops at most a hundred of them, or 10,000 items. A job held at its limit is resumed if lookups have
--- been returned since. The caller has locked the queue, so that nothing is claimed meanwhile.
+-- been returned since; otherwise it is held again if one of its items is among the first that will be due. Claims take none of the
+-- others (app.within_budgets). The caller has locked the queue, so that nothing is claimed meanwhile.
 create or replace function app.stop_at_limits(p_organization_id uuid, p_is_month_spent boolean, p_now timestamptz) returns boolean
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_sort = off
 as $$
 declare
     v_job   record;
@@ -109,13 +110,25 @@ declare
     v_jobs  integer := 0;
 begin
     for v_job in
-        select j.id, b.max_lookups <= b.lookups as is_spent, coalesce(b.when_limit_reached, 'fail') as when_limit_reached,
-               b.held_position is not null and coalesce(b.sample, j.total_items) >= j.total_items and b.max_lookups > b.lookups as has_room
+        select j.id, coalesce(b.when_limit_reached, 'fail') as when_limit_reached, b.max_lookups > b.lookups and b.held_position is not null
+               and coalesce(b.sample, j.total_items) >= j.total_items as has_room
           from public.batch_lookup_jobs j
           left join app.job_budgets b on b.organization_id = j.organization_id and b.job_id = j.id
          where j.organization_id = p_organization_id and j.status in ('pending', 'processing')
-           and (p_is_month_spent or b.max_lookups <= b.lookups
-                or b.held_position is not null and coalesce(b.sample, j.total_items) >= j.total_items)
+           and case when b.max_lookups > b.lookups and b.held_position is not null and coalesce(b.sample, j.total_items) >= j.total_items then true
+                    when (p_is_month_spent or b.max_lookups <= b.lookups) is not true then false
+                    when b.when_limit_reached = 'wait' then
+                        b.max_lookups <= b.lookups
+                        and (b.held_position is null or j.id in (select i.job_id
+                                                                   from public.lookup_queue_items i
+                                                                  where i.organization_id = p_organization_id and i.status = 'pending'
+                                                                    and i.retry_at < 'infinity'
+                                                                  order by i.retry_at
+                                                                  limit 1000))
+                    -- What is in flight does not fail.
+                    else j.total_items - j.processed_items > (select coalesce(sum(app.count_positions(l.positions)), 0)
+                                                                from public.lookup_leases l
+                                                               where l.organization_id = p_organization_id and l.job_id = j.id) end
     loop
         if v_job.has_room then
             perform app.resume_job(p_organization_id, v_job.id, p_now);
@@ -126,10 +139,10 @@ begin
         elsif v_job.when_limit_reached = 'fail' then
             v_keys := coalesce(v_keys, app.keys_in_flight(p_organization_id));
             v_count := app.fail_at_limit(p_organization_id, v_job.id, v_keys, p_now);
-            -- A job with nothing left to fail waits for its lookups in flight, and does not count here.
+            -- A job with nothing left to fail waits for answers in flight, and does not count here.
             v_items := v_items + v_count;
             v_jobs  := v_jobs + least(v_count, 1);
-        elsif v_job.is_spent then
+        else
             perform app.hold_job(p_organization_id, v_job.id);
         end if;
     end loop;
