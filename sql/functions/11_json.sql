@@ -185,3 +185,9 @@ begin
         else p_value::json end;
 end;
 $$;
+
+-- The same value, but in memory: PostgreSQL fetches a long value of a table, and decompresses it, each time that a part of it is read. The
+-- query that calls this needs an `offset 0`, or it would be computed each time, too.
+create or replace function app.fetched(p_value jsonb) returns jsonb
+language sql immutable
+return case jsonb_typeof(p_value) when 'array' then p_value || '[]' when 'object' then p_value || '{}' else p_value end;

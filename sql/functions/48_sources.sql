@@ -105,16 +105,18 @@ $$;
 create or replace function app.source_cells(p_names text[], p_cells jsonb) returns text[]
 language sql immutable
 return array(
-    select case jsonb_typeof(p_cells) when 'array' then p_cells ->> (n.number - 1)::integer else p_cells ->> n.name end
-      from unnest(p_names) with ordinality n (name, number)
+    select case jsonb_typeof(s.cells) when 'array' then s.cells ->> (n.number - 1)::integer else s.cells ->> n.name end
+      from (select app.fetched(p_cells) as cells offset 0) s
+     cross join unnest(p_names) with ordinality n (name, number)
      order by n.number);
 
 -- The source of an item as one object, in the order of the columns.
 create or replace function app.source_json(p_names text[], p_cells jsonb) returns json
 language sql immutable
 return case jsonb_typeof(p_cells)
-    when 'array' then (select json_object_agg(n.name, p_cells -> (n.number - 1)::integer order by n.number)
-                         from unnest(p_names) with ordinality n (name, number))
+    when 'array' then (select json_object_agg(n.name, s.cells -> (n.number - 1)::integer order by n.number)
+                         from (select app.fetched(p_cells) as cells offset 0) s
+                        cross join unnest(p_names) with ordinality n (name, number))
     else p_cells::json end;
 
 -- Whether a cell of an item's source, or a member of its metadata, contains the text, case-insensitively.

@@ -75,8 +75,10 @@ $$;
 create or replace function app.edited_cells(p_cells jsonb, p_edits jsonb) returns jsonb
 language sql immutable
 return case when p_edits is null then p_cells else (
-    select jsonb_agg(coalesce(p_edits -> n::text, p_cells -> (n - 1), '""') order by n)
-      from generate_series(1, greatest(jsonb_array_length(p_cells), (select max(k::integer) from jsonb_object_keys(p_edits) k))) n) end;
+    select jsonb_agg(coalesce(e.edits -> c.n::text, c.cell, '""'))
+      from (select app.fetched(p_edits) as edits offset 0) e
+     cross join rows from (jsonb_array_elements(p_cells), generate_series(1, (select max(k::integer) from jsonb_object_keys(e.edits) k)))
+                with ordinality c (cell, number, n)) end;  -- in the order of the cells
 
 -- The draft as p_file of api.create_batch_lookup, without the rows that are skipped.
 create or replace function app.upload_file(p_upload public.lookup_uploads) returns jsonb

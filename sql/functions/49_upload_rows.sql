@@ -60,6 +60,14 @@ return exists (select
                  from unnest(p_problems) p
                 where coalesce(p_code, 'any') in ('any', p ->> 'code') and coalesce(p_field, p ->> 'field', '') = coalesce(p ->> 'field', ''));
 
+-- Whether a cell with the edits applied contains the text, case-insensitively.
+create or replace function app.row_contains(p_cells jsonb, p_edits jsonb, p_text text) returns boolean
+language sql immutable
+return exists (select from jsonb_each_text(p_edits) e where strpos(lower(e.value), lower(p_text)) > 0)
+    or exists (select
+                 from jsonb_array_elements_text(p_cells) with ordinality c (cell, n)
+                where strpos(lower(c.cell), lower(p_text)) > 0 and c.n not in (select k::bigint from jsonb_object_keys(p_edits) k));
+
 create or replace function app.upload_row_json(p_row public.lookup_upload_rows, p_columns jsonb) returns json
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -126,7 +134,7 @@ begin
            and (p_skipped is null or is_skipped = p_skipped)
            and (p_problem is null and (p_field is null or p_warning is not null) or app.has_problem(problems, p_problem, p_field))
            and (p_warning is null or app.has_problem(warnings, p_warning, p_field))
-           and (p_q is null or exists (select from jsonb_array_elements_text(app.edited_cells(cells, edits)) c where strpos(lower(c), lower(p_q)) > 0))
+           and (p_q is null or app.row_contains(cells, edits, p_q))
          order by position);
     v_from := case when p_cursor is null then least(p_offset, cardinality(v_found)) else (select count(*) from unnest(v_found) p where p <= v_cursor.position) end;
     -- Rows may be long: a page ends before it exceeds 2 MB, but has at least one row.
