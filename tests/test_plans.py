@@ -222,6 +222,22 @@ def test_a_claim_reads_the_items_it_returns_and_writes_none(large_queue: str, ow
         assert rows_written(seen, "lookup_leases") == 1
 
 
+def test_a_claim_compares_no_item_with_all_jobs(large_queue: str, owner: Connection) -> None:
+    sites = json.dumps({"items": [site("site")]})
+    for _ in range(30):
+        owner.execute("select api.create_batch_lookup(%s, %s, false)", (large_queue, sites))
+    plans = Plans(owner)
+    for _ in range(6):
+        owner.execute("savepoint queued")
+        rows, seen = plans.run("select job_id from api.claim_lookups(%(organization)s, 'plans', 40)", {"organization": large_queue})
+        owner.execute("rollback to queued")
+        assert (len(rows), len(set(rows))) == (40, 31)
+        assert rows_scanned(seen, "lookup_queue_items") <= len(rows)
+        ordered = [plan for plan in seen if "t.rank - t.start" in plan["Query Text"]]
+        assert len(ordered) == 1
+        assert most_rows_compared(ordered) <= 40
+
+
 def test_due_retries_are_claimed_without_reading_those_that_still_wait(large_queue: str, owner: Connection) -> None:
     plans = Plans(owner)
     due = """update public.lookup_queue_items set retry_at = now() - interval '1 second'

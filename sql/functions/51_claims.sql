@@ -206,6 +206,20 @@ begin
 end;
 $$;
 
+-- Items of several jobs by rank; the arrays are those of app.next_turns. Hash-joined, which the settings of the caller would prevent.
+create or replace function app.in_order_of_turns(p_items public.lookup_queue_items[], p_job_ids uuid[], p_starts integer[], p_ranks bigint[])
+returns public.lookup_queue_items[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan set enable_nestloop = off set enable_hashjoin = on
+as $$
+begin
+    return array(select i
+                   from unnest(p_items) i
+                   join unnest(p_job_ids, p_starts, p_ranks) t (job_id, start, rank) on t.job_id = i.job_id
+                  order by t.rank - t.start + i.position, t.job_id);
+end;
+$$;
+
 -- The next items that were never claimed, by the rank of their jobs. Skips items that wait for a duplicate's response or have it, and jobs
 -- that are being cancelled.
 create or replace function app.take_new_items(p_organization_id uuid, p_limit integer) returns public.lookup_queue_items[]
@@ -216,6 +230,7 @@ as $$
 declare
     v_items   public.lookup_queue_items[] := '{}';
     v_more    public.lookup_queue_items[];
+    v_part    public.lookup_queue_items[];
     v_of_job  public.lookup_queue_items[];
     v_missing integer                     := p_limit;
     v_job     app.queued_jobs;
@@ -233,19 +248,22 @@ begin
         v_turns := app.next_turns(v_jobs, v_missing);
 
         v_more := '{}';
+        v_part := '{}';
         for n in 1 .. cardinality(v_turns.job_ids) loop
             select array_agg(row(i.*)::public.lookup_queue_items order by i.position) into v_of_job
               from public.lookup_queue_items i
              where i.organization_id = p_organization_id and i.job_id = v_turns.job_ids[n]
                and i.position >= v_turns.starts[n] and i.position < v_turns.starts[n] + v_turns.counts[n]
                and i.status = 'pending' and i.retry_at is null;
-            v_more := v_more || v_of_job;
+            v_part := v_part || v_of_job;
+            -- Each addition copies the whole array, and there may be two thousand jobs.
+            if n % 50 = 0 or n = cardinality(v_turns.job_ids) then
+                v_more := v_more || v_part;
+                v_part := '{}';
+            end if;
         end loop;
         if cardinality(v_turns.job_ids) > 1 then
-            v_more := array(select i
-                              from unnest(v_more) i
-                              join unnest(v_turns.job_ids, v_turns.starts, v_turns.ranks) t (job_id, start, rank) on t.job_id = i.job_id
-                             order by t.rank - t.start + i.position, t.job_id);
+            v_more := app.in_order_of_turns(v_more, v_turns.job_ids, v_turns.starts, v_turns.ranks);
         end if;
         v_items := v_items || v_more;
 
