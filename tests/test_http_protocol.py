@@ -9,9 +9,11 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pyshell.api import app, http_protocol, limits
 from pyshell.api.http_protocol import MAX_HEAD_BYTES, MAX_HEADERS
@@ -311,6 +313,39 @@ def test_many_upgrades_at_once_are_ignored(connection: socket.socket) -> None:
     one = f"GET /healthz HTTP/1.1\r\nHost: x\r\n{UPGRADES[1]}\r\n".encode()
     connection.sendall(one * 3000 + b"GET /me HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert statuses(connection) == [200] * 3000 + [401]
+
+
+def test_requests_that_arrive_at_once_are_parsed_as_they_are_answered(connection: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = []
+    start = http_protocol.BoundedProtocol._start_asgi_task
+
+    def note(self: http_protocol.BoundedProtocol, cycle: Any, app: Any) -> None:
+        waiting.append(len(self.pipeline))
+        start(self, cycle, app)
+
+    monkeypatch.setattr(http_protocol.BoundedProtocol, "_start_asgi_task", note)
+    connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 5000 + HEAD + b"Connection: close\r\n\r\n")
+    assert statuses(connection) == [200] * 5001
+    assert max(waiting) < 500
+
+
+def test_other_requests_are_served_while_one_arrives(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chunk of a body is an event of the parser: those of one reading would occupy the process."""
+    pieces = []
+    parse = HttpToolsProtocol.data_received
+
+    def note(self: HttpToolsProtocol, data: bytes) -> None:
+        pieces.append(len(data))
+        parse(self, data)
+
+    monkeypatch.setattr(HttpToolsProtocol, "data_received", note)
+    body = b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n"
+    with socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(b"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+        connection.sendall(HEAD + b"Connection: close\r\n\r\n")
+        assert statuses(connection) == [405, 200]
+    assert max(pieces) < 10_000
+    assert sum(pieces) > len(body)
 
 
 def test_a_connection_becomes_no_websocket_while_a_request_is_answered(client: OrganizationClient, connection: socket.socket) -> None:
