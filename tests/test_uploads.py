@@ -119,6 +119,8 @@ class TestCsv:
         table = read_csv("sep=;\n" + (HEADER + ROW).replace(";", "|").replace(",", ";"))
         assert (cells_of(table)[1][0], cells_of(table)[1][6], table.lines) == ("deal-001", "1|2", [2, 3])
         assert read_csv("\n\r\nsep=;\n" + HEADER + ROW).lines == [4, 5]
+        # Megabytes of white space are not looked through for it.
+        assert cells_of(read_csv(" \n" * 1000 + "sep=;\n" + ROW))[-2] == ["sep=;"]
 
     def test_empty_rows_at_the_end_are_ignored(self) -> None:
         table = read_csv(HEADER + ROW + ",,,,,,\n" * (MAX_ROWS - 3) + ROW + ",,,,,,\n" * MAX_ROWS)

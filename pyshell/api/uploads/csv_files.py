@@ -15,6 +15,8 @@ from pyshell.api.uploads.tables import MAX_RECORD_LENGTH, Table, empty_file
 
 DELIMITERS = ",;\t|"
 SAMPLE_ROWS = 50
+# A first line that names the delimiter is found this far into the file; reading on in megabytes of white space would hold up all threads.
+_BEGINNING = 1000
 _SEPARATOR_LINE = re.compile(r'\s*"?sep=([^"\s\w]|\t)"?[ ]*(\r\n|\n|\r|$)', re.IGNORECASE)
 
 
@@ -48,7 +50,7 @@ class RecordLines:
 def read_csv(text: str) -> Table:
     """The rows of a file; a first line such as `sep=;`, Excel's own, names the delimiter. Raises ApiError 400, naming the line."""
     first_line = 1
-    if separator := _SEPARATOR_LINE.match(text):
+    if separator := _SEPARATOR_LINE.match(text, 0, _BEGINNING):
         text = text[separator.end() :]
         first_line += sum(1 for _ in RecordLines(separator[0], first_line))
     delimiter = separator[1] if separator else detect_delimiter(text)
