@@ -6,10 +6,12 @@ import asyncio
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
@@ -24,10 +26,11 @@ from websockets.sync.client import connect
 
 from pyshell.api import api_keys, authentication
 from pyshell.api.authentication import Authenticator
-from pyshell.api.realtime import connection, credentials, endpoint, feed, joins, limits, outbox, reader
+from pyshell.api.realtime import connection, credentials, endpoint, feed, filters, joins, limits, outbox, reader
 from pyshell.api.realtime import websocket as realtime_websocket
 from pyshell.api.realtime.credentials import Subscriber
 from pyshell.api.realtime.limits import refusal_seconds
+from pyshell.api.row_changes import Row
 from pyshell.local.machine import free_port
 from pyshell.postgres.pool import Pool
 from pyshell.settings import ROOT, Settings
@@ -105,7 +108,10 @@ def test_a_bad_credential_is_refused(key: str, said: str, server: str, watch: Wa
 
 def test_a_wrong_filter_is_refused_with_the_documented_limits(server: str, client: OrganizationClient, watch: Watch) -> None:
     page = (ROOT / "docs" / "supabase.md").read_text()
-    told_limits = f"A connection can have {connection.MAX_CHANNELS} channels, a channel {joins.MAX_SUBSCRIPTIONS} entries of"
+    told_limits = (
+        f"A connection can have {connection.MAX_CHANNELS} channels, a channel {joins.MAX_SUBSCRIPTIONS} entries of `postgres_changes`, "
+        f"whose filters have at most {filters.MAX_FILTERS_LENGTH:,} characters together."
+    )
     assert told_limits in " ".join(page.split())
     [told] = re.findall(r"\.on\('system', .* // (\w+ .*)", page)
     watcher = watch(server, client.api_key, {"filter": f"job_id=eq.{uuid.uuid4()}"})
@@ -114,9 +120,47 @@ def test_a_wrong_filter_is_refused_with_the_documented_limits(server: str, clien
     assert [f"{line['system']['status']} {line['system']['message']}" for line in heard if "system" in line] == [told]
 
 
+def test_white_space_in_a_filter_is_read_once() -> None:
+    program = """
+from pyshell.api.realtime import filters
+try:
+    filters._operand("status", "text", "in", "(" + " " * 200_000 + "{)")
+except filters.FilterError:
+    print("refused")
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60, capture_output=True)
+    assert run.stdout == b"refused\n"
+
+
+async def test_other_tasks_run_while_many_channels_are_told_of_a_change() -> None:
+    class Listener:
+        def __init__(self) -> None:
+            self.told_at = 0
+
+        def deliver(self, change: feed.Change) -> None:
+            self.told_at = turns
+
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(take_turns())
+    listeners: Any = [Listener() for _ in range(1000)]
+    row = Row("batch_lookup_jobs", uuid.UUID(int=1), str(uuid.UUID(int=2)))
+    await feed._hand(feed.Change("UPDATE", row, {}, {}), listeners)
+    other.cancel()
+    times = [listener.told_at for listener in listeners]
+    assert max(Counter(times).values()) <= 20
+    assert times == sorted(times)
+
+
 def test_filters_choose_the_rows(server: str, client: OrganizationClient, database: Connection, watch: Watch) -> None:
-    filters = ["status=eq.completed", "status=in.(failed, completed)", "processed_items=gte.2", "total_items=neq.2", "total_items=lt.2"]
-    watchers = [watch(server, client.api_key, {"filter": text}) for text in filters]
+    texts = ["status=eq.completed", "status=in.(failed, completed)", "processed_items=gte.2", "total_items=neq.2", "total_items=lt.2"]
+    watchers = [watch(server, client.api_key, {"filter": text}) for text in texts]
     for watcher in watchers:
         watcher.subscribed()
     job = submit(client, 2)
@@ -428,6 +472,14 @@ class TestTheProtocol:
             look_up(database, submit(client, 1), 1)
             with pytest.raises(TimeoutError):
                 bare.receive(0.5)
+
+    def test_limits_the_filters_of_a_channel_together(self, server: str, client: OrganizationClient) -> None:
+        entry = {"filter": ",".join(["status=neq.a"] * 150)}
+        with bare_socket(server, client.api_key) as bare:
+            assert bare.join(entry, entry)["status"] == "ok"
+            assert bare.receive()[4]["message"] == "Subscribed to PostgreSQL"
+            assert bare.join(entry, entry, entry)["status"] == "ok"
+            assert "may have 4,000 characters together" in bare.receive()[4]["message"]
 
     @pytest.mark.parametrize("since", ["0001-01-01T00:00:00+14:00", -62_135_596_800_000])
     def test_replays_everything_since_the_earliest_possible_times(self, since: str | int, server: str, client: OrganizationClient) -> None:

@@ -20,7 +20,7 @@ from pyshell.api.errors import ApiError
 from pyshell.api.realtime import limits
 from pyshell.api.realtime.credentials import Subscriber
 from pyshell.api.realtime.feed import Change, Feed
-from pyshell.api.realtime.filters import FilterError, Question, Subscription, parse_subscription
+from pyshell.api.realtime.filters import FilterError, Question, Subscription, parse_subscriptions
 from pyshell.api.realtime.joins import JoinError, check_scopes, earliest_since, postgres_changes, subscriber_of
 from pyshell.api.realtime.limits import Place
 from pyshell.api.realtime.outbox import Outbox
@@ -300,7 +300,7 @@ class Connection:
         return subscriber, await self._feed.position()
 
     async def _subscriptions(self, entries: list[dict[str, Any]], organization_id: UUID) -> list[Subscription]:
-        subscriptions = [parse_subscription(entry, number, self._feed.tables) for number, entry in enumerate(entries, 1)]
+        subscriptions = parse_subscriptions(entries, self._feed.tables)
         await self._feed.check(subscriptions, organization_id)
         return subscriptions
 

@@ -39,6 +39,8 @@ READS_AT_ONCE = 200
 # For the patterns of an organization that PostgreSQL cannot match all at once.
 ALONE_SECONDS = 2.0
 JUDGED_AT_ONCE = 2
+# Listeners that are served before other tasks run; each may have hundreds of conditions.
+SERVED_AT_ONCE = 10
 MAX_CACHED_VERSIONS = 20_000
 # A crash loses the last half second of asynchronous commits, and reuses their transaction numbers.
 MAX_LOST_TRANSACTIONS = 10_000
@@ -369,11 +371,11 @@ class Feed:
                 listener.fail("The row could not be read with your claims")
         asked: dict[UUID, dict[Question, list[Listener]]] = {}
         for (claims, row), answer in records.items():
-            for listener in wanted[claims, row]:
+            async for listener in _in_turns(wanted[claims, row]):
                 for question in listener.questions(row.table, answer["record"]):
                     asked.setdefault(row.organization_id, {}).setdefault(question, []).append(listener)
         told = {read: listeners for read, listeners in wanted.items() if read not in failed}
-        self._tell({row: events for row, events in due.items() if row.organization_id not in asked}, told, records, {})
+        await self._tell({row: events for row, events in due.items() if row.organization_id not in asked}, told, records, {})
         for organization_id, questions in asked.items():
             rows = {row: events for row, events in due.items() if row.organization_id == organization_id}
             self._judged[organization_id] = asyncio.create_task(self._judge(organization_id, questions, rows, told, records))
@@ -394,7 +396,7 @@ class Feed:
             for _, question in unanswered:
                 for listener in asked[question]:
                     listener.fail(f"The filter {question.operator}.{question.operand} could not be evaluated")
-            self._tell(due, wanted, records, {question: match == b"t" for (_, question), match in matches.items()})
+            await self._tell(due, wanted, records, {question: match == b"t" for (_, question), match in matches.items()})
         except Exception as error:
             self._note_again(due)
             logger.warning("realtime: %s", error, exc_info=not isinstance(error, DatabaseError | OSError | TimeoutError))
@@ -408,7 +410,7 @@ class Feed:
             for event, audience in events.items():
                 self._note(event, row, audience=audience)
 
-    def _tell(
+    async def _tell(
         self,
         due: Mapping[Row, Mapping[str, Audience]],
         wanted: Mapping[tuple[str, Row], list[Listener]],
@@ -421,9 +423,10 @@ class Feed:
             if row in due and "DELETE" in due[row] and (claims, row) not in records:
                 key = {"organization_id": str(row.organization_id), "id": row.id}
                 audience = due[row]["DELETE"]
-                _hand(Change("DELETE", row, key, self.tables[row.table].items()), [who for who in listeners if _is_for(who, audience)])
                 if audience is None:
                     self._versions[row] = DELETED
+                change = Change("DELETE", row, key, self.tables[row.table].items())
+                await _hand(change, [listener for listener in listeners if _is_for(listener, audience)])
         for (claims, row), answer in records.items():
             if row not in due:
                 continue
@@ -433,7 +436,7 @@ class Feed:
             for event, audience in due[row].items():
                 if event != "DELETE":
                     change = Change(event, row, answer["record"], self.tables[row.table].items(), known)
-                    _hand(change, [listener for listener in wanted[claims, row] if _is_for(listener, audience)])
+                    await _hand(change, [listener for listener in wanted[claims, row] if _is_for(listener, audience)])
 
 
 class Written(NamedTuple):
@@ -458,8 +461,16 @@ def _is_for(listener: Listener, audience: Audience) -> bool:
     return audience is None or listener in audience
 
 
-def _hand(change: Change, listeners: Iterable[Listener]) -> None:
-    for listener in listeners:
+async def _in_turns(listeners: Iterable[Listener]) -> AsyncIterator[Listener]:
+    """The listeners, a few at a time, between which other tasks run."""
+    for number, listener in enumerate(listeners, 1):
+        yield listener
+        if number % SERVED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+
+async def _hand(change: Change, listeners: Iterable[Listener]) -> None:
+    async for listener in _in_turns(listeners):
         try:
             listener.deliver(change)
         except Exception:

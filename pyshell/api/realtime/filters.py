@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,6 +18,8 @@ from uuid import UUID
 
 SCHEMA = "public"
 MAX_FILTER_LENGTH = 2_000
+# Of a channel, together: a condition of 13 characters takes 270 bytes for as long as the channel is joined, and time at each change.
+MAX_FILTERS_LENGTH = 4_000
 MAX_PATTERN_LENGTH = 200
 MAX_IN_VALUES = 100
 # The primary key of every table.
@@ -107,6 +109,13 @@ class Subscription:
         return (
             self.event in (event, "*") and table in self.tables and all(condition.holds(record, answers) for condition in self.conditions)
         )
+
+
+def parse_subscriptions(entries: Sequence[Mapping[str, Any]], tables: Tables) -> list[Subscription]:
+    """Reads the entries of a channel. Raises FilterError."""
+    if sum(len(entry["filter"]) for entry in entries if isinstance(entry.get("filter"), str)) > MAX_FILTERS_LENGTH:
+        raise FilterError(f"Error parsing `filter` params: those of a channel may have {MAX_FILTERS_LENGTH:,} characters together")
+    return [parse_subscription(entry, number, tables) for number, entry in enumerate(entries, 1)]
 
 
 def parse_subscription(entry: Mapping[str, Any], number: int, tables: Tables) -> Subscription:
@@ -255,7 +264,8 @@ def _operand(column: str, type_name: str, name: str, value: str) -> Any:
     return None if name == "is" else _read(read, value, column)
 
 
-_ELEMENT = re.compile(r'\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"\s*|(?P<bare>[^",{}]+))(?:,|$)', re.DOTALL)
+# What a part has matched is never tried again in smaller portions: white space may begin an element, and be in it.
+_ELEMENT = re.compile(r'\s*+(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"\s*+|(?P<bare>[^",{}]++))(?:,|$)', re.DOTALL)
 
 
 def _elements(text: str) -> Iterator[str]:
