@@ -17,6 +17,7 @@ from pyshell.api import http_protocol, large_answers
 from pyshell.api.http_protocol import MIN_TAKEN_BYTES, BoundedProtocol
 from pyshell.api.large_answers import LARGE_BYTES, PiecewiseResponse
 from pyshell.api.pieces import in_pieces
+from pyshell.api.routes import reports
 from pyshell.postgres.compact import PIECE_BYTES, compact_lines
 from pyshell.settings import Settings
 from tests.http_fixtures import OrganizationClient, running_server, site
@@ -41,7 +42,8 @@ class Hoarder:
 
     def __init__(self, url: str, http_settings: Settings, stack: ExitStack) -> None:
         self.client = stack.enter_context(OrganizationClient(url, http_settings.database_url))
-        self.job_id = self.client.submit(*(site(f"deal-{number}") for number in range(ITEMS)))["job_id"]
+        job = self.client.submit(*(site(f"deal-{number}") for number in range(ITEMS)))
+        self.job_id, self.report_id = job["job_id"], job["report"]["id"]
         with psycopg.connect(http_settings.database_url) as owner:
             owner.execute(
                 "update public.lookup_queue_items set status = 'completed', processed_at = now(), result = %s where job_id = %s",
@@ -55,14 +57,15 @@ class Hoarder:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(20)
         connection.connect((self._url.host, self._url.port or 80))
-        connection.sendall(
-            f"GET /batch-lookups/{self.job_id}{path} HTTP/1.1\r\nHost: x\r\nx-api-key: {self.client.api_key}\r\n\r\n".encode()
-        )
+        connection.sendall(f"GET {self.path(path)} HTTP/1.1\r\nHost: x\r\nx-api-key: {self.client.api_key}\r\n\r\n".encode())
         assert connection.recv(17) == b"HTTP/1.1 200 OK\r\n"
         return connection
 
     def status(self, path: str) -> int:
-        return self.client.get(f"/batch-lookups/{self.job_id}{path}").status_code
+        return self.client.get(self.path(path)).status_code
+
+    def path(self, path: str) -> str:
+        return f"/incentive-reports/{self.report_id}{path}" if path == "/html" else f"/batch-lookups/{self.job_id}{path}"
 
 
 @pytest.fixture
@@ -71,11 +74,12 @@ def hoard(server: str, http_settings: Settings) -> Iterator[Callable[[], Hoarder
         yield lambda: Hoarder(server, http_settings, stack)
 
 
-@pytest.mark.parametrize("path", ["/items?limit=80", "?include_items=true", "/results?format=ndjson"])
-def test_an_organization_has_its_share_of_large_answers(path: str, hoard: Callable[[], Hoarder]) -> None:
+@pytest.mark.parametrize("path", ["/items?limit=80", "?include_items=true", "/results?format=ndjson", "/html"])
+def test_an_organization_has_its_share_of_large_answers(path: str, hoard: Callable[[], Hoarder], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "report_page", lambda *_: "x" * ITEMS * RESULT_BYTES)
     one, other = hoard(), hoard()
     kept = [one.ask(path) for _ in range(2)]
-    refused = one.client.get(f"/batch-lookups/{one.job_id}{path}")
+    refused = one.client.get(one.path(path))
     assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "busy", "5")
     # Small responses need no share, and others have their own.
     assert (one.status(""), other.status("/items?limit=1")) == (200, 200)

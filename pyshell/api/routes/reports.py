@@ -10,11 +10,11 @@ from typing import Any
 from uuid import UUID
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from pyshell.api.errors import ApiError
 from pyshell.api.heavy_work import heavy_turn
-from pyshell.api.large_answers import bounded
+from pyshell.api.large_answers import PiecewiseResponse, bounded
 from pyshell.api.media_types import WORKBOOK
 from pyshell.api.reports.page import report_page
 from pyshell.api.routes.consistency import reader
@@ -31,6 +31,7 @@ from pyshell.api.routes.parameters import (
     uuid_param,
 )
 from pyshell.postgres.calls import Runner, call, call_row
+from pyshell.postgres.compact import PIECE_BYTES
 from pyshell.postgres.sqlstates import DatabaseError
 
 SITES_ON_PAGE = 200
@@ -124,12 +125,19 @@ async def report_file(request: Request, report: Report, file_format: str, check:
 
 
 async def report_html(request: Request, report: Report) -> Response:
+    """The page about the report. Its names come from the provider, and may be long."""
+    return await bounded(request, report.organization_id, partial(page_of_report, request, report))
+
+
+async def page_of_report(request: Request, report: Report) -> Response:
     source = reader(request)
     async with heavy_turn(request, report.organization_id):
         summary = json.loads(await call(source, "get_incentive_report_summary", **report.arguments))
         sites = json.loads(await call(source, "get_incentive_report", **report.arguments, sort="-amount", limit=SITES_ON_PAGE))
         job, failed_items = await _job_and_failed_items(source, report.organization_id, summary["report"]["job_id"])
-    return HTMLResponse(report_page(summary, sites["sites"], job, failed_items), headers=PAGE_HEADERS)
+    page = report_page(summary, sites["sites"], job, failed_items).encode()
+    kind = PiecewiseResponse if len(page) > PIECE_BYTES else Response
+    return kind(page, headers=PAGE_HEADERS, media_type="text/html")
 
 
 async def _job_and_failed_items(
