@@ -348,6 +348,26 @@ def test_other_requests_are_served_while_one_arrives(address: tuple[str, int], m
     assert sum(pieces) > len(body)
 
 
+def test_a_body_of_known_length_is_parsed_in_one_go(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload has megabytes, each piece of which wakes whoever waits for it."""
+    pieces = []
+    parse = HttpToolsProtocol.data_received
+
+    def note(self: HttpToolsProtocol, data: bytes) -> None:
+        pieces.append(len(data))
+        parse(self, data)
+
+    monkeypatch.setattr(HttpToolsProtocol, "data_received", note)
+    size = 1_000_000
+    with socket.create_connection(address, timeout=20) as connection:
+        connection.sendall(f"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode() + b"a" * size)
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 3000 + HEAD + b"Connection: close\r\n\r\n")
+        assert statuses(connection) == [405, *[200] * 3001]
+    # The requests after it are not.
+    assert len([piece for piece in pieces if piece > http_protocol.PIECE_BYTES]) < 100
+    assert 3000 * 18 // http_protocol.PIECE_BYTES <= len([piece for piece in pieces if piece <= http_protocol.PIECE_BYTES]) < 100
+
+
 def test_a_connection_becomes_no_websocket_while_a_request_is_answered(client: OrganizationClient, connection: socket.socket) -> None:
     job = client.submit()["job_id"]
     connection.sendall(f"GET /batch-lookups/{job}?wait=60 HTTP/1.1\r\nHost: x\r\nX-Api-Key: {client.api_key}\r\n\r\n".encode())
