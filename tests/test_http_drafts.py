@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -12,10 +14,12 @@ import openpyxl
 import psycopg
 import pytest
 
+from pyshell.api.limits import UPLOADS_PER_ORGANIZATION
 from pyshell.api.routes import parameters
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import UNKNOWN_ID, Json, NewClient, OrganizationClient, site
+from tests.timed import wait_until
 from tests.workbooks import saved
 
 HEADER = "Deal ID,Street Address,City,State,ZIP,Bldg,Device IDs,Owner\n"
@@ -491,3 +495,17 @@ def test_a_body_names_a_draft_and_has_no_options_of_its_start(client: Organizati
     refused = answer(client.post("/uploads", json=body | {"max_lookups": 3}), 400)
     assert (refused["code"], refused["error"]) == ("unknown_fields", "Options that only a start has: max_lookups")
     assert refused["hint"] == "Send them to POST /uploads/{upload_id}/start."
+
+
+def test_large_changes_are_uploads_of_which_an_organization_has_few(client: OrganizationClient) -> None:
+    path = f"/uploads/{UNKNOWN_ID}"
+    head = f"PATCH {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {client.api_key}\r\nContent-Type: application/json\r\n"
+    with ExitStack() as stack:
+        for _ in range(UPLOADS_PER_ORGANIZATION):
+            connection = stack.enter_context(socket.create_connection((client.base_url.host, client.base_url.port or 80)))
+            connection.sendall(f"{head}Content-Length: 4000000\r\n\r\n".encode() + b" " * 100_000)
+        wait_until(lambda: client.patch(path, content=b" " * 100_000).status_code == 429)
+        refused = client.patch(path, content=b" " * 100_000)
+        assert refused.json()["code"] == "too_many_uploads"
+        # Small changes need no share.
+        assert client.patch(path, json={"changes": []}).status_code in (400, 404)

@@ -57,14 +57,8 @@ async def one_upload(request: Request) -> AsyncIterator[Upload]:
 
     Also raises ApiError 429 if the organization has too many, 503 if its turn does not come.
     """
-    uploads: Shares = request.app.state.uploads
     async with AsyncExitStack() as stack:
-        try:
-            await stack.enter_async_context(uploads.one_of(request.user.organization_id))
-        except TakenError:
-            raise ApiError(
-                429, "too_many_uploads", f"{uploads.size} uploads of the organization are in progress", headers={"Retry-After": "5"}
-            ) from None
+        await stack.enter_async_context(share_of_uploads(request))
         # Options are checked even if they have no effect.
         options, sheet = file_options(request), text_param(request, "sheet")
         body = await read_body(request)
@@ -73,6 +67,20 @@ async def one_upload(request: Request) -> AsyncIterator[Upload]:
             await stack.enter_async_context(heavy_turn(request))
         upload = await asyncio.to_thread(read, body, options, sheet)
         yield replace(upload, name=body.name)
+
+
+@asynccontextmanager
+async def share_of_uploads(request: Request) -> AsyncIterator[None]:
+    """One of the few megabytes-long bodies that its organization may have in progress. Raises ApiError 429 if there are too many."""
+    uploads: Shares = request.app.state.uploads
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(uploads.one_of(request.user.organization_id))
+        except TakenError:
+            raise ApiError(
+                429, "too_many_uploads", f"{uploads.size} uploads of the organization are in progress", headers={"Retry-After": "5"}
+            ) from None
+        yield
 
 
 def read(body: Body, options: dict[str, Any], sheet: str | None) -> Upload:
