@@ -315,7 +315,10 @@ def test_many_upgrades_at_once_are_ignored(connection: socket.socket) -> None:
     assert statuses(connection) == [200] * 3000 + [401]
 
 
-def test_requests_that_arrive_at_once_are_parsed_as_they_are_answered(connection: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("portion", [200_000, 4000])
+def test_requests_that_arrive_at_once_are_parsed_as_they_are_answered(
+    connection: socket.socket, monkeypatch: pytest.MonkeyPatch, portion: int
+) -> None:
     waiting = []
     start = http_protocol.BoundedProtocol._start_asgi_task
 
@@ -324,7 +327,10 @@ def test_requests_that_arrive_at_once_are_parsed_as_they_are_answered(connection
         start(self, cycle, app)
 
     monkeypatch.setattr(http_protocol.BoundedProtocol, "_start_asgi_task", note)
-    connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 5000 + HEAD + b"Connection: close\r\n\r\n")
+    requests = b"GET / HTTP/1.1\r\n\r\n" * 5000 + HEAD + b"Connection: close\r\n\r\n"
+    for start_at in range(0, len(requests), portion):
+        connection.sendall(requests[start_at : start_at + portion])
+        time.sleep(0.001)
     assert statuses(connection) == [200] * 5001
     assert max(waiting) < 500
 

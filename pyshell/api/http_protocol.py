@@ -147,11 +147,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_refused:
             self._drop()
             return
-        if self._unparsed:
-            self._unparsed += data
-            return
+        is_behind = bool(self._unparsed or self.pipeline)
         self._unparsed += data
-        self._parse_piece()
+        if not is_behind:
+            self._parse_piece()
         if self._unparsed:
             self.flow.fall_behind()
 
