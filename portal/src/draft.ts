@@ -143,9 +143,12 @@ interface Step {
 const drafts = new Map<string, Draft>();
 
 export class Draft {
+  /** With the changes that are still to be confirmed: what is done next starts from them. */
   readonly upload: Signal<Upload>;
   /** Changes whenever the rows have been validated again. */
   readonly version = signal(0);
+  /** Changes whenever there are new changes of rows, for `current`. */
+  readonly changed = signal(0);
   readonly error = signal<Error | undefined>(undefined);
   readonly saving = signal(0);
   readonly undoable = signal<Back[]>([]);
@@ -154,9 +157,12 @@ export class Draft {
   private last: Promise<boolean> = Promise.resolve(true);
   /** The last step that is still to be sent. */
   private next: Step | undefined;
+  /** Steps without a response, in order. */
+  private underWay: Step[] = [];
 
-  constructor(upload: Upload) {
-    this.upload = signal(upload);
+  /** `confirmed` is as in the last response. */
+  constructor(private confirmed: Upload) {
+    this.upload = signal(confirmed);
   }
 
   /** The draft of a new upload. */
@@ -164,7 +170,7 @@ export class Draft {
     const known = drafts.get(upload.id);
     if (known?.hasUnsaved()) return known;
     const draft = known ?? new Draft(upload);
-    draft.upload.value = upload;
+    draft.confirm(upload);
     draft.error.value = undefined;
     drafts.set(upload.id, draft);
     return draft;
@@ -175,7 +181,35 @@ export class Draft {
   }
 
   get path() {
-    return { upload_id: this.upload.peek().id };
+    return { upload_id: this.confirmed.id };
+  }
+
+  private confirm(upload = this.confirmed) {
+    this.confirmed = upload;
+    this.upload.value = this.unconfirmed().reduce(withChanges, upload);
+  }
+
+  private unconfirmed(): Changes[] {
+    return [...this.unsent.peek(), ...this.underWay].map(({ changes }) => changes);
+  }
+
+  /** Rows with the changes that are still to be confirmed. */
+  current(rows: Row[]): Row[] {
+    const edits = new Map<number, Row["edits"]>();
+    const skipped = new Map<number, boolean>();
+    for (const changes of this.unconfirmed()) {
+      for (const { position, column, value } of changes.edits ?? []) {
+        edits.set(position, { ...edits.get(position), [column]: value } as Row["edits"]);
+      }
+      // The screens choose rows by their positions only.
+      for (const position of changes.skip as number[] ?? []) skipped.set(position, true);
+      for (const position of changes.unskip as number[] ?? []) skipped.set(position, false);
+    }
+    return rows.map((row) => {
+      const { position } = row;
+      if (!edits.has(position) && !skipped.has(position)) return row;
+      return { ...row, edits: withoutNulls({ ...row.edits, ...edits.get(position) }), skipped: skipped.get(position) ?? row.skipped };
+    });
   }
 
   /** Sends changes after the previous ones; `back` reverts them. Returns whether they were accepted. */
@@ -190,11 +224,15 @@ export class Draft {
     if (this.next && waiting && added && waiting.length + added.length <= MOST_EDITS) {
       this.next.changes = { edits: [...waiting, ...added] };
       this.next.back.push(...step.back);
-      return this.last;
+    } else {
+      this.next = step;
+      this.underWay.push(step);
+      this.saving.value++;
+      this.last = this.last.then(() => this.save(step));
     }
-    this.next = step;
-    this.saving.value++;
-    return this.last = this.last.then(() => this.save(step));
+    this.confirm();
+    this.changed.value++;
+    return this.last;
   }
 
   private async save(step: Step): Promise<boolean> {
@@ -202,15 +240,19 @@ export class Draft {
     try {
       // A later change never overtakes one that failed to arrive, which would overwrite it when resent.
       if (this.unsent.peek().length > 0) throw this.error.peek();
-      this.upload.value = await call("patch", "/uploads/{upload_id}", { path: this.path, body: step.changes });
+      const answer = await call("patch", "/uploads/{upload_id}", { path: this.path, body: step.changes });
+      this.underWay.shift();
+      this.confirm(answer);
       this.error.value = undefined;
       this.undoable.value = [...this.undoable.peek(), ...step.back];
       return true;
     } catch (failure) {
+      this.underWay.shift();
       this.error.value = failure as Error;
       // After signing in again, because their key has ended, users continue from here.
       const mayPass = failure instanceof Failure && (failure.isPassing || failure.status === 401);
       if (mayPass) this.unsent.value = [...this.unsent.peek(), step];
+      this.confirm();
       return false;
     } finally {
       this.version.value++;
@@ -226,7 +268,7 @@ export class Draft {
     const before = this.upload.peek();
     const fresh = await call("get", "/uploads/{upload_id}", { path: this.path });
     if (this.upload.peek() !== before || (fresh.updated_at === before.updated_at && fresh.job_id === before.job_id)) return;
-    this.upload.value = fresh;
+    this.confirm(fresh);
     this.version.value++;
   }
 
@@ -299,8 +341,9 @@ export class Draft {
     });
   }
 
-  rows(filter: Filter, offset: number, limit: number, signal?: AbortSignal) {
-    return call("get", "/uploads/{upload_id}/rows", { path: this.path, query: { ...filter, offset, limit }, signal });
+  async rows(filter: Filter, offset: number, limit: number, signal?: AbortSignal) {
+    const page = await call("get", "/uploads/{upload_id}/rows", { path: this.path, query: { ...filter, offset, limit }, signal });
+    return { ...page, rows: this.current(page.rows) };
   }
 
   /** All rows of a filter, page by page. */
@@ -308,11 +351,33 @@ export class Draft {
     let cursor: string | undefined;
     while (true) {
       const page = await call("get", "/uploads/{upload_id}/rows", { path: this.path, query: { ...filter, limit: MOST_ROWS, cursor } });
-      yield* page.rows;
+      yield* this.current(page.rows);
       if (!page.next_cursor) return;
       cursor = page.next_cursor;
     }
   }
+}
+
+/** The choices of an upload after changes; its rows are not validated again. */
+function withChanges(upload: Upload, changes: Changes): Upload {
+  const maps: Record<string, Record<string, unknown> | undefined> = { ...upload.value_maps };
+  for (const [field, map] of Object.entries(changes.value_maps ?? {})) maps[field] = withoutNulls({ ...maps[field], ...map });
+  const numbers = changes.columns ?? {};
+  const columns = upload.columns.map((column) => {
+    const [given] = Object.entries(numbers).find(([, number]) => number === column.number) ?? [];
+    const isTaken = column.field !== null && column.field in numbers;
+    return given || isTaken ? { ...column, field: (given ?? null) as typeof column.field } : column;
+  });
+  return {
+    ...upload,
+    columns,
+    defaults: withoutNulls({ ...upload.defaults, ...changes.defaults }),
+    value_maps: maps as Upload["value_maps"],
+  };
+}
+
+function withoutNulls<T extends Record<string, unknown>>(values: T): T {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== null)) as T;
 }
 
 /** The edits of a step that has nothing else. */

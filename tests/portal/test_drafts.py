@@ -504,6 +504,7 @@ def test_a_range_includes_rows_that_were_never_on_the_screen(signed_in: SignedIn
     last.click(modifiers=["Shift"])
     page.keyboard.press("Delete")
     expect(last).to_have_text("")
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
     found = [client.get(f"/uploads/{draft['id']}/rows?limit=500&offset={offset}").json()["rows"] for offset in (0, 500, 1000)]
     assert [row["edits"] for rows in found for row in rows] == [{"8": ""}] * 1_500
 
@@ -792,12 +793,58 @@ def test_a_change_that_is_sent_again_overwrites_no_later_one(signed_in: SignedIn
     write(page, "City", "Los Angeles", "Pasadena")
     expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
     page.unroute_all()
-    write(page, "City", "Los Angeles", "Burbank")
+    write(page, "City", "Pasadena", "Burbank")
     expect(page.get_by_text("Saved", exact=True)).to_be_visible()
     expect(page.get_by_role("alert")).to_have_count(0)
     page.evaluate("dispatchEvent(new Event('online'))")
     expect(page.get_by_role("gridcell", name="Burbank", exact=True)).to_be_visible()
     assert edits_of(client, draft) == {"3": "Burbank"}
+
+
+def test_a_text_is_filled_down_before_it_is_saved(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = without_cities(client, 3)
+    page = signed_in(f"uploads/{draft}?step=check&rows=all").page
+    cells = page.get_by_role("gridcell", name="empty")
+    expect(cells).to_have_count(3)
+    held = hold_first_change(page)
+    cells.first.dblclick()
+    page.keyboard.type("Pasadena")
+    for key in ("Enter", "ArrowUp", "Shift+ArrowDown", "Shift+ArrowDown", "Control+d"):
+        page.keyboard.press(key)
+    expect(page.get_by_role("gridcell", name="Pasadena", exact=True)).to_have_count(3)
+    release(page, held)
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    rows = client.get(f"/uploads/{draft}/rows").json()["rows"]
+    assert [row["edits"] for row in rows] == [{"3": "Pasadena"}] * 3
+
+
+def test_the_former_text_is_typed_again_before_the_change_is_saved(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = one_row(client)
+    page = signed_in(f"uploads/{draft}").page
+    held = hold_first_change(page)
+    write(page, "City", "Los Angeles", "Pasadena")
+    write(page, "City", "Pasadena", "Los Angeles")
+    release(page, held)
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    [row] = client.get(f"/uploads/{draft}/rows").json()["rows"]
+    assert row["edits"].get("3", row["cells"][2]) == "Los Angeles"
+
+
+def test_a_second_device_is_added_before_the_first_is_saved(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = one_row(client)
+    page = signed_in(f"uploads/{draft}?step=columns").page
+    devices = page.get_by_role("group", name="Devices")
+    add = devices.get_by_label("Add a device")
+    expect(add.get_by_role("option").nth(2)).to_be_attached()
+    held = hold_first_change(page)
+    names = add.get_by_role("option").all_inner_texts()[1:3]
+    for name in names:
+        add.select_option(name)
+    release(page, held)
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    for name in names:
+        expect(devices.get_by_role("button", name=f"Remove {name}")).to_be_visible()
+    assert len(client.get(f"/uploads/{draft}").json()["defaults"]["device_ids"]) == 2
 
 
 def test_undo_takes_back_a_change_that_is_still_under_way(signed_in: SignedIn, client: OrganizationClient) -> None:

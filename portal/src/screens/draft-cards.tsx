@@ -1,5 +1,5 @@
 // The rows of a draft without room for a grid: a card each, with the cells that have problems.
-import { useSignal } from "@preact/signals";
+import { useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { type Draft, type Filter, messageOf, MOST_ROWS, type Row, sharedColumn, textOf } from "../draft.ts";
 import { counted, number } from "../format.ts";
@@ -16,6 +16,9 @@ export function Cards({ draft, filter }: { draft: Draft; filter: Filter }) {
   useEffect(() => {
     most.value = PAGE;
   }, [JSON.stringify(filter)]);
+  useSignalEffect(() => {
+    if (draft.changed.value > 0) page.patch((data) => ({ ...data, rows: draft.current(data.rows) }));
+  });
   const data = page.data.value;
   if (!data) return page.error.value ? <Problem error={page.error.value} onRetry={page.reload} /> : <Loading />;
   return (

@@ -1,6 +1,6 @@
 // The rows of a draft as a grid (https://www.w3.org/WAI/ARIA/apg/patterns/grid/): only visible rows are in the page, and loaded.
 import { Component } from "preact";
-import { batch, useComputed, useSignal } from "@preact/signals";
+import { batch, untracked, useComputed, useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import type { Schemas } from "../api.ts";
 import { cellsOf, type Draft, type Filter, messageOf, MOST_EDITS, MOST_ROWS, type Row, textOf, textOfCells } from "../draft.ts";
@@ -106,6 +106,15 @@ class Rows {
     }
   }
 
+  /** Shows changes that are still to be confirmed. */
+  change() {
+    for (const known of [this.rows, this.old]) {
+      const [places, rows] = [[...known.keys()], this.draft.current([...known.values()])];
+      places.forEach((place, index) => known.set(place, rows[index]!));
+    }
+    this.changed.value++;
+  }
+
   /** Shows what arrived while a cell was edited. */
   resume() {
     for (const show of this.waiting.splice(0)) show();
@@ -189,6 +198,9 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     rows.need(first, last);
   }, [first, last]);
   useEffect(() => () => rows.stop(), [rows]);
+  useSignalEffect(() => {
+    if (draft.changed.value > 0) untracked(() => rows.change());
+  });
   useEffect(() => {
     rows.cursor = { place: () => focus.peek().row, isEditing: () => editing.peek() !== null, follow };
     if (editing.value === null) rows.resume();
