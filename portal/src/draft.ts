@@ -296,6 +296,8 @@ export class Draft {
     if (!step) return;
     this.undoable.value = before.slice(0, -1);
     if (await this.change(step.changes)) return step.title;
+    // Refused, rather than still to be sent.
+    if (this.unsent.peek().length === 0) this.undoable.value = [...this.undoable.peek(), step];
   }
 
   edit(cells: { row: Row; column: number; value: string }[], title = "the edit"): Promise<boolean> {

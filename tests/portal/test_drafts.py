@@ -57,8 +57,10 @@ def upload(page: Page, content: bytes, name: str = "March.xlsx") -> None:
     expect(page.get_by_role("heading", name=name)).to_be_visible()
 
 
-def refuse_changes(page: Page) -> None:
-    page.route(re.compile("/uploads/"), lambda route: route.fulfill(status=503) if route.request.method == "PATCH" else route.continue_())
+def refuse_changes(page: Page, status: int = 503) -> None:
+    page.route(
+        re.compile("/uploads/"), lambda route: route.fulfill(status=status) if route.request.method == "PATCH" else route.continue_()
+    )
 
 
 def hold_first_change(page: Page) -> list[Route]:
@@ -859,6 +861,21 @@ def test_undo_takes_back_a_change_that_is_still_under_way(signed_in: SignedIn, c
     release(page, held)
     expect(page.get_by_text("Undone: the edit")).to_be_visible()
     assert edits_of(client, draft) == {"3": "Pasadena"}
+
+
+def test_a_refused_undo_can_be_repeated(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = one_row(client)
+    page = signed_in(f"uploads/{draft}").page
+    write(page, "City", "Los Angeles", "Pasadena")
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    refuse_changes(page, 500)
+    undo = page.get_by_role("button", name="Undo")
+    undo.click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.unroute_all()
+    undo.click()
+    expect(page.get_by_text("Undone: the edit")).to_be_visible()
+    assert edits_of(client, draft) == {}
 
 
 def test_undoing_a_column_gives_back_the_field_that_it_had(signed_in: SignedIn, client: OrganizationClient) -> None:
