@@ -142,6 +142,15 @@ interface Step {
 /** Drafts that have been opened, by their ids, until the page is left: unsaved changes outlive the screen. */
 const drafts = new Map<string, Draft>();
 
+/** Marks fields for a cell. */
+export const CELL = { "data-cell": "" };
+
+// The browser asks before the tab is closed or reloaded with unsaved changes, on any screen; what is being typed into a cell is one.
+addEventListener("beforeunload", (event) => {
+  if (document.activeElement?.matches("[data-cell]")) (document.activeElement as HTMLElement).blur();
+  if ([...drafts.values()].some((draft) => draft.hasUnsaved())) event.preventDefault();
+});
+
 export class Draft {
   /** With the changes that are still to be confirmed: what is done next starts from them. */
   readonly upload: Signal<Upload>;

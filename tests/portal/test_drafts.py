@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import openpyxl
+import pytest
 from playwright.sync_api import Dialog, Locator, Page, Request, Route, expect
 
 from tests.conftest import Connection
@@ -78,6 +79,20 @@ def release(page: Page, held: list[Route]) -> None:
             break
         page.wait_for_timeout(20)
     held[0].continue_()
+
+
+def leave(page: Page) -> list[str]:
+    """Closes the page, and stays if the browser asks. Returns what it asked."""
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    with page.expect_event("dialog"):
+        page.once("dialog", stay)
+        page.close(run_before_unload=True)
+    return asked
 
 
 def edits_of(client: OrganizationClient, draft: str) -> dict[str, str]:
@@ -895,20 +910,32 @@ def test_changes_that_are_not_saved_outlive_the_screen(signed_in: SignedIn, clie
     refuse_changes(page)
     write(page, "City", "Los Angeles", "Pasadena")
     expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
-    asked: list[str] = []
-
-    def stay(dialog: Dialog) -> None:
-        asked.append(dialog.type)
-        dialog.dismiss()
-
-    page.once("dialog", stay)
-    page.close(run_before_unload=True)
-    page.get_by_role("link", name="Batches").click()
-    expect(page.get_by_role("heading", name="Batches")).to_be_visible()
-    assert asked == ["beforeunload"]
+    assert leave(page) == ["beforeunload"]
+    page.get_by_role("link", name="Usage").click()
+    expect(page.get_by_text("Days are in UTC.")).to_be_visible()
+    # The draft's screen is gone.
+    page.evaluate(PAINTED)
+    assert leave(page) == ["beforeunload"]
     page.unroute_all()
     page.go_back()
     expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    assert edits_of(client, draft) == {"3": "Pasadena"}
+
+
+@pytest.mark.parametrize("device", ["desktop", "phone"])
+def test_the_browser_asks_before_a_cell_that_is_being_typed_is_lost(signed_in: SignedIn, client: OrganizationClient, device: str) -> None:
+    draft = one_row(client) if device == "desktop" else without_cities(client, 1)
+    page = signed_in(f"uploads/{draft}").page
+    if device == "phone":
+        page.set_viewport_size(PHONE)
+        page.get_by_label("City", exact=True).click()
+    else:
+        page.get_by_role("gridcell", name="Los Angeles", exact=True).dblclick()
+        page.keyboard.press("Control+a")
+    page.keyboard.type("Pasadena")
+    asked = leave(page)
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    assert asked == ["beforeunload"]
     assert edits_of(client, draft) == {"3": "Pasadena"}
 
 

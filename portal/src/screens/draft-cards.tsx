@@ -1,7 +1,7 @@
 // The rows of a draft without room for a grid: a card each, with the cells that have problems.
 import { useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { type Draft, type Filter, messageOf, MOST_ROWS, type Row, sharedColumn, textOf } from "../draft.ts";
+import { CELL, type Draft, type Filter, messageOf, MOST_ROWS, type Row, sharedColumn, textOf } from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { useShown } from "../parts/form.tsx";
@@ -73,6 +73,7 @@ function Cell({ draft, row, column }: { draft: Draft; row: Row; column: number }
       {draft.upload.value.columns.find(({ number }) => number === column)?.header || `Column ${column}`}
       <input
         ref={input}
+        {...CELL}
         defaultValue={text}
         onChange={(event) => draft.edit([{ row, column, value: event.currentTarget.value }])}
       />

@@ -3,7 +3,7 @@ import { Component } from "preact";
 import { batch, untracked, useComputed, useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import type { Schemas } from "../api.ts";
-import { cellsOf, type Draft, type Filter, messageOf, MOST_EDITS, MOST_ROWS, type Row, textOf, textOfCells } from "../draft.ts";
+import { CELL, cellsOf, type Draft, type Filter, messageOf, MOST_EDITS, MOST_ROWS, type Row, textOf, textOfCells } from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { notify } from "../parts/announce.tsx";
 import { copy } from "../parts/copy.tsx";
@@ -544,6 +544,7 @@ function Editor({ text, label, onDone }: EditorProperties) {
   return (
     <input
       ref={input}
+      {...CELL}
       aria-label={label}
       defaultValue={text}
       onKeyDown={(event) => {

@@ -46,16 +46,12 @@ function Shown({ draft }: { draft: Draft }) {
   useEffect(() => {
     const resend = () => draft.resend();
     const refresh = () => draft.refresh().catch(() => {});
-    // The browser asks before the tab is closed or reloaded with unsaved changes.
-    const ask = (event: Event) => draft.hasUnsaved() && event.preventDefault();
     resend();
     addEventListener("online", resend);
     addEventListener("focus", refresh);
-    addEventListener("beforeunload", ask);
     return () => {
       removeEventListener("online", resend);
       removeEventListener("focus", refresh);
-      removeEventListener("beforeunload", ask);
     };
   }, [draft]);
 
