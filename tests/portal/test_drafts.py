@@ -939,6 +939,26 @@ def test_the_browser_asks_before_a_cell_that_is_being_typed_is_lost(signed_in: S
     assert edits_of(client, draft) == {"3": "Pasadena"}
 
 
+def test_a_card_stays_while_its_cells_are_typed(signed_in: SignedIn, client: OrganizationClient) -> None:
+    row = "deal-1,1 N Spring St,,CA,9A012,Residential,1,Kim\n"
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()["id"]
+    page = signed_in(f"uploads/{draft}?problem=missing&field=address.city").page
+    page.set_viewport_size(PHONE)
+    card = page.get_by_role("region", name="Row 2")
+    held = hold_first_change(page)
+    card.get_by_label("City", exact=True).fill("Los Angeles")
+    card.get_by_label("ZIP", exact=True).click()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("900")
+    with page.expect_response(re.compile("/rows.*address.city")):
+        release(page, held)
+    page.evaluate(PAINTED)
+    page.keyboard.type("12")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("region", name="Start")).to_contain_text("1 site ready")
+    assert edits_of(client, draft) == {"3": "Los Angeles", "5": "90012"}
+
+
 def test_changes_outlive_the_key_that_they_were_made_with(person: Person, client: OrganizationClient) -> None:
     draft = without_cities(client, 3)
     made = client.post("/api-keys", json={"scopes": ["jobs:read", "jobs:write"]}).json()

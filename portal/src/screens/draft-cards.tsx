@@ -1,6 +1,6 @@
 // The rows of a draft without room for a grid: a card each, with the cells that have problems.
 import { useSignal, useSignalEffect } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { CELL, type Draft, type Filter, messageOf, MOST_ROWS, type Row, sharedColumn, textOf } from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { useLoad } from "../load.ts";
@@ -19,10 +19,14 @@ export function Cards({ draft, filter }: { draft: Draft; filter: Filter }) {
   useSignalEffect(() => {
     if (draft.changed.value > 0) page.patch((data) => ({ ...data, rows: draft.current(data.rows) }));
   });
-  const data = page.data.value;
+  // What is typed into a cell would be lost with its card.
+  const typing = useSignal(false);
+  const latest = useRef(page.data.value);
+  if (!typing.value) latest.current = page.data.value;
+  const data = latest.current;
   if (!data) return page.error.value ? <Problem error={page.error.value} onRetry={page.reload} /> : <Loading />;
   return (
-    <>
+    <div class="cards" onInput={() => (typing.value = true)} onFocusOut={() => (typing.value = false)}>
       <p class="soft">{counted(data.total, "row")}</p>
       {data.rows.map((row) => <Card key={row.position} draft={draft} row={row} />)}
       {data.rows.length < data.total && (
@@ -30,7 +34,7 @@ export function Cards({ draft, filter }: { draft: Draft; filter: Filter }) {
           ? <button type="button" class="more" onClick={() => (most.value = Math.min(MOST_ROWS, most.value + PAGE))}>Show more</button>
           : <p class="soft">These are the first {number(data.rows.length)}. Search, or choose a kind of problem, to see the others.</p>
       )}
-    </>
+    </div>
   );
 }
 
