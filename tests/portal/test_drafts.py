@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import Any
 
 import openpyxl
 import pytest
-from playwright.sync_api import Dialog, Locator, Page, Request, Route, expect
+from playwright.sync_api import Dialog, Error, Locator, Page, Request, Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up
@@ -728,6 +729,26 @@ def test_a_long_word_stays_within_the_window(signed_in: SignedIn, client: Organi
     expect(person.page.get_by_label(re.compile("^Zweifamilienhaus"))).to_be_visible()
     person.look("draft-long-word-columns")
     assert person.page.evaluate("document.documentElement.scrollWidth") == DESKTOP["width"]
+
+
+def test_a_repair_of_some_rows_says_how_many_and_offers_nothing_of_other_problems(signed_in: SignedIn, client: OrganizationClient) -> None:
+    rows = "".join(f"deal #{n},{n} N Spring St,,CA,90012,Residential,1,Kim\n" for n in range(1, 4))
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + rows, headers={"content-type": "text/csv"}).json()
+    page = signed_in(f"uploads/{draft['id']}").page
+    held: list[Route] = []
+    page.route(re.compile("/rows.*invalid_reference_id"), lambda route: held.append(route))
+    page.get_by_role("link", name=re.compile("^Reference: cannot be a reference")).click()
+    with page.expect_response(re.compile("/rows.*address.city")):
+        page.get_by_role("link", name=re.compile("^City: empty")).click()
+    for route in held:
+        # The page may no longer want it.
+        with contextlib.suppress(Error):
+            route.continue_()
+    page.get_by_role("searchbox", name="Search cells").fill("deal #2")
+    expect(page.get_by_role("grid").get_by_role("row")).to_have_count(2)
+    page.get_by_role("button", name="One value for all…").click()
+    expect(page.get_by_role("button", name="Change 1 row", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Take the suggestions")).to_have_count(0)
 
 
 def test_a_draft_is_deleted_once(signed_in: SignedIn, client: OrganizationClient) -> None:

@@ -136,14 +136,19 @@ function FixGroup({ draft, group, filter }: { draft: Draft; group: Group; filter
   const asking = useSignal(false);
   const busy = useSignal(false);
   const suggested = useSignal(0);
+  /** How many rows there are: fewer than in the group during a search. */
+  const count = useSignal(group.count);
   const version = draft.version.value;
   useEffect(() => {
+    const left = new AbortController();
     suggested.value = 0;
-    draft.rows(filter, 0, 100).then(
-      ({ rows }) => (suggested.value = rows.filter((row) => problemOf(row, group)?.suggestion).length),
-      () => {},
-    );
-  }, [group.field, group.code, version]);
+    count.value = group.count;
+    draft.rows(filter, 0, 100, left.signal).then(({ rows, total }) => {
+      suggested.value = rows.filter((row) => problemOf(row, group)?.suggestion).length;
+      count.value = total;
+    }, () => {});
+    return () => left.abort();
+  }, [JSON.stringify(filter), version]);
 
   async function fix(valueOf: (row: Row) => string | null | undefined) {
     if (busy.peek()) return;
@@ -194,7 +199,7 @@ function FixGroup({ draft, group, filter }: { draft: Draft; group: Group; filter
       <button type="button" aria-disabled={busy.value} onClick={leaveOut}>{repeated ? "Keep the first of each" : "Leave them out"}</button>
       {asking.value && (
         <Dialog title={groupTitle(group)} onClose={() => (asking.value = false)}>
-          <Form submit={`Change ${counted(group.count, "row")}`} onSubmit={(form) => fix(() => String(form.get("value")))}>
+          <Form submit={`Change ${counted(count.value, "row")}`} onSubmit={(form) => fix(() => String(form.get("value")))}>
             <label>
               {titleOf(group.field)}
               <input name="value" required autofocus />
