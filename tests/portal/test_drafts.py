@@ -9,7 +9,7 @@ from typing import Any
 
 import openpyxl
 import pytest
-from playwright.sync_api import Dialog, Error, Locator, Page, Request, Route, expect
+from playwright.sync_api import Dialog, Download, Error, Locator, Page, Request, Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up
@@ -749,6 +749,18 @@ def test_a_repair_of_some_rows_says_how_many_and_offers_nothing_of_other_problem
     page.get_by_role("button", name="One value for all…").click()
     expect(page.get_by_role("button", name="Change 1 row", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Take the suggestions")).to_have_count(0)
+
+
+def test_rows_to_repair_are_downloaded_once(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in(f"uploads/{without_cities(client, 3)}").page
+    downloads: list[Download] = []
+    page.on("download", lambda download: downloads.append(download))
+    button = page.get_by_role("button", name="Download 3 rows")
+    with page.expect_download():
+        button.dblclick()
+    expect(button).to_have_attribute("aria-disabled", "false")
+    page.evaluate(PAINTED)
+    assert len(downloads) == 1
 
 
 def test_a_draft_is_deleted_once(signed_in: SignedIn, client: OrganizationClient) -> None:

@@ -6,7 +6,7 @@ import { type Draft, type Filter, type Group, MOST_EDITS, type Row, textOf, titl
 import { counted, number } from "../format.ts";
 import { notify } from "../parts/announce.tsx";
 import { Dialog } from "../parts/dialog.tsx";
-import { Form, Search } from "../parts/form.tsx";
+import { Command, Form, Search } from "../parts/form.tsx";
 import { href, path, query, setQuery } from "../router.ts";
 import { Cards } from "./draft-cards.tsx";
 import { Grid } from "./draft-grid.tsx";
@@ -85,9 +85,7 @@ export function Check({ draft }: { draft: Draft }) {
           )}
           <div class="filters">
             {upload.invalid_rows > 0 && (
-              <button type="button" class="quiet" onClick={() => downloadProblems(draft)}>
-                Download {counted(upload.invalid_rows, "row")}
-              </button>
+              <Command class="quiet" run={() => downloadProblems(draft)}>Download {counted(upload.invalid_rows, "row")}</Command>
             )}
             <Search label="Search cells" value={q} onSearch={(text) => setQuery({ q: text, step: "check" })} />
           </div>
