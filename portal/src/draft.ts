@@ -358,10 +358,11 @@ export class Draft {
   }
 
   /** All rows of a filter, page by page. */
-  async *all(filter: Filter): AsyncGenerator<Row> {
+  async *all(filter: Filter, signal?: AbortSignal): AsyncGenerator<Row> {
     let cursor: string | undefined;
     while (true) {
-      const page = await call("get", "/uploads/{upload_id}/rows", { path: this.path, query: { ...filter, limit: MOST_ROWS, cursor } });
+      const query = { ...filter, limit: MOST_ROWS, cursor };
+      const page = await call("get", "/uploads/{upload_id}/rows", { path: this.path, query, signal });
       yield* this.current(page.rows);
       if (!page.next_cursor) return;
       cursor = page.next_cursor;

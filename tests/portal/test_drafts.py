@@ -763,6 +763,26 @@ def test_rows_to_repair_are_downloaded_once(signed_in: SignedIn, client: Organiz
     assert len(downloads) == 1
 
 
+def test_words_are_not_looked_for_after_their_screen_is_left(signed_in: SignedIn, client: OrganizationClient) -> None:
+    rows = "".join(f"deal-{n},{n} N Spring St,Los Angeles,CA,90012,Hut,1,Kim\n" for n in range(600))
+    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + rows, headers={"content-type": "text/csv"}).json()
+    person = signed_in("usage")
+    page, held, asked = person.page, list[Route](), list[str]()
+    page.route(re.compile("/rows.*unknown_building_type"), lambda route: held.append(route))
+    page.on("request", lambda request: asked.append(request.url) if "cursor=" in request.url else None)
+    with page.expect_request(re.compile("/rows.*unknown_building_type")):
+        person.open(f"uploads/{draft['id']}?step=columns")
+    page.get_by_role("link", name="Organization").click()
+    expect(page.get_by_text("No names yet.")).to_be_visible()
+    page.unroute_all()
+    for route in held:
+        # The page may no longer want it.
+        with contextlib.suppress(Error):
+            route.continue_()
+    page.wait_for_timeout(1000)
+    assert asked == []
+
+
 def test_a_draft_is_deleted_once(signed_in: SignedIn, client: OrganizationClient) -> None:
     page = signed_in(f"uploads/{one_row(client)}").page
     sent: list[str] = []

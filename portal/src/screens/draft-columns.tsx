@@ -204,14 +204,12 @@ function Words({ draft, devices }: PartProperties) {
   const version = draft.version.value;
   const mapped = mappedWords(upload);
   useEffect(() => {
-    let current = true;
-    unknownWords(draft).then((unknown) => {
+    const left = new AbortController();
+    unknownWords(draft, left.signal).then((unknown) => {
       const now = new Map([...unknown, ...mapped]);
-      if (current) placed.value = new Map([...[...placed.peek()].filter(([key]) => now.has(key)), ...now]);
+      placed.value = new Map([...[...placed.peek()].filter(([key]) => now.has(key)), ...now]);
     }, () => {});
-    return () => {
-      current = false;
-    };
+    return () => left.abort();
   }, [version]);
   const options: Record<string, Record<string, string>> = {
     building_type: BUILDING_TYPES,
@@ -304,7 +302,7 @@ function mappedWords({ value_maps }: Upload): Map<string, WordOf> {
 }
 
 /** The words without a value yet: some of each field. */
-async function unknownWords(draft: Draft): Promise<Map<string, WordOf>> {
+async function unknownWords(draft: Draft, signal: AbortSignal): Promise<Map<string, WordOf>> {
   const { columns, problem_groups } = draft.upload.peek();
   const found = new Map<string, WordOf>();
   for (const [field, code] of Object.entries(WORDS)) {
@@ -312,7 +310,7 @@ async function unknownWords(draft: Draft): Promise<Map<string, WordOf>> {
     const group = problem_groups.find((each) => each.code === code);
     if (!column || !group) continue;
     const texts = new Set<string>();
-    for await (const row of draft.all({ problem: code })) {
+    for await (const row of draft.all({ problem: code }, signal)) {
       const text = textOf(row, column.number).trim();
       if (text && row.problems.some((problem) => problem.code === code)) texts.add(text);
       if (texts.size === MOST_WORDS) break;
