@@ -141,8 +141,10 @@ export async function send<M extends Methods, P extends PathsOf<M>>(method: M, p
     headers.set("content-type", "application/json");
   }
   const repeatable = method === "get" || headers.has("idempotency-key");
+  // Another organization may have signed in before a later attempt.
+  const used = options.as ?? credential.peek();
   for (let attempt = 1;; attempt++) {
-    const failure = await once(url, method, headers, body, options.as ?? credential.peek(), options.signal);
+    const failure = await once(url, method, headers, body, used, options.signal);
     if (failure instanceof Response) return failure;
     const most = failure.isInProgress ? ATTEMPTS_IN_PROGRESS : ATTEMPTS;
     if (!repeatable || !failure.isPassing || failure.code === "no_answer" || attempt >= most) throw failure;

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import FilePayload, Page, Route, expect
 
 from tests.conftest import Connection
-from tests.http_fixtures import OrganizationClient, look_up, site
+from tests.http_fixtures import NewClient, OrganizationClient, look_up, site
 from tests.portal.conftest import Person, SignedIn
 from tests.webhook_receiver import FakeReceiver
 
@@ -240,6 +240,31 @@ def lose_answers(page: Page, pattern: str, times: int | None = None) -> list[str
 
     page.route(re.compile(pattern), lose, times=times)
     return keys
+
+
+def test_a_file_goes_to_the_organization_that_sent_it(person: Person, client: OrganizationClient, new_client: NewClient) -> None:
+    page, other, keys = person.page, new_client(), list[str]()
+
+    def answer(route: Route) -> None:
+        keys.append(route.request.headers["x-api-key"])
+        if len(keys) == 1:
+            route.fulfill(status=503, headers={"retry-after": "30"}, json={"error": "Busy.", "code": "x", "hint": ""})
+        else:
+            route.continue_()
+
+    page.route(re.compile(r"/uploads\?name"), answer)
+    page.clock.install()
+    person.sign_in(client.api_key, "upload")
+    with page.expect_response(re.compile(r"/uploads\?name")):
+        page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": b"Deal ID\n1\n"})
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("API key").fill(other.api_key)
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_text(other.get("/organization").json()["name"], exact=True)).to_be_visible()
+    with page.expect_response(re.compile(r"/uploads\?name")):
+        page.clock.run_for(31_000)
+    assert keys == [client.api_key] * 2
+    assert (client.get("/uploads").json()["total"], other.get("/uploads").json()["total"]) == (1, 0)
 
 
 def test_a_file_whose_answer_was_lost_becomes_one_draft(signed_in: SignedIn, client: OrganizationClient) -> None:
