@@ -90,6 +90,7 @@ export function onDrafts(run: () => void): () => void {
 
 /** Creates a draft from a file, and returns its id. */
 export async function upload(file: Sent, sheet = ""): Promise<string> {
+  await check(file);
   const key = file.keys.get(sheet) ?? newKey();
   file.keys.set(sheet, key);
   const response = await send("post", "/uploads", {
@@ -102,6 +103,20 @@ export async function upload(file: Sent, sheet = ""): Promise<string> {
   if (sheetsOf(made)) kept.set(made.id, file);
   dispatchEvent(new Event(DRAFTS));
   return made.id;
+}
+
+/** Throws Failure if the browser does not read the file: it is a folder, or was changed after it was chosen. */
+async function check({ content }: Sent) {
+  try {
+    await content.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Failure(
+      0,
+      "This file cannot be read.",
+      "unreadable_file",
+      "If it has been changed since you chose it, choose it again. Folders are not accepted.",
+    );
+  }
 }
 
 /** The file that a draft was created from, if the page still has it. */

@@ -63,3 +63,21 @@ def test_of_several_files_the_page_says_which_one_is_uploaded(signed_in: SignedI
     held[0].continue_()
     expect(page.get_by_role("heading", name="north.csv")).to_be_visible()
     assert client.get("/uploads").json()["total"] == 1
+
+
+def test_a_folder_or_a_file_that_was_changed_is_said_to_be_unreadable(
+    signed_in: SignedIn, client: OrganizationClient, files: list[str], tmp_path: Path
+) -> None:
+    page = signed_in("upload").page
+    alert = page.get_by_role("alert")
+    (tmp_path / "folder").mkdir()
+    drop(page, page.locator(".drop"), [str(tmp_path / "folder")])
+    expect(alert).to_contain_text("This file cannot be read.")
+    page.route(re.compile(r"/uploads\?name"), lambda route: route.abort())
+    page.locator("input[type=file]").set_input_files(files[0])
+    expect(alert).to_contain_text("The service cannot be reached.")
+    page.unroute_all()
+    Path(files[0]).write_text("Deal ID,Street\nd-1,1 Elm St\nd-2,2 Elm St\n")
+    page.get_by_role("button", name="Try again").click()
+    expect(alert).to_contain_text("This file cannot be read.")
+    assert client.get("/uploads").json()["total"] == 0

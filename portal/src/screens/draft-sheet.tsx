@@ -2,7 +2,6 @@
 // read.
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { Failure } from "../api.ts";
 import { type Draft, drop, fileOf, type Sent, sheetsOf, upload as send } from "../draft.ts";
 import { notify } from "../parts/announce.tsx";
 import { Dialog } from "../parts/dialog.tsx";
@@ -69,7 +68,6 @@ function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
       do {
         made = wanted.peek();
         notify(`Reading the sheet ${made}…`);
-        await check(file.content);
         const next = await send(file, made);
         // It may already be gone.
         await drop(latest).catch(() => {});
@@ -120,13 +118,4 @@ function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
       )}
     </>
   );
-}
-
-/** Browsers do not read a file that was changed after it was chosen. */
-async function check(content: Blob) {
-  try {
-    await content.slice(0, 1).arrayBuffer();
-  } catch {
-    throw new Failure(0, "The file has since been changed or moved.", "file_changed", "Drop it again under New upload.");
-  }
 }
