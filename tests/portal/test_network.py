@@ -211,6 +211,31 @@ def test_the_browser_asks_before_a_file_that_goes_up_is_lost(signed_in: SignedIn
     assert asked == ["beforeunload"]
 
 
+def test_the_browser_asks_while_the_second_of_two_files_goes_up(signed_in: SignedIn) -> None:
+    page = signed_in("upload").page
+    held, asked = list[Route](), list[str]()
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.on("dialog", stay)
+    page.route(re.compile(r"/uploads\?name"), lambda route: held.append(route))
+    for name in ("north.csv", "south.csv"):
+        page.get_by_role("link", name="Usage").click()
+        expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+        page.evaluate("location.hash = '#/upload'")
+        page.get_by_role("heading", name="New upload").click()
+        with page.expect_request(re.compile(r"/uploads\?name")):
+            page.locator("input[type=file]").set_input_files({"name": name, "mimeType": "text/csv", "buffer": name.encode()})
+    held[0].fulfill(status=400, json={"error": "No.", "code": "x", "hint": ""})
+    expect(page.get_by_text("Uploading south.csv…")).to_be_visible()
+    page.wait_for_timeout(500)
+    page.close(run_before_unload=True)
+    expect(page.get_by_text("Uploading south.csv…")).to_be_visible()
+    assert asked == ["beforeunload"]
+
+
 def test_what_is_gone_is_not_tried_again(signed_in: SignedIn) -> None:
     page = signed_in(f"batches/{UNKNOWN_ID}").page
     expect(page.get_by_role("alert")).to_contain_text("Batch job not found")

@@ -29,8 +29,6 @@ const TEMPLATE = URL.createObjectURL(
   ]),
 );
 
-const prevent = (event: Event) => event.preventDefault();
-
 export function Upload() {
   const error = useSignal<Error | undefined>(undefined);
   const busy = useSignal("");
@@ -44,7 +42,8 @@ export function Upload() {
     busy.value = name;
     announce(`Uploading ${name}`);
     error.value = undefined;
-    // The browser asks before the tab is closed or reloaded.
+    // The browser asks before the tab is closed or reloaded. Another file may go up after leaving the screen and coming back.
+    const prevent = (event: Event) => event.preventDefault();
     addEventListener("beforeunload", prevent);
     const isHere = whetherHere();
     try {
