@@ -81,3 +81,22 @@ def test_a_folder_or_a_file_that_was_changed_is_said_to_be_unreadable(
     page.get_by_role("button", name="Try again").click()
     expect(alert).to_contain_text("This file cannot be read.")
     assert client.get("/uploads").json()["total"] == 0
+
+
+PASTE = """([text, image]) => {
+    const clipboardData = new DataTransfer()
+    clipboardData.setData("text/plain", text)
+    if (image) clipboardData.items.add(new File(["x"], "image.png", { type: "image/png" }))
+    document.activeElement.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }))
+}"""
+
+
+@pytest.mark.parametrize("source", ["text", "excel"])
+def test_rows_are_pasted_at_the_drop_zone(signed_in: SignedIn, client: OrganizationClient, source: str) -> None:
+    page = signed_in("upload").page
+    page.locator("input[type=file]").focus()
+    # Excel copies a picture of the cells, too.
+    page.evaluate(PASTE, ["Deal ID\tCity\nd-1\tLos Angeles\n", source == "excel"])
+    expect(page.get_by_role("heading", name="Pasted rows")).to_be_visible()
+    [draft] = client.get("/uploads").json()["uploads"]
+    assert draft["total_rows"] == 1

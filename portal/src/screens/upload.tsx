@@ -58,21 +58,22 @@ export function Upload() {
     removeEventListener("beforeunload", prevent);
     busy.value = "";
   }
-  function take(files: FileList | null | undefined) {
-    const [file] = files ?? [];
+  function take(files: Iterable<File> | null | undefined) {
+    const [file, ...others] = files ?? [];
     if (!file) return;
     const parts = file.name.toLowerCase().split(".");
     // The API recognizes a file with another name by its content.
     const type = TYPES[parts.at(-1)!] ?? TYPES[parts.at(-2)!] ?? "text/csv";
-    if (files!.length > 1 && !busy.peek()) notify(`One file at a time: ${file.name} goes up, and no other one.`);
+    if (others.length > 0 && !busy.peek()) notify(`One file at a time: ${file.name} goes up, and no other one.`);
     upload({ content: file, name: file.name, type, keys: new Map() });
   }
   // Before the page is painted: what is visible is ready.
   useLayoutEffect(() => {
     function paste(event: ClipboardEvent) {
-      if ((event.target as HTMLElement).closest("input, textarea")) return;
-      const { files } = event.clipboardData!;
+      if ((event.target as HTMLElement).closest("input:not([type=file]), textarea")) return;
       const text = event.clipboardData!.getData("text/plain").trim();
+      // Excel copies a picture of the cells, too.
+      const files = [...event.clipboardData!.files].filter(({ type }) => !type.startsWith("image/"));
       if (files.length) take(files);
       else if (text) {
         const type = /^[[{]/.test(text) ? "application/json" : "text/csv";
