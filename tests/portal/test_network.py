@@ -161,6 +161,19 @@ def test_a_batch_says_that_the_service_does_not_respond(person: Person, client: 
     expect(page.get_by_text("No answer", exact=True)).to_have_count(0)
 
 
+@pytest.mark.parametrize("screen", ["reports", "reports/REPORT"])
+def test_reports_say_that_the_service_does_not_respond(person: Person, client: OrganizationClient, screen: str) -> None:
+    job = client.submit(site())
+    page = person.page
+    page.route_web_socket(re.compile("/realtime/"), lambda socket: socket.close())
+    person.sign_in(client.api_key, screen.replace("REPORT", job["report"]["id"]))
+    expect(page.get_by_text("Polling", exact=True)).to_be_visible()
+    page.route(re.compile("/incentive-reports"), lambda route: route.abort())
+    expect(page.get_by_text("No answer", exact=True)).to_be_visible()
+    page.unroute_all()
+    expect(page.get_by_text("Polling", exact=True)).to_be_visible()
+
+
 def test_a_wrong_clock_of_the_computer_shows_no_key_as_expired(person: Person, client: OrganizationClient) -> None:
     ends = datetime.now(UTC) + timedelta(hours=1)
     client.post("/api-keys", json={"name": "CRM", "scopes": ["jobs:read"], "expires_at": ends.isoformat()})

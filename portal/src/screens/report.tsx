@@ -39,9 +39,11 @@ export function ReportScreen({ id }: { id: string }) {
       summary.reload();
       version.value++;
     }, 2000);
-    const stop = watch([{ table: "incentive_reports", filter: `id=eq.${id}`, onChange: reload }], () => {
-      reload();
-      return Promise.resolve(POLL_SECONDS);
+    const stop = watch([{ table: "incentive_reports", filter: `id=eq.${id}`, onChange: reload }], async (signal) => {
+      const fresh = await load(id, signal);
+      summary.set(() => fresh);
+      version.value++;
+      return POLL_SECONDS;
     });
     return () => {
       stop();

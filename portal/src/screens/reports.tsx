@@ -13,17 +13,21 @@ const POLL_SECONDS = 5;
 /** To the API, a report is complete once its batch has ended, even if that was cancelled. */
 const TITLES: Record<Schemas["ReportStatus"], string> = { processing: "In progress", complete: "Ended", error: "No site looked up" };
 
+async function load(query: { limit: number; cursor?: string }, signal?: AbortSignal) {
+  const { reports: rows, ...page } = await call("get", "/incentive-reports", { query, signal });
+  return { rows, ...page };
+}
+
 export function Reports() {
   const compared = query.value.get("compare");
-  const pages = usePages(async (query, signal) => {
-    const { reports: rows, ...page } = await call("get", "/incentive-reports", { query, signal });
-    return { rows, ...page };
-  }, []);
+  const pages = usePages(load, []);
   useEffect(() => {
     const refresh = throttled(pages.refresh, 2000);
-    const stop = watch([{ table: "incentive_reports", onChange: refresh }], () => {
+    const stop = watch([{ table: "incentive_reports", onChange: refresh }], async (signal) => {
+      // A list does not tell whether it was refreshed.
+      await load({ limit: 1 }, signal);
       refresh();
-      return Promise.resolve(POLL_SECONDS);
+      return POLL_SECONDS;
     });
     return () => {
       stop();
