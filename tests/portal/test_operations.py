@@ -52,3 +52,15 @@ def test_operators_see_the_queue_change_settings_and_pause(person: Person, servi
     # Another operator changes it meanwhile.
     database.execute("select api.update_settings('{\"max_retries\": 7}')")
     expect(retries).to_have_value("7")
+
+
+def test_a_setting_that_is_focused_shows_what_another_operator_sets(person: Person, service_role_key: str, database: Connection) -> None:
+    person.sign_in(service_role_key)
+    retries = person.page.get_by_role("textbox", name="max_retries", exact=True)
+    retries.focus()
+    database.execute("select api.update_settings('{\"max_retries\": 7}')")
+    expect(retries).to_have_value("7")
+    retries.fill("4")
+    database.execute('select api.update_settings(\'{"max_retries": 6, "max_in_flight": 77}\')')
+    expect(person.page.get_by_role("textbox", name="max_in_flight", exact=True)).to_have_value("77")
+    expect(retries).to_have_value("4")

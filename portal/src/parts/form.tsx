@@ -117,8 +117,15 @@ export function NumberField({ min, max, value, ...rest }: NumberProperties) {
 /** For a field with an initial text: updates it when it changes elsewhere, such as by a link, but not during typing. */
 export function useShown(text: string) {
   const input = useRef<HTMLInputElement>(null);
+  const typing = useRef(false);
   useEffect(() => {
-    if (document.activeElement !== input.current) input.current!.value = text;
+    const field = input.current!;
+    field.addEventListener("input", () => (typing.current = true));
+    // The text is complete.
+    field.addEventListener("change", () => (typing.current = false));
+  }, []);
+  useEffect(() => {
+    if (document.activeElement !== input.current || !typing.current) input.current!.value = text;
   }, [text]);
   return input;
 }
