@@ -232,6 +232,16 @@ def test_a_form_that_is_refused_keeps_the_focus(person: Person) -> None:
     keys.check("the refusal")
 
 
+def test_shortcuts_work_only_after_signing_in(person: Person, client: OrganizationClient) -> None:
+    person.open()
+    person.page.get_by_role("heading", name="Sign in").click()
+    person.page.keyboard.press("?")
+    person.page.get_by_label("API key").fill(client.api_key)
+    person.page.get_by_role("button", name="Continue").click()
+    expect(person.page.get_by_role("heading", name="Batches")).to_be_visible()
+    expect(person.page.get_by_role("dialog")).to_have_count(0)
+
+
 def test_the_list_of_shortcuts_has_those_of_the_grid_and_returns_the_focus(signed_in: SignedIn) -> None:
     person = signed_in("")
     page = person.page

@@ -220,7 +220,7 @@ export function useKeys() {
     function onKey(event: KeyboardEvent) {
       const target = event.target as HTMLElement;
       if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, textarea, select, dialog[open], [role=grid]")) return;
-      if (!keysOn.peek()) return;
+      if (!keysOn.peek() || !session.peek()) return;
       const place = afterG && places.value.find(({ key }) => key === event.key);
       afterG = event.key === "g";
       if (place) go([place.name]);
