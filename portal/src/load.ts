@@ -1,5 +1,5 @@
 // What a screen shows, loaded and reloaded.
-import { type ReadonlySignal, signal, useSignal } from "@preact/signals";
+import { computed, type ReadonlySignal, signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { Failure, serviceTime } from "./api.ts";
 
@@ -96,6 +96,8 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
 /** The service's time, in seconds: components that read it are rendered again when it changes. */
 export const now = signal(serviceTime());
 setInterval(() => (now.value = serviceTime()), 1000);
+/** Changes at midnight, when the times of today become those of yesterday. */
+export const today = computed(() => new Date(now.value).toDateString(), { name: "today" });
 
 /** Runs at most once in so many milliseconds; requests meanwhile run once at their end. */
 export function throttled(run: () => void, milliseconds: number): { (): void; cancel(): void } {

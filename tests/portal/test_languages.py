@@ -95,3 +95,14 @@ def test_settings_are_shown_and_typed_in_german(person: Person, service_role_key
     page.reload()
     expect(page.get_by_role("textbox", name="retry_backoff_seconds", exact=True)).to_have_value("0,25")
     expect(page.get_by_role("textbox", name="max_in_flight", exact=True)).to_have_value("1.500")
+
+
+def test_a_time_of_today_becomes_one_of_yesterday_at_midnight(person: Person, client: OrganizationClient) -> None:
+    page = person.page
+    page.clock.install()
+    person.sign_in(client.api_key, "keys")
+    last_used = page.get_by_role("row").nth(1).locator("time").first
+    expect(last_used).to_have_text(re.compile(r"^\d+:\d+"))
+    page.clock.fast_forward(24 * 60 * 60 * 1000)
+    page.clock.run_for(2000)
+    expect(last_used).to_have_text(re.compile(r"^[A-Z][a-z]+ \d+"))

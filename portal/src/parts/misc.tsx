@@ -2,7 +2,7 @@ import { signal } from "@preact/signals";
 import { useLayoutEffect } from "preact/hooks";
 import { exactTime, shortTime } from "../format.ts";
 import { Failure } from "../api.ts";
-import type { Loaded } from "../load.ts";
+import { type Loaded, today } from "../load.ts";
 
 /** The name of what is shown, for the page title. */
 export const shownName = signal<string | undefined>(undefined);
@@ -17,6 +17,7 @@ export function NamedHeading({ name }: { name: string }) {
 }
 
 export function Time({ at }: { at: string }) {
+  today.value;
   return <time dateTime={at} title={exactTime(at)}>{shortTime(at)}</time>;
 }
 
