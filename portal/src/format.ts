@@ -63,14 +63,18 @@ const words = new Intl.ListFormat("en");
 export const listed = (names: string[]) => words.format(names);
 
 const parts = exact.formatToParts(12345.5);
+const digits = [...new Intl.NumberFormat(languages, { useGrouping: false }).format(9876543210)].reverse();
 const [group, point] = ["group", "decimal"].map((type) => parts.find((part) => part.type === type)?.value ?? "");
 
 /** The number in a text in the browser's language, such as 1.000,5 in German; null: not a number. */
 export function readNumber(text: string): number | null {
-  const trimmed = text.trim().replace("\u2212", "-");
+  const trimmed = [...text.trim().replace("\u2212", "-")].map((letter) => {
+    const digit = digits.indexOf(letter);
+    return digit < 0 ? letter : String(digit);
+  }).join("");
   // Accept any space or apostrophe in place of the language's own.
-  const [digits, separator] = [trimmed.replace(/[\s\u00a0\u202f'\u2019]/g, "_"), group!.replace(/[\s\u00a0\u202f'\u2019]/, "_")];
+  const [plain, separator] = [trimmed.replace(/[\s\u00a0\u202f'\u2019]/g, "_"), group!.replace(/[\s\u00a0\u202f'\u2019]/, "_")];
   const form = new RegExp(`^-?\\d{1,3}([${separator}]\\d{2,3})*[${separator}]\\d{3}([${point}]\\d+)?$|^-?\\d+([${point}]\\d+)?$`);
-  if (form.test(digits)) return Number(digits.replaceAll(separator, "").replace(point!, "."));
+  if (form.test(plain)) return Number(plain.replaceAll(separator, "").replace(point!, "."));
   return /^-?\d+\.\d+$/.test(trimmed) ? Number(trimmed) : null;
 }

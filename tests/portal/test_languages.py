@@ -106,3 +106,20 @@ def test_a_time_of_today_becomes_one_of_yesterday_at_midnight(person: Person, cl
     page.clock.fast_forward(24 * 60 * 60 * 1000)
     page.clock.run_for(2000)
     expect(last_used).to_have_text(re.compile(r"^[A-Z][a-z]+ \d+"))
+
+
+@pytest.mark.parametrize(
+    ("page", "typed"),
+    [({"locale": "ar-EG"}, "\u0667"), ({"locale": "fa-IR"}, "\u06f7"), ({"locale": "mr-IN"}, "\u096d")],
+    indirect=["page"],
+    ids=["arabic", "persian", "marathi"],
+)
+def test_numbers_are_typed_in_the_digits_in_which_they_are_shown(person: Person, service_role_key: str, typed: str) -> None:
+    page = person.page
+    person.sign_in(service_role_key)
+    retries = page.get_by_role("textbox", name="max_retries", exact=True)
+    retries.fill(typed)
+    retries.press("Enter")
+    expect(page.get_by_text("max_retries is changed")).to_be_visible()
+    page.reload()
+    expect(retries).to_have_value(typed)
