@@ -73,8 +73,9 @@ const ATTEMPTS = 4;
 /** This many take half a minute, after which the service has ended the request in progress. */
 const ATTEMPTS_IN_PROGRESS = 7;
 
-/** How long to wait for a response, or for more of it, in milliseconds: twice the service's own limit. A file may take longer to upload. */
+/** How long to wait for the start of a response, and for its end, in milliseconds: twice the service's own limit. Files may take longer. */
 const PATIENCE = 60_000;
+export const PATIENCE_WITH_FILES = 10 * PATIENCE;
 
 /** How far the service's clock is ahead of this one; a few seconds may be the response's travel time. */
 let ahead = 0;
@@ -94,38 +95,20 @@ export async function call<M extends Methods, P extends PathsOf<M>>(
   path: P,
   options: Options<P, M> = {},
 ): Promise<Answer<P, M>> {
-  return await json(await send(method, path, options), options.signal);
+  const response = await send(method, path, options);
+  return await whole(response.json(), options.signal);
 }
 
-/** The body of a response that has begun. Throws Failure if it ends prematurely or stalls. */
-export async function whole(response: Response, signal?: AbortSignal): Promise<Blob> {
-  const parts: Uint8Array<ArrayBuffer>[] = [];
-  const reader = response.body?.getReader();
+/** The body of a response that has begun. Throws Failure if it ends prematurely, or takes longer than `patience` milliseconds. */
+export async function whole<T>(body: Promise<T>, signal?: AbortSignal, patience = PATIENCE): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => timer = setTimeout(() => reject(cutOff()), patience));
   try {
-    while (reader) {
-      const stalled = new Promise<never>((_, reject) => timer = setTimeout(() => reject(new Error("stalled")), PATIENCE));
-      const { done, value } = await Promise.race([reader.read(), stalled]);
-      clearTimeout(timer);
-      if (done) break;
-      parts.push(value);
-    }
+    return await Promise.race([body, late]);
   } catch (error) {
-    reader?.cancel().catch(() => {});
     throw signal?.aborted ? error : cutOff();
   } finally {
     clearTimeout(timer);
-  }
-  return new Blob(parts, { type: response.headers.get("content-type") ?? "" });
-}
-
-/** The same, read as JSON. */
-export async function json<T>(response: Response, signal?: AbortSignal): Promise<T> {
-  const text = await (await whole(response, signal)).text();
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw cutOff();
   }
 }
 
@@ -182,7 +165,7 @@ async function once(
   const difference = Date.parse(response.headers.get("date") ?? "") - Date.now();
   ahead = Math.abs(difference) > MOST_ON_THE_WAY ? difference : 0;
   if (response.ok || response.status === 304) return response;
-  const told = await json<Partial<Schemas["InvalidBatch"]>>(response, signal).catch((): Partial<Schemas["InvalidBatch"]> => ({}));
+  const told = await whole(response.json(), signal).catch(() => ({}));
   if (told.code === "request_in_progress") {
     return new Failure(response.status, "The service is still working on this.", told.code, "Try again in a moment.");
   }

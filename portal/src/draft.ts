@@ -1,6 +1,6 @@
 // A draft as the screens edit it: its rows, its repairs in order, and undo.
 import { type Signal, signal } from "@preact/signals";
-import { call, Failure, json, newKey, type Schemas, send } from "./api.ts";
+import { call, Failure, newKey, type Schemas, send, whole } from "./api.ts";
 
 export type Upload = Schemas["Upload"];
 export type Row = Schemas["UploadRow"];
@@ -98,7 +98,7 @@ export async function upload(file: Sent, sheet = ""): Promise<string> {
     headers: { "content-type": file.type, "idempotency-key": key },
     file: file.content,
   });
-  const made: Upload = await json(response);
+  const made: Upload = await whole(response.json());
   file.keys.delete(sheet);
   if (sheetsOf(made)) kept.set(made.id, file);
   dispatchEvent(new Event(DRAFTS));

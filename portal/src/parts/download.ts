@@ -1,4 +1,4 @@
-import { address, type Options, type PathsOf, save, send, whole } from "../api.ts";
+import { address, type Options, type PathsOf, PATIENCE_WITH_FILES, save, send, whole } from "../api.ts";
 import { notify } from "./announce.tsx";
 
 /** Downloads in progress, by URL. */
@@ -10,7 +10,7 @@ export async function download<P extends PathsOf<"get">>(path: P, options: Optio
   if (underWay.has(href)) return;
   underWay.add(href);
   try {
-    const file = send("get", path, options).then((response) => whole(response));
+    const file = send("get", path, options).then((response) => whole(response.blob(), undefined, PATIENCE_WITH_FILES));
     notify(`${name} is on its way…`, file);
     save(await file, name);
     notify(`${name} is there`);

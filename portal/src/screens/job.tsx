@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { call, Failure, json, newKey, type Schemas, send } from "../api.ts";
+import { call, Failure, newKey, type Schemas, send, whole } from "../api.ts";
 import { counted, decimal, duration, number, percent, shortTime } from "../format.ts";
 import { watch } from "../live.ts";
 import { type Loaded, now, throttled, useLoad } from "../load.ts";
@@ -44,7 +44,7 @@ export function JobScreen({ id }: { id: string }) {
       });
       etag = response.headers.get("etag") ?? "";
       if (response.status === 304) return;
-      const fresh: Job = await json(response, signal);
+      const fresh: Job = await whole(response.json(), signal);
       job.set(() => fresh);
       version.value++;
       if (!isOpen(fresh)) return 30;
