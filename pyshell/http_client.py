@@ -17,7 +17,6 @@ from typing import Final, NamedTuple
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import BuilderError, DecodeError, NetworkError, RequestError, RequestTimeoutError
-from pyreqwest.http import Url
 from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.request import RequestBuilder
 from pyreqwest.response import Response as StreamedResponse
@@ -126,33 +125,7 @@ class Clients:
         self._built.clear()
 
 
-async def post(
-    client: Client,
-    url: Url | str,
-    body: bytes,
-    headers: dict[str, str] | None,
-    seconds: float,
-    max_bytes: int,
-    *,
-    cut: bool = False,
-    signature_header: str | None = None,
-) -> Response:
-    """POSTs `body` and returns the response; the whole exchange, including connecting, takes at most `seconds`.
-
-    Reads at most `max_bytes` of the body. If it is longer, the connection is closed, and the rest is cut off (with `cut`) or the
-    response is an error. A success that cannot be decompressed is an error; any other response then has an empty body, as its status says
-    enough. `signature_header` names the header with the signature. Raises ExchangeError.
-    """
-    request = client.post(url).body_bytes(body)
-    return await _exchange(request, headers, seconds, max_bytes, cut=cut, signature_header=signature_header)
-
-
-async def get(client: Client, url: Url | str, headers: dict[str, str], seconds: float, max_bytes: int) -> Response:
-    """The same with GET, which has no body."""
-    return await _exchange(client.get(url), headers, seconds, max_bytes)
-
-
-async def _exchange(
+async def exchange(
     request: RequestBuilder,
     headers: dict[str, str] | None,
     seconds: float,
@@ -161,6 +134,12 @@ async def _exchange(
     cut: bool = False,
     signature_header: str | None = None,
 ) -> Response:
+    """Sends a request and returns the response; the whole exchange, including connecting, takes at most `seconds`.
+
+    Reads at most `max_bytes` of the body. If it is longer, the connection is closed, and the rest is cut off (with `cut`) or the
+    response is an error. A success that cannot be decompressed is an error; any other response then has an empty body, as its status says
+    enough. `signature_header` names the header with the signature. Raises ExchangeError.
+    """
     request = request.timeout(timedelta(seconds=seconds))
     if headers:
         request = request.headers(headers)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from pyshell.http_client import Clients, ExchangeError, client_builder, get, is_success
+from pyshell.http_client import Clients, ExchangeError, client_builder, exchange, is_success
 from pyshell.settings import MIN_KEY_BITS, read_pem
 
 logger = logging.getLogger("pyshell.api.clerk")
@@ -95,7 +95,7 @@ class FetchedKeys:
     async def _fetch_keys(self) -> None:
         try:
             client = await self._clients.get(self._url, self._builder)
-            response = await get(client, self._url, {"Accept": "application/json"}, FETCH_TIMEOUT_SECONDS, MAX_KEY_SET_BYTES)
+            response = await exchange(client.get(self._url), {"Accept": "application/json"}, FETCH_TIMEOUT_SECONDS, MAX_KEY_SET_BYTES)
             if not is_success(response.status):
                 raise ValueError(f"status {response.status}")
             keys = read_key_set(json.loads(response.body))

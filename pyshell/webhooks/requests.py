@@ -18,7 +18,7 @@ from pyreqwest.client import ClientBuilder
 from pyreqwest.http import Url
 
 from pyshell import traces
-from pyshell.http_client import REDIRECTS, Clients, ExchangeError, Response, client_builder, is_success, post
+from pyshell.http_client import REDIRECTS, Clients, ExchangeError, Response, client_builder, exchange, is_success
 from pyshell.settings import Settings
 from pyshell.webhooks.addresses import Network, RefusedAddressError, is_ip_address, resolve
 
@@ -164,7 +164,8 @@ class Receiver:
         for address in addresses[:MAX_ADDRESSES]:
             try:
                 client = await self._clients.get(address, partial(self._builder, address))
-                return await post(client, self.url, delivery.body, headers, ATTEMPT_SECONDS, MAX_ANSWER_BYTES, cut=True)
+                request = client.post(self.url).body_bytes(delivery.body)
+                return await exchange(request, headers, ATTEMPT_SECONDS, MAX_ANSWER_BYTES, cut=True)
             except ExchangeError as error:
                 # Nothing was sent after these errors, so another address may be tried.
                 if error.error_class not in NOT_SENT:

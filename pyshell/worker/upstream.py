@@ -16,7 +16,7 @@ from uuid import UUID
 from pyreqwest.client import ClientBuilder
 from pyreqwest.http import Url
 
-from pyshell.http_client import Clients, ExchangeError, Response, client_builder, is_success, post
+from pyshell.http_client import Clients, ExchangeError, Response, client_builder, exchange, is_success
 from pyshell.settings import Settings, SettingsError
 from pyshell.worker.answers import foreign_reference_id, is_storable
 from pyshell.worker.signatures import ANSWER_HEADER, is_answer_signed, sign_request
@@ -122,7 +122,7 @@ class Upstream:
         try:
             if self._internal_key is None:
                 client = await self._clients.get(organization_id, self._builder)
-                response = await post(client, self._url, request, trace, seconds, max_bytes)
+                response = await exchange(client.post(self._url).body_bytes(request), trace, seconds, max_bytes)
             else:
                 response = await self._ask_our_api(self._internal_key, organization_id, request, seconds, max_bytes, trace)
         except ExchangeError as error:
@@ -159,7 +159,8 @@ class Upstream:
         authorization = sign_request(key, organization_id, body, time.time())
         headers = {"Authorization": authorization, "x-organization-id": organization_id, **trace}
         client = await self._clients.get(None, self._builder)
-        response = await post(client, self._url, body, headers, seconds, max_bytes, signature_header=ANSWER_HEADER)
+        request = client.post(self._url).body_bytes(body)
+        response = await exchange(request, headers, seconds, max_bytes, signature_header=ANSWER_HEADER)
         if not is_answer_signed(key, authorization, response.status, response.body, response.signature):
             # An impostor must not keep the connection.
             self._clients.drop()
