@@ -213,9 +213,7 @@ begin
     end if;
     perform app.publish_item_changes(p_organization_id, v_released, v_now);
     -- Another item may have received the response in the meantime.
-    if (select deduplicate_seconds is not null from app.settings) then
-        perform app.answer_duplicates(p_organization_id, v_released, v_now);
-    end if;
+    perform app.answer_duplicates(p_organization_id, v_released, v_now);
     return cardinality(v_released);
 end;
 $$;

@@ -193,9 +193,7 @@ begin
        and i.retry_at is null and i.position >= v_next_position and not i.position <@ v_in_flight;
     if cardinality(v_items) > 0 then
         perform app.publish_item_changes(p_organization_id, v_items, p_now);
-        if (select deduplicate_seconds is not null from app.settings) then
-            perform app.answer_duplicates(p_organization_id, v_items, p_now);
-        end if;
+        perform app.answer_duplicates(p_organization_id, v_items, p_now);
     end if;
     return cardinality(v_items);
 end;
