@@ -102,17 +102,16 @@ export async function call<M extends Methods, P extends PathsOf<M>>(
 /** The body of a response that has begun. Throws Failure if it ends prematurely, or takes longer than `patience` milliseconds. */
 export async function whole<T>(body: Promise<T>, signal?: AbortSignal, patience = PATIENCE): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => timer = setTimeout(() => reject(cutOff()), patience));
+  const late = new Promise<never>((_, reject) => timer = setTimeout(reject, patience));
   try {
     return await Promise.race([body, late]);
   } catch (error) {
-    throw signal?.aborted ? error : cutOff();
+    if (signal?.aborted) throw error;
+    throw new Failure(0, "The response was cut off.", "cut_off", "Check the connection, and try again.");
   } finally {
     clearTimeout(timer);
   }
 }
-
-const cutOff = () => new Failure(0, "The response was cut off.", "cut_off", "Check the connection, and try again.");
 
 /** Like `call`, but returns the whole response: for files, and for the headers. 304 is returned, too. */
 export async function send<M extends Methods, P extends PathsOf<M>>(method: M, path: P, options: Options<P, M> = {}): Promise<Response> {
