@@ -335,16 +335,22 @@ def test_requests_that_arrive_at_once_are_parsed_as_they_are_answered(
     assert max(waiting) < 500
 
 
-def test_other_requests_are_served_while_one_arrives(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each chunk of a body is an event of the parser: those of one reading would occupy the process."""
-    pieces = []
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of what is parsed in one go."""
+    lengths: list[int] = []
     parse = HttpToolsProtocol.data_received
 
     def note(self: HttpToolsProtocol, data: bytes) -> None:
-        pieces.append(len(data))
+        lengths.append(len(data))
         parse(self, data)
 
     monkeypatch.setattr(HttpToolsProtocol, "data_received", note)
+    return lengths
+
+
+def test_other_requests_are_served_while_one_arrives(address: tuple[str, int], pieces: list[int]) -> None:
+    """Each chunk of a body is an event of the parser: those of one reading would occupy the process."""
     body = b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n"
     with socket.create_connection(address, timeout=20) as connection:
         connection.sendall(b"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
@@ -354,16 +360,8 @@ def test_other_requests_are_served_while_one_arrives(address: tuple[str, int], m
     assert sum(pieces) > len(body)
 
 
-def test_a_body_of_known_length_is_parsed_in_one_go(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_of_known_length_is_parsed_in_one_go(address: tuple[str, int], pieces: list[int]) -> None:
     """An upload has megabytes, each piece of which wakes whoever waits for it."""
-    pieces = []
-    parse = HttpToolsProtocol.data_received
-
-    def note(self: HttpToolsProtocol, data: bytes) -> None:
-        pieces.append(len(data))
-        parse(self, data)
-
-    monkeypatch.setattr(HttpToolsProtocol, "data_received", note)
     size = 1_000_000
     with socket.create_connection(address, timeout=20) as connection:
         connection.sendall(f"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode() + b"a" * size)

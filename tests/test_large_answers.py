@@ -21,7 +21,7 @@ from pyshell.api.routes import reports
 from pyshell.postgres.compact import PIECE_BYTES, compact_lines
 from pyshell.settings import Settings
 from tests.http_fixtures import OrganizationClient, running_server, site
-from tests.timed import wait_until
+from tests.timed import counted_turns, wait_until
 
 # More than the buffers of the two sockets.
 ITEMS, RESULT_BYTES = 80, 100_000
@@ -140,19 +140,10 @@ async def test_a_client_that_reads_slowly_is_kept() -> None:
 
 
 async def test_compacting_lines_of_results_yields_to_other_requests() -> None:
-    turns = 0
-
-    async def take_turns() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    other = asyncio.create_task(take_turns())
     text = "x" * (PIECE_BYTES // 4)
-    compacted = await compact_lines(f'{{"text" : "{text}", "n": [1, 2]}}\n'.encode() * 400)
-    other.cancel()
-    assert turns >= 99
+    async with counted_turns() as turns:
+        compacted = await compact_lines(f'{{"text" : "{text}", "n": [1, 2]}}\n'.encode() * 400)
+    assert turns() >= 99
     assert compacted == f'{{"text":"{text}","n":[1,2]}}\n'.encode() * 400
     assert await compact_lines(b"") == b""
 

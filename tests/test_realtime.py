@@ -39,7 +39,7 @@ from tests.conftest import Connection
 from tests.http_fixtures import Json, NewClient, OrganizationClient, look_up, running_server, site
 from tests.realtime_fixtures import BareSocket, Watch, bare_socket
 from tests.tcp_proxy import running_proxy
-from tests.timed import PATIENCE, timed, wait_until
+from tests.timed import PATIENCE, counted_turns, timed, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -138,21 +138,12 @@ async def test_other_tasks_run_while_many_channels_are_told_of_a_change() -> Non
             self.told_at = 0
 
         def deliver(self, change: feed.Change) -> None:
-            self.told_at = turns
+            self.told_at = turns()
 
-    turns = 0
-
-    async def take_turns() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    other = asyncio.create_task(take_turns())
     listeners: Any = [Listener() for _ in range(1000)]
     row = Row("batch_lookup_jobs", uuid.UUID(int=1), str(uuid.UUID(int=2)))
-    await feed._hand(feed.Change("UPDATE", row, {}, {}), listeners)
-    other.cancel()
+    async with counted_turns() as turns:
+        await feed._hand(feed.Change("UPDATE", row, {}, {}), listeners)
     times = [listener.told_at for listener in listeners]
     assert max(Counter(times).values()) <= 20
     assert times == sorted(times)
