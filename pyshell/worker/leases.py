@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 TICKS_PER_LEASE: Final = 9
 LONGEST_TICK: Final = 2.0
 LOST: Final = float("-inf")
+# So many leases that others have locked are waited for, one by one; meanwhile, none is renewed.
 MOST_LOCKED: Final = 5
-"""So many leases that others have locked are waited for, one by one; meanwhile, none is renewed."""
 
 
 class LeaseKeeper:

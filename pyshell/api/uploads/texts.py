@@ -75,7 +75,8 @@ def decode_mixed(data: bytes) -> tuple[str, list[Note]] | None:
     others: list[int] = []
     for number, line in enumerate(io.BytesIO(data), start=1):
         try:
-            valid += not line.isascii() and bool(line.decode())
+            line.decode()
+            valid += not line.isascii()
             text += line
         except UnicodeDecodeError:
             others.append(number)
