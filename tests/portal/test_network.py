@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -10,8 +11,9 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Event, Thread
 
 import pytest
-from playwright.sync_api import Dialog, Route, expect
+from playwright.sync_api import Browser, Dialog, Route, expect
 
+from tests.browser_fixtures import empty_page
 from tests.http_fixtures import UNKNOWN_ID, OrganizationClient, site
 from tests.portal.conftest import Person, SignedIn
 
@@ -253,3 +255,15 @@ def test_what_is_gone_is_not_tried_again(signed_in: SignedIn) -> None:
     page = signed_in(f"batches/{UNKNOWN_ID}").page
     expect(page.get_by_role("alert")).to_contain_text("Batch job not found")
     expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+
+
+def test_a_request_that_is_unanswered_when_a_test_ends_does_not_fail_the_next(browser: Browser, server: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with empty_page(browser) as page:
+            page.goto(f"{server}/portal")
+            page.route(re.compile("/asked"), lambda route: route.fulfill(response=route.fetch(url=address)))
+            page.evaluate("void fetch('/asked')")
+            page.wait_for_timeout(100)
+    with empty_page(browser) as page:
+        page.wait_for_timeout(100)
