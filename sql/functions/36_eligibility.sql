@@ -94,7 +94,7 @@ begin
         failed := failed || format('Owner status: for a %s, not for a %s', array_to_string(p_tier.owner_statuses, ' or a '), p_household ->> 'owner_status');
     elsif p_tier.owner_statuses is not null and p_household ->> 'owner_status' is not null then
         completed := completed || format('Owner status: %s', p_household ->> 'owner_status');
-    elsif 'homeowner' <> all (p_tier.owner_statuses) and p_household ->> 'owner_status' is null then
+    elsif 'homeowner' <> all (p_tier.owner_statuses) then
         conditions := conditions || format('Owner status: for a %s', array_to_string(p_tier.owner_statuses, ' or a '));
     end if;
     if p_tier.income_requirement is not null then

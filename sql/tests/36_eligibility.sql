@@ -1,5 +1,5 @@
 begin;
-select plan(120);
+select plan(121);
 \ir lookups.psql
 
 -- Amounts
@@ -342,6 +342,10 @@ select is((select count(*)::integer from pg_temp.results('[9004]', '{}', '{"post
 select results_eq($$ select program, eligible, failed from pg_temp.results('[9001]', '{}', '{"postal_code": "82001"}') $$,
     $$ values ('wy-grant', false, '["Device category: for Roof, not for Pump"]'::jsonb) $$, 'every program says that it has no tier for a device');
 select is((select details || ignored from pg_temp.results('[9001]', '{}', '{"postal_code": "82001"}')), 'Not eligible[]', 'a device without a tier gets no calculation');
+select pg_temp.import('program_tiers', 3, '{"category_keys": "test_roof test_lamp"}');
+select is((select failed from pg_temp.results('[9001]', '{}', '{"postal_code": "82001"}')), '["Device category: for Lamp or Roof, not for Pump"]',
+    'all categories of a tier are named where none is that of the device');
+select pg_temp.import();
 select is(pg_temp.lookup('[9001]', '{"address": {"street_1": "1", "city": "Helena", "state_or_province_code": "MT", "postal_code": "82007", "country_code": "US"}}') -> 'incentives',
     '{"total_incentive_amount": 0, "total_eligible_combinations": 0, "by_program": []}', 'a utility without programs gets an empty answer');
 
