@@ -11,6 +11,7 @@ import resource
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
@@ -21,11 +22,14 @@ import pytest
 
 from pyshell import http_client
 from pyshell.http_client import CONNECT_SECONDS, IDLE_SECONDS, retry_after
+from pyshell.postgres.compact import PIECE_BYTES
 from pyshell.settings import Settings, SettingsError
 from pyshell.worker import upstream as worker_upstream
+from pyshell.worker.answers import AnswerCheck, foreign_reference_id
 from pyshell.worker.upstream import Answer, Upstream
 from tests.certificates import authority
 from tests.conftest import Connection
+from tests.timed import counted_turns
 from tests.upstream import FakeUpstream, Reply, fake_upstream
 from tests.webhook_receiver import raw_receiver
 from tests.worker_fixtures import Batches, running_worker
@@ -496,6 +500,7 @@ async def test_an_answer_to_another_request_is_refused_and_its_connection_not_us
         ('{"reference_\\u0069d": "other"}', "invalid_response"),
         ('{"reference_id": ""}', "invalid_response"),
         ('{"reference_id": 7}', "invalid_response"),
+        ('{"reference_id": {"a": 1}}', "invalid_response"),
     ],
 )
 async def test_the_reference_id_of_an_answer_is_that_of_its_request(upstream: FakeUpstream, body: str, error_class: str | None) -> None:
@@ -583,6 +588,7 @@ STORABLE = {
     "many brackets, not nested": b"[" + b",".join([b"[{}]"] * 5000) + b"]",
     "brackets in strings": b'["' + b"[" * 500 + b'", "\\"' + b"{" * 500 + b'"]',
     "a backslash and letters": b'{"a": "\\\\u0000"}',
+    "backslashes between letters": b'{"a": "\\\\\\\\u00\\\\00"}',
 }
 
 
@@ -602,6 +608,32 @@ async def test_an_answer_that_only_looks_like_one_for_another_request_is_accepte
     upstream.usual = Reply(body=body)
     assert await look_up(client) == Answer(200, None, body, None)
     client.close()
+
+
+MEGABYTE = 1 << 20
+HEAVY = {
+    "63 levels, many times": b"[" + (b"[" * 63 + b"]" * 63 + b",") * (MEGABYTE // 127) + b"1]",
+    "empty objects": b'{"reference_id":"site","a":[' + b"{}," * (MEGABYTE // 3) + b"1]}",
+    "zeros of exponents": b"[" + b"1e0000," * (MEGABYTE // 7) + b"1]",
+}
+
+
+@pytest.mark.parametrize("body", HEAVY.values(), ids=HEAVY)
+async def test_answers_that_take_long_to_check_let_others_run(body: bytes) -> None:
+    check = AnswerCheck()
+    async with counted_turns() as count:
+        assert all(await asyncio.gather(check.is_storable(body), check.is_storable(body)))
+        assert count() > 2 * (MEGABYTE // PIECE_BYTES), "one at a time"
+
+
+def test_the_reference_id_of_an_answer_is_read_without_the_rest() -> None:
+    body = HEAVY["empty objects"]
+    tracemalloc.start()
+    try:
+        assert foreign_reference_id(body, b'{"reference_id": "other"}') == "site"
+        assert tracemalloc.get_traced_memory()[1] < MEGABYTE
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com", "http://", "example.com/incentives", "http://example.com:99999"])

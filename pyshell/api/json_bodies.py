@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from pyshell.api.errors import ApiError
-from pyshell.postgres.json_text import AS_BRACKETS, MAX_DEPTH, NOT_BRACKETS, is_nested_deeper, pieces_outside_strings
+from pyshell.postgres.json_text import MAX_DEPTH, pieces_of_numbers_and_depth
 
 # Numbers from 1e16 on, and those below 1e-30: PostgreSQL writes 1e131071, eight bytes here, with 131,072 digits.
 OUT_OF_RANGE = re.compile(rb"[0-9][eE](?:\+?0*(?:1[6-9]|[2-9][0-9]|[1-9][0-9]{2})|-0*(?:[3-9][0-9]|[1-9][0-9]{2}))")
@@ -13,34 +13,18 @@ OUT_OF_RANGE = re.compile(rb"[0-9][eE](?:\+?0*(?:1[6-9]|[2-9][0-9]|[1-9][0-9]{2}
 # PostgreSQL needs a hundred bytes or more for each while it reads them. A full batch has a million, with a hundred devices a site.
 MAX_VALUES = 2_000_000
 
-EXPONENT = re.compile(rb"[0-9][eE][+-]?\Z")
-
 
 def check_json(body: bytes) -> None:
     """Raises ApiError 400 for a number that is out of range, or for more than MAX_DEPTH levels or MAX_VALUES values.
 
     It does not check whether the body is valid JSON.
     """
-    unfinished = b""
-    opened = 0
     values = 1
-    for piece in pieces_outside_strings(body):
-        numbers = unfinished + piece
+    for piece, numbers, depth in pieces_of_numbers_and_depth(body):
         if OUT_OF_RANGE.search(numbers):
             raise ApiError(400, "number_out_of_range", "The body contains a number that is out of range")
-        unfinished = unfinished_number(numbers)
         values += piece.count(b",")
         if values > MAX_VALUES:
             raise ApiError(400, "body_too_complex", f"The body has more than {MAX_VALUES:,} values")
-        brackets = b"[" * opened + piece.translate(AS_BRACKETS, NOT_BRACKETS)
-        opened = max(brackets.count(b"[") - brackets.count(b"]"), 0)
-        if opened > MAX_DEPTH or is_nested_deeper(brackets + b"]" * opened, MAX_DEPTH):
+        if depth > MAX_DEPTH:
             raise ApiError(400, "body_too_complex", f"The body is nested more than {MAX_DEPTH} levels deep")
-
-
-def unfinished_number(text: bytes) -> bytes:
-    """The part of a possibly unfinished number that OUT_OF_RANGE needs: not all its digits, nor zeros before an exponent."""
-    before = text.rstrip(b"0123456789")
-    digits = text[len(before) :]
-    exponent = EXPONENT.search(before[-3:])
-    return exponent[0] + digits.lstrip(b"0") if exponent else digits[-1:]

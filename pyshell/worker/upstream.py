@@ -18,7 +18,7 @@ from pyreqwest.http import Url
 
 from pyshell.http_client import Clients, ExchangeError, Response, client_builder, exchange, is_success
 from pyshell.settings import Settings, SettingsError
-from pyshell.worker.answers import foreign_reference_id, is_storable
+from pyshell.worker.answers import AnswerCheck, foreign_reference_id
 from pyshell.worker.signatures import ANSWER_HEADER, is_answer_signed, sign_request
 
 logger = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ class Upstream:
         self._uses_tls = self._is_https or proxy is not None
         self._clients = Clients(MAX_CLIENTS, tls=self._uses_tls)
         self._distrusted_until: float | None = None
+        self._check = AnswerCheck()
 
     @classmethod
     def from_settings(cls, settings: Settings, internal_key: str) -> Self:
@@ -132,7 +133,7 @@ class Upstream:
         if foreign is not None:
             self._distrust(organization_id, foreign)
             return failure("invalid_response")
-        if is_storable(body):
+        if await self._check.is_storable(body):
             return Answer(response.status, None, body, response.retry_after)
         return failure("invalid_response") if response.status < 300 else Answer(response.status, None, None, response.retry_after)
 
