@@ -7,6 +7,8 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from socket import create_connection
 from uuid import uuid4
 
 import httpx
@@ -19,7 +21,7 @@ from pyshell.api.metrics import RENDERED_FOR_SECONDS, Metrics
 from pyshell.api.routes import routes
 from pyshell.local.machine import free_port
 from pyshell.settings import Settings
-from pyshell.worker.metrics import served
+from pyshell.worker.metrics import MAX_CLIENTS, served
 from tests.conftest import Connection
 from tests.http_fixtures import OrganizationClient, running_server
 from tests.test_plans import Plans, rows_scanned
@@ -160,6 +162,16 @@ def test_a_worker_serves_its_own_metrics(worker_url: str) -> None:
     answer = httpx.get(f"{worker_url}/metrics", headers={"authorization": "Bearer the token of the scrapes"})
     assert "batch_lookups_worker_leases 7.0" in answer.text
     assert "process_cpu_seconds_total" in answer.text
+
+
+def test_slow_clients_do_not_delay_the_metrics_of_a_worker() -> None:
+    port = free_port()
+    with served(Settings(metrics_port=port), list), ExitStack() as stack:
+        slow = [stack.enter_context(create_connection(("127.0.0.1", port))) for _ in range(MAX_CLIENTS)]
+        for client in slow:
+            client.sendall(b"GET /metrics HTTP/1.1\r\nX-Endless: ")
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 200
+        assert slow[0].recv(1) == b"", "the oldest makes room"
 
 
 def test_a_thousand_organizations_cost_a_scrape_little(owner: Connection) -> None:

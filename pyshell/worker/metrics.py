@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from socketserver import ThreadingMixIn
+from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -17,6 +19,8 @@ from pyshell import metrics
 from pyshell.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+MAX_CLIENTS: Final = 16
 
 
 @contextmanager
@@ -39,7 +43,7 @@ def served(settings: Settings, collect: Callable[[], Iterable[Metric]]) -> Itera
         return [generate_latest(metrics.PROCESS), generate_latest(registry)]
 
     try:
-        server_class = ServerOfIPv6 if ":" in settings.host else WSGIServer
+        server_class = ServerOfIPv6 if ":" in settings.host else Server
         server = make_server(settings.host, settings.metrics_port, respond, server_class, Handler)
     except OSError as error:
         reason = error.strerror or error
@@ -56,12 +60,34 @@ def served(settings: Settings, collect: Callable[[], Iterable[Metric]]) -> Itera
         server.server_close()
 
 
-class ServerOfIPv6(WSGIServer):
+class Server(ThreadingMixIn, WSGIServer):
+    """Serves each client in a thread, so that a slow one delays neither others nor the end; beyond MAX_CLIENTS, the oldest is cut off."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._clients: deque[socket.socket] = deque()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._clients.append(request)
+        if len(self._clients) > MAX_CLIENTS:
+            with suppress(OSError):
+                self._clients.popleft().shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with suppress(ValueError):
+            self._clients.remove(request)
+        super().shutdown_request(request)
+
+
+class ServerOfIPv6(Server):
     address_family = socket.AF_INET6
 
 
 class Handler(WSGIRequestHandler):
-    # A silent connection delays the next scrape by no longer than this.
+    # For each read.
     timeout = 5
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (the base class calls it so)
