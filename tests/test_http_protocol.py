@@ -84,6 +84,15 @@ def test_headers_are_limited_in_number(connection: socket.socket, server: str) -
     assert answer(connection) == (431, "headers_too_large")
 
 
+def test_query_parameters_are_limited_in_number(connection: socket.socket, server: str) -> None:
+    request = HEAD.replace(b" HTTP/1.1", b"?a%s HTTP/1.1", 1)
+    others = HEAD.count(b"\r\n") - 1
+    connection.sendall(request % (b"&a" * (MAX_HEADERS - others)) + b"\r\n")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 400"), "the route knows none"
+    connection.sendall(request % (b"&a" * (MAX_HEADERS - others + 1)) + b"\r\n")
+    assert answer(connection) == (431, "headers_too_large")
+
+
 @pytest.mark.parametrize("piece", [b"a:b\r\n" * 1000, b"b" * 5000])
 def test_trailers_have_a_limit(piece: bytes, connection: socket.socket) -> None:
     connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")

@@ -19,6 +19,7 @@ from pyshell.api.errors import ApiError
 
 # Request line and header fields together; trailers have the same limit.
 MAX_HEAD_BYTES: Final = 64 * 1024
+# Header fields and query parameters together: each costs more than its bytes.
 MAX_HEADERS: Final = 256
 # Bytes that are parsed in one go, besides those of a body whose length is known. A request may have 18 of them, and takes some 10
 # microseconds.
@@ -36,7 +37,8 @@ MAX_CONNECTIONS = 10_000
 HEAD_TOO_LARGE = ApiError(
     431,
     "headers_too_large",
-    f"The URL and the headers may have at most {MAX_HEAD_BYTES:,} bytes together, and there may be at most {MAX_HEADERS} headers",
+    f"The URL and the headers may have at most {MAX_HEAD_BYTES:,} bytes together,"
+    f" and there may be at most {MAX_HEADERS} headers and query parameters",
 )
 HEAD_INCOMPLETE = ApiError(408, "incomplete_headers", f"The headers of the request did not arrive within {HEAD_SECONDS:.0f} seconds")
 TOO_MANY_CONNECTIONS = ApiError(503, "busy", "There are too many connections; please try again", headers={"Retry-After": "5"})
@@ -229,6 +231,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         if self._is_known_head:
             return
+        self._headers += url.count(b"&")
         self._count(len(url))
         super().on_url(url)
 

@@ -49,7 +49,7 @@ WHAT_TO_DO = {
     "duplicate_reference_ids": "`duplicates` lists each `reference_id` that occurs more than once in the batch. Make them unique.",
     "empty_file": "The file has no rows. It needs a row with the column names, and the sites below it.",
     "extensions_missing": "This database lacks the extensions that the message names. Install them, or run a worker instead.",
-    "headers_too_large": "The URL and headers exceed 64 KB together, or there are more than 256 headers. Send fewer.",
+    "headers_too_large": "The URL and headers exceed 64 KB together, or there are more than 256 headers and query parameters. Send fewer.",
     "idempotency_key_reused": "This `Idempotency-Key` was used for another request. Use a new key for every new request.",
     "in_use": "Something else refers to this, or this refers to something that does not exist. Correct the reference first.",
     "incomplete_body": "No data arrived for 30 seconds, or less than 1 KB a second. Send the request again.",
