@@ -497,15 +497,15 @@ def test_a_body_names_a_draft_and_has_no_options_of_its_start(client: Organizati
     assert refused["hint"] == "Send them to POST /uploads/{upload_id}/start."
 
 
-def test_large_changes_are_uploads_of_which_an_organization_has_few(client: OrganizationClient) -> None:
-    path = f"/uploads/{UNKNOWN_ID}"
-    head = f"PATCH {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {client.api_key}\r\nContent-Type: application/json\r\n"
+@pytest.mark.parametrize(("method", "path"), [("PATCH", f"/uploads/{UNKNOWN_ID}"), ("POST", "/incentives")])
+def test_large_bodies_are_uploads_of_which_an_organization_has_few(method: str, path: str, client: OrganizationClient) -> None:
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {client.api_key}\r\nContent-Type: application/json\r\n"
     with ExitStack() as stack:
         for _ in range(UPLOADS_PER_ORGANIZATION):
             connection = stack.enter_context(socket.create_connection((client.base_url.host, client.base_url.port or 80)))
-            connection.sendall(f"{head}Content-Length: 4000000\r\n\r\n".encode() + b" " * 100_000)
-        wait_until(lambda: client.patch(path, content=b" " * 100_000).status_code == 429)
-        refused = client.patch(path, content=b" " * 100_000)
+            connection.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode() + b" " * 100_000)
+        wait_until(lambda: client.request(method, path, content=b" " * 100_000).status_code == 429)
+        refused = client.request(method, path, content=b" " * 100_000)
         assert refused.json()["code"] == "too_many_uploads"
-        # Small changes need no share.
-        assert client.patch(path, json={"changes": []}).status_code in (400, 404)
+        # Small ones need no share.
+        assert client.request(method, path, json={"changes": []}).status_code in (400, 404)

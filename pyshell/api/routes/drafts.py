@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import AsyncExitStack
 from typing import Any
 
 from starlette.requests import Request
@@ -13,9 +12,7 @@ from pyshell.api.errors import ApiError
 from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.routes.batch_lookups import checks_devices, created_response, once, reuse_param
 from pyshell.api.routes.parameters import (
-    MAX_JSON_BYTES,
     boolean_param,
-    declared_bytes,
     json_body,
     json_response,
     page_params,
@@ -25,7 +22,7 @@ from pyshell.api.routes.parameters import (
     traceparent_of,
     uuid_param,
 )
-from pyshell.api.routes.uploads import one_upload, share_of_uploads
+from pyshell.api.routes.uploads import one_upload, share_if_large
 from pyshell.postgres.calls import call, call_row
 
 # 10,000 edits of usual length take 1 MB.
@@ -79,13 +76,10 @@ async def get_upload_rows(request: Request) -> Response:
 
 
 async def update_upload(request: Request) -> Response:
-    async with AsyncExitStack() as stack:
-        # The usual change of a few cells needs no share.
-        if not 0 < declared_bytes(request) <= MAX_JSON_BYTES:
-            await stack.enter_async_context(share_of_uploads(request))
+    async with share_if_large(request):
         changes = await json_body(request, MAX_CHANGES_BYTES)
-        await stack.enter_async_context(heavy_turn(request))
-        return json_response(await call(request.app.state.pool, "update_upload", **_upload(request), changes=changes))
+        async with heavy_turn(request):
+            return json_response(await call(request.app.state.pool, "update_upload", **_upload(request), changes=changes))
 
 
 async def start_upload(request: Request) -> Response:

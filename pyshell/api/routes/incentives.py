@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.error_responses import from_database
 from pyshell.api.routes.parameters import json_body, json_response
+from pyshell.api.routes.uploads import share_if_large
 from pyshell.postgres.calls import call
 from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
 
@@ -18,6 +20,12 @@ MAX_ORGANIZATION_BYTES = 128 * 1024
 
 
 async def lookup_incentives(request: Request) -> Response:
+    # The worker is limited by its own concurrency.
+    async with nullcontext() if request.user.is_internal else share_if_large(request):
+        return await answer_lookup(request)
+
+
+async def answer_lookup(request: Request) -> Response:
     pool, organization_id = request.app.state.pool, request.user.organization_id
     body = await json_body(request, MAX_LOOKUP_BYTES)
     try:

@@ -19,7 +19,7 @@ from pyshell.api.errors import ApiError, body_too_large
 from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.json_bodies import check_json
 from pyshell.api.media_types import JSON, MULTIPART, NDJSON, charset_of, check_charset, declared_type, recognize, recognize_upload
-from pyshell.api.routes.parameters import declared_bytes, json_text, text_param
+from pyshell.api.routes.parameters import MAX_JSON_BYTES, declared_bytes, json_text, text_param
 from pyshell.api.uploads.bodies import gunzipped, limited
 from pyshell.api.uploads.files import WORKBOOKS, read_file
 from pyshell.api.uploads.ndjson import read_ndjson
@@ -80,6 +80,15 @@ async def share_of_uploads(request: Request) -> AsyncIterator[None]:
             raise ApiError(
                 429, "too_many_uploads", f"{uploads.size} uploads of the organization are in progress", headers={"Retry-After": "5"}
             ) from None
+        yield
+
+
+@asynccontextmanager
+async def share_if_large(request: Request) -> AsyncIterator[None]:
+    """Like `share_of_uploads`, for a body that is usually small: then, nothing is needed."""
+    async with AsyncExitStack() as stack:
+        if not 0 < declared_bytes(request) <= MAX_JSON_BYTES:
+            await stack.enter_async_context(share_of_uploads(request))
         yield
 
 
