@@ -237,6 +237,25 @@ def test_a_slow_receiver_fills_only_its_own_window(
         slow.hurry.set()
 
 
+def test_many_receivers_that_never_answer_leave_room_for_others(
+    owner: Connection, receiver: FakeReceiver, sender_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyshell.webhooks.sender.MAX_IN_FLIGHT", 20)
+    monkeypatch.setattr("pyshell.webhooks.requests.ATTEMPT_SECONDS", 2 * PATIENCE)
+    with ExitStack() as stack:
+        silent = stack.enter_context(fake_receiver())
+        silent.delay = 2 * PATIENCE
+        many = [Organization(owner, silent.url, f"silent {n}") for n in range(8)]
+        quick = Organization(owner, receiver.url, "quick")
+        for organization in many:
+            organization.complete(10)
+        stack.enter_context(running_sender(sender_settings))
+        wait_until(lambda: all("sending" in organization.statuses() for organization in many))
+        quick.complete(3)
+        quick.wait(delivered=3)
+        silent.hurry.set()
+
+
 @pytest.mark.parametrize("bound", ["MAX_IN_FLIGHT", "MAX_BYTES", "MAX_UNRECORDED"])
 def test_deliveries_in_flight_or_unrecorded_are_bounded(
     owner: Connection,
@@ -491,7 +510,7 @@ def test_a_window_is_as_large_as_its_receiver_is_quick() -> None:
     for status in (410, 429, 503):
         limit = ReceiverLimit(limit.receiver)
         limit.learn(Attempt(delivery, status, None, 0.01, "", 60.0))
-        assert limit.room == 0, "nothing is claimed until the database knows of the pause"
+        assert limit.room() == 0, "nothing is claimed until the database knows of the pause"
 
 
 def test_a_window_is_filled_again_when_half_of_it_is_free() -> None:
@@ -500,28 +519,38 @@ def test_a_window_is_filled_again_when_half_of_it_is_free() -> None:
     room = []
     for _ in range(5):
         limit.start(delivery)
-        room.append(limit.room)
+        room.append(limit.room())
     assert room == [7, 6, 5, 4, 0]
+
+
+def test_windows_shrink_as_the_sender_fills() -> None:
+    delivery = Delivery(b"o", b"d", b"t", b"x" * 1_000_000, "https://a.example/", [], "lookup.completed")
+    limit = ReceiverLimit(Receiver(delivery.url, allow_private=False), window=8)
+    assert [limit.room(free) for free in (1.0, 0.6, 0.5, 0.1, 0.001, 0.0)] == [8, 5, 4, 1, 1, 0]
+    limit.start(delivery)
+    assert [limit.room(free) for free in (0.5, 0.2, 0.1)] == [3, 1, 0]
+    limit.window = LARGEST_WINDOW
+    assert [limit.room(free) for free in (1.0, 0.25)] == [15, 3], "as many bodies of a megabyte as fit"
 
 
 def test_the_window_depends_on_the_size_of_bodies() -> None:
     small, large = (Delivery(b"o", b"d", b"t", b"x" * size, "https://a.example/", [], "lookup.completed") for size in (1000, 2_000_000))
     limit = ReceiverLimit(Receiver(small.url, allow_private=False), window=LARGEST_WINDOW)
     limit.start(small)
-    assert limit.room == LARGEST_WINDOW - 1
+    assert limit.room() == LARGEST_WINDOW - 1
     limit.start(Delivery(b"o", b"d", b"t", b"{}", small.url, [], small.event))
     assert limit.largest == 937, "one small body does not tell that all are"
     limit.finish(small)
     limit.bytes, limit.largest = len(small.body), len(small.body)
     limit.start(large)
-    assert limit.room == (MAX_RECEIVER_BYTES - 2_001_000) // 2_000_000 == 7
-    for _ in range(limit.room):
+    assert limit.room() == (MAX_RECEIVER_BYTES - 2_001_000) // 2_000_000 == 7
+    for _ in range(limit.room()):
         limit.start(large)
-    assert (limit.room, limit.bytes) == (0, 16_001_000)
+    assert (limit.room(), limit.bytes) == (0, 16_001_000)
     for delivery in (small, *[large] * 8):
         limit.finish(delivery)
-    assert (limit.room, limit.bytes) == (8, 0)
+    assert (limit.room(), limit.bytes) == (8, 0)
     limit.start(Delivery(b"o", b"d", b"t", b"x" * (MAX_RECEIVER_BYTES + 1), large.url, [], large.event))
-    assert limit.room == 0
+    assert limit.room() == 0
     limit.bytes = limit.in_flight = 0
-    assert limit.room == 1, "one that is larger than all may be goes alone"
+    assert limit.room() == 1, "one that is larger than all may be goes alone"

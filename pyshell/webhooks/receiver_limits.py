@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
@@ -26,7 +27,8 @@ class ReceiverLimit:
     """The concurrency window of one organization's receiver: additive increase, multiplicative decrease.
 
     `bytes` is the size of the bodies in flight, `largest` that of the largest recent body. `unrecorded_pauses` counts unrecorded 410, 429
-    and 503 responses: nothing is claimed until they are recorded. `has_more`: the last claim was filled completely.
+    and 503 responses: nothing is claimed until they are recorded. `has_more`: the last claim was filled completely. `is_full`: there was no
+    room when it was last asked for.
     """
 
     receiver: Receiver
@@ -36,15 +38,22 @@ class ReceiverLimit:
     largest: int = 0
     unrecorded_pauses: int = 0
     has_more: bool = False
+    is_full: bool = False
     used_at: float = 0.0
 
-    @property
-    def room(self) -> int:
-        """How many to claim: none before half of the window is free, as otherwise every claim would be for one."""
-        if self.in_flight > self.window // 2 or self.unrecorded_pauses:
-            return 0
-        fitting = (MAX_RECEIVER_BYTES - self.bytes) // max(self.largest, 1)
-        return min(self.window - self.in_flight, max(fitting, 0 if self.in_flight else 1))
+    def room(self, free: float = 1.0) -> int:
+        """How many to claim: none before half of the window is free, as otherwise every claim would be for one.
+
+        `free` is the part of the sender that is free. The less, the smaller is each window: however many slow receivers there are, those
+        that come later find room.
+        """
+        window = ceil(self.window * free)
+        room = 0
+        if self.in_flight <= window // 2 and not self.unrecorded_pauses:
+            fitting = int(MAX_RECEIVER_BYTES * free - self.bytes) // max(self.largest, 1)
+            room = min(window - self.in_flight, max(fitting, 0 if self.in_flight else 1))
+        self.is_full = room <= 0
+        return max(room, 0)
 
     def start(self, delivery: Delivery) -> None:
         self.in_flight += 1

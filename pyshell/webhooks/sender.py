@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from math import ceil
 from secrets import token_hex
 from typing import Final
 from uuid import UUID
@@ -122,7 +123,8 @@ class Sender:
         """Claims what the windows have room for; returns how long to sleep unless one has room for more before."""
         self._forget_idle_limits()
         now = time.monotonic()
-        full = {organization_id for organization_id, limit in self._limits.items() if not limit.room}
+        free = self._free
+        full = {organization_id for organization_id, limit in self._limits.items() if not limit.room(free)}
         passed_over = full.union(self._blocked_claims.waiting(now), self._blocked_records.failed)
         refillable = [
             organization_id for organization_id, limit in self._limits.items() if limit.has_more and organization_id not in passed_over
@@ -130,6 +132,8 @@ class Sender:
         if refillable and now < self._asked_at + ASK_SECONDS:
             await self._claim_for(refillable)
             return ASK_SECONDS
+        if not free:
+            return FLUSH_SECONDS
         self._asked_at = now
         await self._release_lost()
         ready = await self._claiming.run(ready_webhooks, ORGANIZATIONS_PER_ROUND, list(passed_over))
@@ -143,11 +147,10 @@ class Sender:
     async def _claim_for(self, organization_ids: Sequence[bytes]) -> bool:
         """Fills the windows of these organizations; False: there was no room for all of them."""
         for organization_id in organization_ids:
-            is_full = len(self._in_flight) >= MAX_IN_FLIGHT or self._bytes >= MAX_BYTES
-            if self._stopping or is_full or self._count_unrecorded() >= MAX_UNRECORDED:
+            if self._stopping or not self._free or self._count_unrecorded() >= MAX_UNRECORDED:
                 return False
             limit = self._limits.get(organization_id)
-            room = limit.room if limit else FIRST_WINDOW
+            room = limit.room(self._free) if limit else ceil(FIRST_WINDOW * self._free)
             try:
                 deliveries = await self._claiming.run(claim_webhooks, self.name, organization_id, room)
             except asyncio.CancelledError:
@@ -165,7 +168,7 @@ class Sender:
             limit = self._limits.get(organization_id)
             if limit:
                 limit.has_more = len(deliveries) == room
-                if limit.has_more and limit.room:
+                if limit.room(self._free) and limit.has_more:
                     # So many were sent meanwhile that half of the window is free again.
                     self._wakeup.set()
         return True
@@ -216,13 +219,21 @@ class Sender:
 
     async def _attempt(self, limit: ReceiverLimit, delivery: Delivery) -> None:
         attempt = await limit.receiver.attempt(delivery)
-        had_room = limit.room > 0
+        was_full = limit.is_full or not self._free
+        task = asyncio.current_task()
+        assert task
+        self._in_flight.discard(task)
         limit.finish(delivery)
         self._bytes -= len(delivery.body)
         limit.learn(attempt)
         self._add_attempt(attempt)
-        if limit.room and not had_room:
+        if limit.room(self._free) and was_full:
             self._wakeup.set()
+
+    @property
+    def _free(self) -> float:
+        """Which part of the sender's own limits is free."""
+        return 1 - min(max(len(self._in_flight) / MAX_IN_FLIGHT, self._bytes / MAX_BYTES), 1)
 
     def _count_unrecorded(self) -> int:
         """Includes those that are just being recorded."""
