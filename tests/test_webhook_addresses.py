@@ -61,12 +61,16 @@ def test_not_public(kind: str, address: str) -> None:
     assert not is_public(address), kind
 
 
+def delivery_to(url: str) -> Delivery:
+    return Delivery(b"o" * 16, b"d" * 16, b"t" * 16, b"{}", url, [b"s" * 24], "lookup.completed")
+
+
 def attempt(url: str, *, allow_private: bool = False, refused: str | None = None, times: int = 1) -> list[Attempt]:
     async def run() -> list[Attempt]:
         receiver = Receiver(url, allow_private=allow_private, refused_networks=[ip_network(refused)] if refused else [])
         attempts = []
         for _ in range(times):
-            attempts.append(await receiver.attempt(Delivery(b"o" * 16, b"d" * 16, b"t" * 16, b"{}", url, [b"s" * 24], "lookup.completed")))
+            attempts.append(await receiver.attempt(delivery_to(url)))
             # The client's own threads may take the connection back a moment after the answer.
             await asyncio.sleep(0.01)
         receiver.close()
@@ -171,6 +175,26 @@ def test_a_name_whose_servers_do_not_answer_is_given_up(monkeypatch: pytest.Monk
     [given_up] = attempt("https://silent.example/")
     answered.set()
     assert (given_up.http_status, given_up.error_class) == (None, "timeout")
+
+
+async def test_many_names_whose_servers_do_not_answer_delay_no_other(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> Any:
+        return (answered.wait(PATIENCE) and []) if host.startswith("silent") else resolve(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    async def attempt_at(host: str) -> str | None:
+        receiver = Receiver(f"http://{host}:{listener.port}/", allow_private=True)
+        return (await receiver.attempt(delivery_to(receiver.url))).error_class
+
+    silent = [asyncio.create_task(attempt_at(f"silent-{n}.example")) for n in range(300)]
+    await asyncio.sleep(0)
+    assert await attempt_at("127.0.0.2") == "connection"
+    answered.set()
+    assert await asyncio.gather(*silent) == ["dns"] * 300
 
 
 def test_an_address_that_nobody_listens_at_is_a_failed_connection(names: Names) -> None:

@@ -49,8 +49,9 @@ REFUSED_IPV6: Final = [
     ip_network("3fff::/20"),  # documentation
 ]
 
-# Resolving a name blocks a thread. There are many, so that names whose servers do not respond do not block the others.
-_RESOLVERS: Final = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolver")
+# Resolving a name blocks a thread, for up to half a minute if its servers do not respond. There may be as many as the sender has deliveries
+# in flight, so that hundreds of such names do not block the others. A thread is started only if no other is idle.
+_RESOLVERS: Final = ThreadPoolExecutor(max_workers=1000, thread_name_prefix="resolver")
 
 
 class RefusedAddressError(Exception):
