@@ -585,6 +585,12 @@ def test_an_incentives_api_that_speaks_no_tls_is_not_said_to_have_a_bad_certific
     assert (finding.state, "does not speak TLS" in finding.finding, "certificate" in finding.finding) == ("problem", True, False)
 
 
+@pytest.mark.parametrize("host", ["incentives..example.com", f"{'a' * 64}.example.com"])
+def test_a_host_name_that_cannot_be_one_is_named(host: str) -> None:
+    [finding] = doctor.check_upstream(Settings(incentives_api_url=f"https://{host}/incentives"))
+    assert finding.finding == f"the incentives API cannot be reached at {host}:443: this is no host name"
+
+
 def test_a_local_api_that_is_down_is_named() -> None:
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing", port=free_port())
     [finding] = doctor.check_upstream(settings)

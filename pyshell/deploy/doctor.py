@@ -202,13 +202,14 @@ def check_upstream(settings: Settings) -> Iterator[Finding]:
             f"{what} at {where} does not speak TLS, or not with us: {error.reason}",
             "Check scheme and port: INCENTIVES_API_URL begins with http:// where it is not encrypted.",
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = "this is no host name" if isinstance(error, UnicodeError) else error.strerror or error
         advice = (
             "Check INCENTIVES_API_URL, the proxy, the firewall and the name service."
             if settings.incentives_api_url
             else "Start it: python -m pyshell serve."
         )
-        yield Finding("reach", PROBLEM, f"{what} cannot be reached at {where}: {error.strerror or error}", advice)
+        yield Finding("reach", PROBLEM, f"{what} cannot be reached at {where}: {reason}", advice)
     else:
         yield Finding("reach", OK, f"{what} is reached at {where}")
 
