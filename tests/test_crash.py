@@ -107,6 +107,23 @@ def test_a_worker_that_was_frozen_past_its_leases_does_no_harm(
         assert fetch_value(owner, "select max(retry_count) from public.lookup_queue_items") <= 1
 
 
+def test_a_worker_whose_terminal_ends_stops_in_order(
+    own_postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker, not_ignoring_hangups: None
+) -> None:
+    upstream.usual = Reply(delay=0.5)
+    with connect(own_postgres) as owner:
+        update_settings(owner, lookups_per_second=None, max_in_flight=20)
+        Batches(owner).create(1000)
+        worker = start_worker()
+        wait_until(lambda: upstream.requests)
+        for _ in range(2):
+            worker.send_signal(signal.SIGHUP)
+            time.sleep(0.1)
+        assert worker.wait(PATIENCE) == 0
+        assert leases(owner) == 0
+        assert count_ended(owner) == len(upstream.requests)
+
+
 def test_no_thread_of_a_worker_interrupts_other_processes(
     own_postgres: PrivatePostgres, upstream: FakeUpstream, start_worker: StartWorker
 ) -> None:

@@ -16,6 +16,7 @@ from pyshell.settings import ROOT
 MAY_IMPORT = {
     "settings": set[str](),
     "tasks": set(),
+    "signals": set(),
     "logs": {"settings"},
     "http_client": {"settings"},
     "metrics": {"settings"},
@@ -23,10 +24,10 @@ MAY_IMPORT = {
     "postgres": {"tasks", "metrics", "traces"},
     "webhooks": {"settings", "tasks", "metrics", "traces", "postgres", "http_client"},
     # The process that looks sites up sends the webhooks too.
-    "worker": {"settings", "tasks", "logs", "metrics", "traces", "postgres", "http_client", "webhooks"},
+    "worker": {"settings", "tasks", "signals", "logs", "metrics", "traces", "postgres", "http_client", "webhooks"},
     "deploy": {"settings", "postgres"},
-    "api": {"settings", "tasks", "logs", "metrics", "traces", "postgres", "http_client", "worker", "webhooks", "deploy"},
-    "local": {"settings", "postgres", "deploy", "api"},
+    "api": {"settings", "tasks", "signals", "logs", "metrics", "traces", "postgres", "http_client", "worker", "webhooks", "deploy"},
+    "local": {"settings", "signals", "postgres", "deploy", "api"},
     "__main__": {"settings", "postgres", "worker", "deploy", "api", "local"},
 }
 KNOWS_PSYCOPG = "postgres"

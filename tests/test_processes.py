@@ -316,6 +316,29 @@ def test_a_stopped_server_finishes_the_requests_of_all_processes(own_server: Ser
     assert list(server.temporary.iterdir()) == []
 
 
+def test_a_server_whose_terminal_ends_finishes_its_requests(shared_database_url: str, tmp_path: Path, not_ignoring_hangups: None) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = os.environ | {"DATABASE_URL": shared_database_url, "API_KEY_PEPPER": PEPPER, "PORT": str(port)}
+    with (tmp_path / "log").open("w") as log:
+        served = subprocess.Popen(
+            [sys.executable, "-m", "pyshell", "serve"], cwd=ROOT, env=environment, stderr=log, preexec_fn=end_with_parent
+        )
+    wait_until(lambda: is_ready(url))
+    with (
+        OrganizationClient(url, shared_database_url) as client,
+        ThreadPoolExecutor(1) as executor,
+        psycopg.connect(shared_database_url, autocommit=True) as owner,
+    ):
+        with nobody_gets_at_jobs(shared_database_url):
+            answer = executor.submit(client.post, "/batch-lookups", json=[site()])
+            wait_until(lambda: waiting_for_locks(owner, "batch-lookups"))
+            served.send_signal(signal.SIGHUP)
+            wait_until(lambda: is_refused(port))
+        assert answer.result().status_code == 201
+    assert served.wait(30) == 0
+
+
 def test_processes_end_with_a_parent_that_is_killed(own_server: Server) -> None:
     processes = own_server.processes()
     own_server.parent.kill()

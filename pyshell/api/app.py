@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import resource
+import signal
 import socket
 import sys
 import tempfile
@@ -48,6 +49,7 @@ from pyshell.postgres.pool import Pool
 from pyshell.postgres.replica import NotingPool, Replica
 from pyshell.postgres.slow import Threshold
 from pyshell.settings import Settings
+from pyshell.signals import stop_signals
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +166,9 @@ def server_config(app: ASGIApp, settings: Settings, **others: Any) -> uvicorn.Co
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM, then finishes the requests in progress; with as many processes as the settings say."""
+    """Serves until SIGINT or SIGTERM, or its terminal ends, then finishes the requests in progress; with as many processes as the settings
+    say.
+    """
     logs.configure(settings)
     Threshold.seconds = settings.log_slow_seconds
     share_memory_between_threads()
@@ -203,6 +207,9 @@ def run(settings: Settings, sockets: list[socket.socket], serving: ServingTogeth
     # All of this stays: exclude it from garbage collections, which large uploads cause.
     gc.collect()
     gc.freeze()
+    # uvicorn handles the others.
+    if signal.SIGHUP in stop_signals():
+        signal.signal(signal.SIGHUP, server.handle_exit)
     with suppress(KeyboardInterrupt):
         server.run(sockets)
     if not server.started:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from pyshell.api.processes.parent import stop_signals
+from pyshell.signals import stop_signals
 
 
 class Stopped(BaseException):

@@ -26,6 +26,7 @@ from pyshell.postgres.retries import Outage
 from pyshell.postgres.slow import Threshold
 from pyshell.postgres.sqlstates import DatabaseError, explain
 from pyshell.settings import Settings
+from pyshell.signals import stop_signals
 from pyshell.tasks import cancel_all, wait_at_most
 from pyshell.webhooks.sender import Sender
 from pyshell.worker.claims import Claims
@@ -45,7 +46,10 @@ LAST_CALLS_SECONDS: Final = 5.0
 
 
 def run_worker(settings: Settings) -> None:
-    """Works until SIGTERM or SIGINT; then finishes lookups in flight, releases the others, and returns. A second signal kills it."""
+    """Works until SIGTERM or SIGINT, or its terminal ends; then finishes lookups in flight, releases the others, and returns.
+
+    A second SIGTERM or SIGINT kills it.
+    """
     logs.configure(settings)
     Threshold.seconds = settings.log_slow_seconds
     # Leases and outcomes come and go by the thousand, without cycles; by default, Python would collect garbage after every 700.
@@ -72,14 +76,16 @@ def let_others_finish() -> None:
 async def _run_until_signal(settings: Settings) -> None:
     stop = asyncio.Event()
 
-    def on_signal() -> None:
-        if stop.is_set():
+    def on_signal(number: signal.Signals) -> None:
+        if not stop.is_set():
+            logger.info("stopping; waiting for lookups in flight")
+            stop.set()
+        elif number != signal.SIGHUP:
+            # A shell and the kernel each send SIGHUP when a terminal ends.
             os._exit(1)
-        logger.info("stopping; waiting for lookups in flight")
-        stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    for number in stop_signals():
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     internal_key = settings.service_role_key or await fetch_internal_key(settings, stop)
     if internal_key:
         logs.hide(internal_key)

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from pyshell.signals import stop_signals
+
 logger = logging.getLogger(__name__)
 
 # The time in which uvicorn finishes requests, and the application after it; containers are given 30.
@@ -147,12 +149,6 @@ class Parent:
     def _tell_all(self, number: int) -> None:
         for pid in self._running:
             os.kill(pid, number)
-
-
-def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that end us in order. The end of the terminal stays ignored, as by nohup: if it were blocked, it would arrive."""
-    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
-    return signal.SIGTERM, signal.SIGINT, *hangup
 
 
 def listening(host: str, port: int) -> list[socket.socket]:
