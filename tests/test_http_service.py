@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from starlette.routing import Route
 
 from pyshell import logs
-from pyshell.api.routes import routes
+from pyshell.api.routes import routes, service
+from pyshell.api.routes.service import Readiness
+from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
 from tests.conftest import Connection
 from tests.http_fixtures import OPENAPI, Json, OrganizationClient, running_server, validator
@@ -40,6 +43,24 @@ def test_a_database_without_migrations_is_not_ready(new_database: Callable[..., 
     with running_server(Settings(database_url=new_database(empty=True))) as url:
         response = httpx.get(f"{url}/readyz", timeout=20)
         assert response.status_code == 503
+
+
+async def test_probes_at_the_same_time_share_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    async def ask(*_: object) -> bytes:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        raise TimeoutError
+
+    monkeypatch.setattr(service, "call", ask)
+    readiness = Readiness(cast(Pool, None))
+    problems = await asyncio.gather(*(readiness.problem() for _ in range(50)))
+    assert [problem and problem.code for problem in problems] == ["database_unavailable"] * 50
+    assert asked == 1
+    await readiness.problem()
+    assert asked == 2, "the next one is a check of its own"
 
 
 def test_the_description_is_valid_and_complete(server: str) -> None:

@@ -43,6 +43,7 @@ from pyshell.api.realtime.endpoint import Realtime
 from pyshell.api.realtime.feed import Feed
 from pyshell.api.realtime.websocket import WebSocketProtocol
 from pyshell.api.routes import routes
+from pyshell.api.routes.service import Readiness
 from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.pool import MAX_CONNECTIONS as MAX_DATABASE_CONNECTIONS
 from pyshell.postgres.pool import Pool
@@ -99,6 +100,7 @@ def create_app(settings: Settings, is_stopping: Callable[[], bool] = lambda: Fal
             app.state.settings = settings
             app.state.pool = pool
             app.state.serving = serving
+            app.state.readiness = Readiness(pool)
             app.state.replica = None
             if settings.database_replica_url:
                 app.state.replica = Replica(pool, settings.database_replica_url, settings.database_replica_max_lag_seconds, pool_size)

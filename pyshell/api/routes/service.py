@@ -58,22 +58,43 @@ async def healthz(request: Request) -> Response:
     return JSONResponse({"status": "up"})
 
 
+class Readiness:
+    """Whether requests can be served: the database responds, has all migrations of this release, and accepts writes.
+
+    Whoever asks during a check gets its result, so that however many ask, they need one connection to the database.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._check: asyncio.Task[ApiError | None] | None = None
+
+    async def problem(self) -> ApiError | None:
+        """Why they cannot; None: they can."""
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self._find_problem())
+        return await asyncio.shield(self._check)
+
+    async def _find_problem(self) -> ApiError | None:
+        try:
+            async with asyncio.timeout(READY_WITHIN_SECONDS):
+                applied = json.loads(await call(self._pool, "applied_migrations"))
+                read_only = await self._pool.is_read_only()
+        except (DatabaseError, TimeoutError) as error:
+            if not isinstance(error, DatabaseError) or kind_of(error) is not Kind.NOT_MIGRATED:
+                return ApiError(503, "database_unavailable", "The database is not reachable", headers={"Retry-After": "1"})
+            applied, read_only = [], False
+        pending = migrations.pending(applied)
+        if pending:
+            return ApiError(503, "migrations_pending", "The database lacks migrations", members={"pending": pending})
+        if read_only:
+            return ApiError(503, "database_read_only", "The database is read-only at the moment", headers={"Retry-After": "1"})
+        return None
+
+
 async def readyz(request: Request) -> Response:
-    """Requests can be served: the database responds, has all migrations of this release, and accepts writes."""
-    pool: Pool = request.app.state.pool
-    try:
-        async with asyncio.timeout(READY_WITHIN_SECONDS):
-            applied = json.loads(await call(pool, "applied_migrations"))
-            read_only = await pool.is_read_only()
-    except (DatabaseError, TimeoutError) as error:
-        if not isinstance(error, DatabaseError) or kind_of(error) is not Kind.NOT_MIGRATED:
-            raise ApiError(503, "database_unavailable", "The database is not reachable", headers={"Retry-After": "1"}) from error
-        applied, read_only = [], False
-    pending = migrations.pending(applied)
-    if pending:
-        raise ApiError(503, "migrations_pending", "The database lacks migrations", members={"pending": pending})
-    if read_only:
-        raise ApiError(503, "database_read_only", "The database is read-only at the moment", headers={"Retry-After": "1"})
+    readiness: Readiness = request.app.state.readiness
+    if problem := await readiness.problem():
+        raise problem
     return JSONResponse({"status": "ready"})
 
 
