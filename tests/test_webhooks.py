@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ from psycopg.conninfo import make_conninfo
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from pyshell.postgres.notifications import Notifier
-from pyshell.settings import Settings
+from pyshell.settings import ROOT, Settings
 from pyshell.webhooks import receiver_limits, sender
 from pyshell.webhooks.calls import claim_webhooks
 from pyshell.webhooks.receiver_limits import FIRST_WINDOW, LARGEST_WINDOW, MAX_RECEIVER_BYTES, LoadShedding, ReceiverLimit
@@ -34,7 +36,7 @@ from tests.http_fixtures import look_up, site
 from tests.tcp_proxy import running_proxy
 from tests.timed import PATIENCE, set_monotonic, wait_until
 from tests.webhook_receiver import FakeReceiver, Names, Received, fake_receiver, running_sender
-from tests.worker_fixtures import unheard
+from tests.worker_fixtures import end_with_parent, unheard
 
 
 @pytest.fixture
@@ -358,6 +360,33 @@ def test_stopping_waits_for_deliveries_in_flight(owner: Connection, receiver: Fa
         organization.complete(2)
         wait_until(lambda: receiver.in_flight == 2)
     assert organization.statuses() == {"delivered": 2}
+
+
+# Resolves a name of a receiver only long after the test.
+WORKER_WITH_A_SILENT_NAME = """
+import socket, time
+resolve = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *others, **named: time.sleep(300) if host == "silent.example" else resolve(host, *others, **named)
+from pyshell.webhooks import sender
+sender.FINISH_SECONDS = 0.1
+from pyshell.__main__ import main
+main(["worker"])
+"""
+
+
+def test_stopping_does_not_wait_for_a_name_that_is_being_resolved(owner: Connection, database_url: str) -> None:
+    organization = Organization(owner, "https://silent.example/")
+    organization.complete(1)
+    environment = os.environ | {"DATABASE_URL": database_url}
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER_WITH_A_SILENT_NAME], cwd=ROOT, env=environment, preexec_fn=end_with_parent
+    ) as worker:
+        try:
+            organization.wait(sending=1)
+            worker.terminate()
+            assert worker.wait(PATIENCE) == 0
+        finally:
+            worker.kill()
 
 
 def test_stopping_records_what_was_sent_once_its_rows_are_free(

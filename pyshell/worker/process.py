@@ -46,7 +46,7 @@ LAST_CALLS_SECONDS: Final = 5.0
 
 
 def run_worker(settings: Settings) -> None:
-    """Works until SIGTERM or SIGINT, or its terminal ends; then finishes lookups in flight, releases the others, and returns.
+    """Works until SIGTERM or SIGINT, or its terminal ends; then finishes lookups in flight, releases the others, and ends the process.
 
     A second SIGTERM or SIGINT kills it.
     """
@@ -58,6 +58,9 @@ def run_worker(settings: Settings) -> None:
     let_others_finish()
     with traces.sent_by("batch-lookups-worker"):
         uvloop.run(_run_until_signal(settings))
+    # Python would wait for the threads that resolve names whose servers do not respond.
+    logging.shutdown()
+    os._exit(0)
 
 
 def let_others_finish() -> None:
