@@ -298,6 +298,20 @@ def test_the_primary_answers_while_the_replica_is_silent(pair: Pair) -> None:
         wait_until(lambda: lag_of(client) is not None)
 
 
+def test_only_the_first_request_waits_for_a_replica_that_accepts_no_connection(
+    shared_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = Settings(
+            database_url=shared_database_url,
+            database_replica_url=f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing",
+            api_key_pepper=PEPPER,
+        )
+        with running_server(settings) as url, OrganizationClient(url, shared_database_url) as client:
+            assert lag_of(client) is None
+            assert "the primary answers instead: it cannot be reached" in caplog.text
+
+
 def test_a_replica_is_found_once_its_url_leads_to_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a failover, when there are still connections to the former standby, which is now the primary."""
     monkeypatch.setattr("pyshell.postgres.replica.AWAY_SECONDS", 0)

@@ -69,6 +69,8 @@ class Replica:
             read_only=True,
             on_unreachable=lambda: self.note_away("it cannot be reached"),
         )
+        # Reads that have a connection.
+        self.under_way = 0
         self._is_away = False
         self._again_at = 0.0
 
@@ -135,7 +137,7 @@ class Reader:
                 if not replica.may_be_asked():
                     raise NotAtReplicaError("unavailable")
                 await self._ask_primary(organization)
-                answer = await replica.pool.run_for(organization, function, partial(self._read, once))
+                answer = await replica.pool.run_for(organization, function, partial(self._read_and_count, once))
                 eventual_reads.labels("replica").inc()
                 return answer
             except NotAtReplicaError as error:
@@ -145,6 +147,9 @@ class Reader:
                 if kind is Kind.TIMEOUT or (isinstance(error, PoolTimeout) and not self._position):
                     # The primary would take as long, or has: it was the primary that had no free connection.
                     raise
+                if isinstance(error, PoolTimeout) and not replica.under_way:
+                    # Nobody has one, so none can be opened: do not let each request wait until an attempt fails.
+                    replica.note_away("it cannot be reached")
                 # What a standby refuses, such as a row that it lacks, may differ at the primary by now.
                 eventual_reads.labels("refused" if kind is Kind.REFUSED else "unavailable").inc()
             self._is_at_primary = True
@@ -157,6 +162,13 @@ class Reader:
                 row = await call_row(self._replica.primary, "read_position", organization_id=organization)
                 names = ("wal_history", "written", "lsn", "read_at")
                 self._position = {name: value.decode() for name, value in zip(names, row, strict=True) if value}
+
+    async def _read_and_count(self, once: Callable[[PooledConnection], Awaitable[T]], connection: PooledConnection) -> T:
+        self._replica.under_way += 1
+        try:
+            return await self._read(once, connection)
+        finally:
+            self._replica.under_way -= 1
 
     async def _read(self, once: Callable[[PooledConnection], Awaitable[T]], connection: PooledConnection) -> T:
         arguments = self._position | ({"written": self._replayed} if self._replayed else {})
