@@ -4,7 +4,10 @@ const languages = navigator.languages.length ? [...navigator.languages] : undefi
 const whole = new Intl.NumberFormat(languages);
 const exact = new Intl.NumberFormat(languages, { maximumFractionDigits: 20 });
 const oneDecimal = new Intl.NumberFormat(languages, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
-const amount = new Intl.NumberFormat(languages, { style: "currency", currency: "USD", maximumFractionDigits: 0 });
+// An amount that rounds to zero has no sign.
+const dollarAmount = { style: "currency", currency: "USD", maximumFractionDigits: 0 } as const;
+const amount = new Intl.NumberFormat(languages, { ...dollarAmount, signDisplay: "negative" });
+const signedAmount = new Intl.NumberFormat(languages, { ...dollarAmount, signDisplay: "exceptZero" });
 const shortAmount = new Intl.NumberFormat(languages, { style: "currency", currency: "USD", notation: "compact", maximumFractionDigits: 1 });
 const share = new Intl.NumberFormat(languages, { style: "percent", maximumFractionDigits: 0 });
 const clock = new Intl.DateTimeFormat(languages, { hour: "numeric", minute: "2-digit" });
@@ -20,6 +23,8 @@ export const number = (value: number) => whole.format(value);
 export const exactNumber = (value: number) => exact.format(value);
 export const decimal = (value: number) => oneDecimal.format(value);
 export const dollars = (value: number) => amount.format(value);
+/** With its sign, as a difference. */
+export const signedDollars = (value: number) => signedAmount.format(value);
 export const shortDollars = (value: number) => shortAmount.format(value);
 /** 0 to 1 as a percentage, rounded; 100 only for all, 0 only for none. */
 export const percent = (value: number) =>

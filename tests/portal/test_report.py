@@ -14,7 +14,7 @@ from tests.portal.conftest import SignedIn
 AUSTIN = address(city="Austin", state_or_province_code="TX", postal_code="78701")
 
 
-def pays(amount: int, utility: str) -> dict[str, object]:
+def pays(amount: float, utility: str) -> dict[str, object]:
     program = {"program_id": utility.lower(), "program_name": f"{utility} rebate", "total_incentive": amount, "eligible_combinations": 1}
     return {
         "utility": {"eiaid": None, "name": utility},
@@ -198,6 +198,17 @@ def test_the_report_to_compare_with_is_chosen_from_the_list(signed_in: SignedIn,
     person.look("reports-compare")
     page.get_by_role("button", name="Compare with Last month").click()
     expect(page.get_by_role("heading", name="+$250")).to_be_visible()
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_sign(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    for name, amounts in (("Before", {"deal-1": 100.4, "deal-2": 200}), ("After", {"deal-1": 100, "deal-2": 200.4})):
+        job = client.post("/batch-lookups", params={"name": name}, json=[site(reference_id) for reference_id in amounts]).json()
+        for amount in amounts.values():
+            look_up(database, job, 1, pays(amount, "City Power"))
+    page = signed_in(f"reports/{job['report']['id']}").page
+    page.get_by_role("combobox", name="Compare with").select_option(index=1)
+    expect(page.get_by_role("heading", level=1)).to_have_text("$0")
+    expect(page.locator("tbody tr td:last-child")).to_have_text(["$0", "$0"])
 
 
 def test_the_list_of_reports_updates_by_itself(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:

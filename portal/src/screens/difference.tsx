@@ -1,5 +1,5 @@
 import { call, type Schemas } from "../api.ts";
-import { dollars, number, shortTime } from "../format.ts";
+import { dollars, number, shortTime, signedDollars } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { CopyAs, literal } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
@@ -54,7 +54,7 @@ export function Difference() {
     <>
       <div class="heading">
         <div>
-          <h1>{data ? signed(data.totals.difference) : "Difference"}</h1>
+          <h1>{data ? signedDollars(data.totals.difference) : "Difference"}</h1>
           {data && (
             <p class="soft">
               from <a href={href(["reports", from])}>{data.from.name}</a> ({dollars(data.from.total_incentive_value)}) to{" "}
@@ -74,7 +74,7 @@ export function Difference() {
             <div key={name} class="card figure">
               <strong>{number(data.totals[name].sites)}</strong>
               <span>sites {name}</span>
-              <small>{signed(data.totals[name].difference)}</small>
+              <small>{signedDollars(data.totals[name].difference)}</small>
             </div>
           ))}
         </div>
@@ -106,16 +106,11 @@ export function Difference() {
             <td class="number">{row.from && dollars(row.from.total_incentive_amount)}</td>
             <td class="number">{row.to && dollars(row.to.total_incentive_amount)}</td>
             <td class="number">
-              <b>{signed(row.difference)}</b>
+              <b>{signedDollars(row.difference)}</b>
             </td>
           </tr>
         )}
       />
     </>
   );
-}
-
-/** With its sign, as a difference. */
-function signed(amount: number): string {
-  return amount > 0 ? `+${dollars(amount)}` : dollars(amount);
 }
