@@ -59,13 +59,23 @@ export function duration(totalSeconds: number): string {
   return `${rest} s`;
 }
 
+/** Such as Manufactured home for MANUFACTURED_HOME. */
+export function words(constant: string): string {
+  return constant.charAt(0).toUpperCase() + constant.slice(1).toLowerCase().replaceAll("_", " ");
+}
+
+/** The title of a code; a code that a newer service has added is shown in its own words. */
+export function titled(titles: Record<string, string>, code: string): string {
+  return Object.hasOwn(titles, code) ? titles[code]! : words(code);
+}
+
 export function counted(count: number, noun: string, plural = `${noun}s`): string {
   return `${number(count)} ${count === 1 ? noun : plural}`;
 }
 
-const words = new Intl.ListFormat("en");
+const list = new Intl.ListFormat("en");
 /** Such as A, B, and C. */
-export const listed = (names: string[]) => words.format(names);
+export const listed = (names: string[]) => list.format(names);
 
 const parts = exact.formatToParts(12345.5);
 const digits = [...new Intl.NumberFormat(languages, { useGrouping: false }).format(9876543210)].reverse();

@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { call, type Schemas } from "../api.ts";
-import { dollars } from "../format.ts";
+import { dollars, titled } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
 import { CopyAs, literal } from "../parts/copy.tsx";
@@ -45,7 +45,7 @@ export function Applications() {
         body: { application_status: to },
       });
       pages.replace((row) => row.id === moved.id ? moved : row);
-      notify(`${application.reference_id}: ${TITLES[to].toLowerCase()}`);
+      notify(`${application.reference_id}: ${titled(TITLES, to).toLowerCase()}`);
     } catch (error) {
       failure.value = error as Error;
       pages.refresh();
@@ -106,11 +106,11 @@ export function Applications() {
                     onChange={(event) => move(application, event.currentTarget.value as Status)}
                   >
                     {[application.application_status, ...application.next_statuses].map((value) => (
-                      <option key={value} value={value}>{TITLES[value]}</option>
+                      <option key={value} value={value}>{titled(TITLES, value)}</option>
                     ))}
                   </select>
                 )
-                : TITLES[application.application_status]}
+                : titled(TITLES, application.application_status)}
             </td>
             <td>
               <Time at={application.updated_at} />
@@ -165,7 +165,7 @@ function Details({ id, onChange }: { id: number; onChange: (moved: Application) 
       onClose={() => close("application")}
       wide
       actions={application && can("applications:write") &&
-        application.next_statuses.map((status) => <Command key={status} run={() => move(status)}>{TITLES[status]}</Command>)}
+        application.next_statuses.map((status) => <Command key={status} run={() => move(status)}>{titled(TITLES, status)}</Command>)}
     >
       <Problem error={failure.value ?? loaded.error.value} />
       {!application && !loaded.error.value && <Loading />}
@@ -173,7 +173,7 @@ function Details({ id, onChange }: { id: number; onChange: (moved: Application) 
         <>
           <dl class="facts">
             <dt>Status</dt>
-            <dd>{TITLES[application.application_status]}</dd>
+            <dd>{titled(TITLES, application.application_status)}</dd>
             <dt>Reference</dt>
             <dd>{application.reference_id}</dd>
             <dt>Customer</dt>

@@ -1,5 +1,6 @@
 // Who created, changed, revoked or linked what.
 import { call, type Schemas } from "../api.ts";
+import { titled } from "../format.ts";
 import { CopyAs, literal } from "../parts/copy.tsx";
 import { List, PAGE, usePages } from "../parts/list.tsx";
 import { Time } from "../parts/misc.tsx";
@@ -76,7 +77,7 @@ export function Audit() {
               )}
             </td>
             <td data-label="Who">
-              {ACTORS[event.actor.type]}
+              {titled(ACTORS, event.actor.type)}
               {event.actor.id && <small>{event.actor.id}</small>}
             </td>
             <td data-label="Details">

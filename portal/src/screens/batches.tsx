@@ -2,7 +2,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, Failure, type Schemas } from "../api.ts";
 import { onDrafts } from "../draft.ts";
-import { counted, dollars, number, percent, shortDollars } from "../format.ts";
+import { counted, dollars, number, percent, shortDollars, titled } from "../format.ts";
 import { type JobRow, type ReportRow, watch } from "../live.ts";
 import { throttled, useLoad } from "../load.ts";
 import { announce } from "../parts/announce.tsx";
@@ -191,7 +191,7 @@ function row(job: Job, report: Report | undefined) {
       <td>
         <span class="progress">
           <Bar job={job} inFlight={isOpen(job) ? job.item_counts.processing : 0} />
-          <span class={`status ${job.status}`}>{isOpen(job) ? percent(doneShare(job)) : STATUS_TITLES[job.status]}</span>
+          <span class={`status ${job.status}`}>{isOpen(job) ? percent(doneShare(job)) : titled(STATUS_TITLES, job.status)}</span>
         </span>
         {waitOf(job) && <small class="warn">{waitOf(job).replace("waits", "Waits")}.</small>}
         {job.upstream.unavailable_since && <small class="warn">The incentives API does not answer; items wait.</small>}

@@ -1,5 +1,5 @@
 import { call, type Schemas } from "../api.ts";
-import { dollars, number, shortTime, signedDollars } from "../format.ts";
+import { dollars, number, shortTime, signedDollars, titled } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { CopyAs, literal } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
@@ -102,7 +102,7 @@ export function Difference() {
               <b>{row.reference_id}</b>
               <small>{oneLine(row.address)}</small>
             </td>
-            <td>{TITLES[row.change]}</td>
+            <td>{titled(TITLES, row.change)}</td>
             <td class="number">{row.from && dollars(row.from.total_incentive_amount)}</td>
             <td class="number">{row.to && dollars(row.to.total_incentive_amount)}</td>
             <td class="number">

@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { type Draft, textOf, titleOf, TITLES, type Upload } from "../draft.ts";
-import { listed } from "../format.ts";
+import { listed, titled } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { openAtArrow } from "../parts/menu.tsx";
 
@@ -88,7 +88,7 @@ export function Columns({ draft }: { draft: Draft }) {
               </td>
               <td class="soft samples" data-label="First values">{column.samples?.join(" · ")}</td>
               <td class={column.how === "ambiguous" ? "warn" : "soft"} data-label="Why">
-                {column.how ? HOW[column.how] : "comes back with the results"}
+                {column.how ? titled(HOW, column.how) : "comes back with the results"}
               </td>
             </tr>
           ))}

@@ -3,7 +3,7 @@ import { Fragment } from "preact";
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
-import { counted, dollars, number, seconds } from "../format.ts";
+import { counted, dollars, number, seconds, titled, words } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { CopyAs, literal, where } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
@@ -94,7 +94,7 @@ export function Items({ job, version }: { job: Schemas["JobDetails"]; version: n
             </td>
             <td>{oneLine(item.address)}</td>
             <td>
-              <span class={`status ${item.status}`}>{ITEM_TITLES[item.status]}</span>
+              <span class={`status ${item.status}`}>{titled(ITEM_TITLES, item.status)}</span>
               {item.error_message && <small>{item.error_message}</small>}
             </td>
             <td class="number">{amount(item)}</td>
@@ -146,7 +146,7 @@ function Details({ item, device }: { item: Item; device: (id: number) => string 
         <dd>{item.device_ids.map(device).join(", ")}</dd>
         <dt>Status</dt>
         <dd>
-          <span class={`status ${item.status}`}>{ITEM_TITLES[item.status]}</span>
+          <span class={`status ${item.status}`}>{titled(ITEM_TITLES, item.status)}</span>
           {item.processed_at && (
             <>
               , <Time at={item.processed_at} />
@@ -273,7 +273,7 @@ function Story({ item }: { item: Item }) {
           <li key={attempt.attempt} class={attempt.outcome === "complete" ? "good" : "bad"}>
             <time dateTime={attempt.recorded_at}>{seconds(attempt.recorded_at)}</time>{" "}
             {attempt.http_status ? `HTTP ${attempt.http_status}` : attempt.error_code ?? "no answer"}
-            {attempt.latency_ms !== null && ` after ${number(attempt.latency_ms)} ms`}, {OUTCOMES[attempt.outcome]}
+            {attempt.latency_ms !== null && ` after ${number(attempt.latency_ms)} ms`}, {titled(OUTCOMES, attempt.outcome)}
             <small>{[attempt.error_message, attempt.worker && `worker ${attempt.worker}`].filter(Boolean).join(" · ")}</small>
           </li>
         ))}
@@ -285,7 +285,7 @@ function Story({ item }: { item: Item }) {
         )}
         {!waiting_for && item.processed_at && attempts.at(-1)?.outcome !== "fail" && (
           <li class={item.status === "completed" ? "good" : "bad"}>
-            <time dateTime={item.processed_at}>{seconds(item.processed_at)}</time> {ITEM_TITLES[item.status].toLowerCase()}
+            <time dateTime={item.processed_at}>{seconds(item.processed_at)}</time> {titled(ITEM_TITLES, item.status).toLowerCase()}
           </li>
         )}
       </ol>
@@ -301,9 +301,4 @@ function amount(item: Schemas["Item"]): string {
 export function oneLine(address: Schemas["Address"]): string {
   const { street_1, street_2, city, state_or_province_code, postal_code } = address;
   return [street_1, street_2, city, `${state_or_province_code} ${postal_code}`].filter(Boolean).join(", ");
-}
-
-/** Such as Manufactured home for MANUFACTURED_HOME. */
-export function words(constant: string): string {
-  return constant[0] + constant.slice(1).toLowerCase().replaceAll("_", " ");
 }

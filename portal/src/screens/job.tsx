@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { call, Failure, newKey, type Schemas, send, whole } from "../api.ts";
-import { counted, decimal, duration, number, percent, shortTime } from "../format.ts";
+import { counted, decimal, duration, number, percent, shortTime, titled } from "../format.ts";
 import { watch } from "../live.ts";
 import { type Loaded, now, throttled, useLoad } from "../load.ts";
 import { announce, notify } from "../parts/announce.tsx";
@@ -174,7 +174,7 @@ function ProgressCard({ job }: { job: Job }) {
   return (
     <section class="card progress-card" aria-label="Progress">
       <div class="progress-line">
-        <strong class="big">{open ? percent(doneShare(job)) : STATUS_TITLES[job.status]}</strong>
+        <strong class="big">{open ? percent(doneShare(job)) : titled(STATUS_TITLES, job.status)}</strong>
         <span class="soft">{timing(job)}</span>
       </div>
       <Bar job={job} inFlight={open ? processing : 0} />
@@ -203,8 +203,8 @@ function ProgressCard({ job }: { job: Job }) {
 
 function timing(job: Job): string {
   if (!isOpen(job)) {
-    const took = job.started_at ? (Date.parse(job.completed_at!) - Date.parse(job.started_at)) / 1000 : 0;
-    return job.started_at ? `took ${duration(took)}` : "";
+    if (!job.started_at || !job.completed_at) return "";
+    return `took ${duration((Date.parse(job.completed_at) - Date.parse(job.started_at)) / 1000)}`;
   }
   if (job.processed_items === job.total_items) return "closing the report";
   if (job.waiting_for) return waitOf(job);
@@ -345,5 +345,7 @@ function Errors({ job }: { job: Job }) {
 function sentence(job: Job): string {
   const failed = job.failed_items ? `, ${number(job.failed_items)} failed` : "";
   if (isOpen(job)) return `${percent(doneShare(job))} done${failed}${job.waiting_for ? `, ${waitOf(job)}` : ""}`;
-  return `${STATUS_TITLES[job.status]}: ${number(job.item_counts.completed)} of ${counted(job.total_items, "site")} looked up${failed}`;
+  return `${titled(STATUS_TITLES, job.status)}: ${number(job.item_counts.completed)} of ${
+    counted(job.total_items, "site")
+  } looked up${failed}`;
 }

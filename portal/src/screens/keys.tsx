@@ -193,7 +193,7 @@ export function Keys() {
 }
 
 function Scopes({ scopes }: { scopes: Scope[] }) {
-  if (scopes.length === Object.keys(SCOPES).length) return <>everything</>;
+  if (Object.keys(SCOPES).every((scope) => scopes.includes(scope as Scope))) return <>everything</>;
   return <small>{scopes.join(", ")}</small>;
 }
 

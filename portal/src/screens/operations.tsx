@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
-import { counted, decimal, exactNumber, number, readNumber, seconds, shortTime } from "../format.ts";
+import { counted, decimal, exactNumber, number, readNumber, seconds, shortTime, titled } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
@@ -152,7 +152,7 @@ function Checks({ checks }: { checks: Schemas["Check"][] }) {
               <code>{name}</code>
             </td>
             <td data-label="State">
-              <span class={state === "ok" ? undefined : "alert"}>{STATES[state]}</span>
+              <span class={state === "ok" ? undefined : "alert"}>{titled(STATES, state)}</span>
             </td>
             <td>
               {finding}

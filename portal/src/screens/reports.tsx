@@ -1,6 +1,6 @@
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
-import { dollars, number, percent } from "../format.ts";
+import { dollars, number, percent, titled } from "../format.ts";
 import { watch } from "../live.ts";
 import { throttled } from "../load.ts";
 import { CopyAs } from "../parts/copy.tsx";
@@ -56,7 +56,7 @@ export function Reports() {
             <td>
               <a class="main-link" href={href(["reports", report.id])}>{report.name}</a>
             </td>
-            <td>{TITLES[report.status]}</td>
+            <td>{titled(TITLES, report.status)}</td>
             <td class="number" data-label="Eligible">
               {number(report.eligible_sites)} of {number(report.total_sites)}
               {report.total_sites > 0 && ` · ${percent(report.eligible_sites / report.total_sites)}`}

@@ -1,6 +1,6 @@
 // A batch that waits: for its user, after its sample or at its limit of lookups, or for the next month's lookups.
 import { call, type Schemas } from "../api.ts";
-import { counted, number, readNumber, shortTime } from "../format.ts";
+import { counted, number, readNumber, shortTime, titled } from "../format.ts";
 import { notify } from "../parts/announce.tsx";
 import { isOpen } from "../parts/bar.tsx";
 import { Form, NumberField } from "../parts/form.tsx";
@@ -40,11 +40,13 @@ export function Waiting({ job, reload }: { job: Schemas["JobDetails"]; reload: (
             <strong>The sample is done.</strong> Review its sites below; {counted(rest, "other site waits", "other sites wait")} for you.
           </p>
         )
-        : (
+        : job.waiting_for === "lookup_limit"
+        ? (
           <p>
             <strong>The lookup limit is reached</strong> after {number(job.lookups)}; {counted(rest, "site waits", "sites wait")}.
           </p>
-        )}
+        )
+        : <p>{counted(rest, "site waits", "sites wait")} ({titled({}, job.waiting_for)}).</p>}
       {can("jobs:write") && job.waiting_for === "continue" && <Form submit={`Look up the other ${number(rest)}`} onSubmit={() => go()} />}
       {can("jobs:write") && job.waiting_for === "lookup_limit" && (
         <Form

@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, Failure, type Schemas, serviceTime } from "../api.ts";
-import { counted, exactTime, number } from "../format.ts";
+import { counted, exactTime, number, titled } from "../format.ts";
 import { type Loaded, useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
 import { copy, CopyAs, literal } from "../parts/copy.tsx";
@@ -16,13 +16,13 @@ import { can } from "../session.ts";
 type Config = Schemas["WebhookConfig"];
 type Status = Schemas["WebhookDeliveryStatus"];
 
-const EVENTS: Record<Schemas["WebhookEvent"], string> = {
+const EVENTS: Record<string, string> = {
   "lookup.completed": "A site has been looked up",
   "lookup.failed": "The lookup of a site failed permanently",
   "batch.completed": "A batch has ended",
   "batch.failed": "All sites of a batch failed",
   "batch.cancelled": "A batch has been cancelled",
-};
+} satisfies Record<Schemas["WebhookEvent"], string>;
 const DISABLED: Record<Schemas["WebhookDisabledReason"], string> = {
   gone: "the endpoint answered 410 Gone",
   failing: "no delivery succeeded for five days",
@@ -149,7 +149,8 @@ function Settings({ config, set, onTest }: SettingsProperties) {
           </label>
           <fieldset>
             <legend>Notify it when</legend>
-            {Object.entries(EVENTS).map(([event, title]) => (
+            {/* Those that a newer service has added are kept. */}
+            {[...new Set([...Object.keys(EVENTS), ...config.events])].map((event) => (
               <label key={event} class="check">
                 <input
                   type="checkbox"
@@ -157,7 +158,7 @@ function Settings({ config, set, onTest }: SettingsProperties) {
                   value={event}
                   defaultChecked={config.events.includes(event as Schemas["WebhookEvent"])}
                 />
-                {title} <code class="soft">{event}</code>
+                {EVENTS[event]} <code class="soft">{event}</code>
               </label>
             ))}
           </fieldset>
@@ -297,7 +298,7 @@ function Deliveries({ version }: { version: number }) {
               <a class="main-link" href={href(["webhooks"], { status, delivery: delivery.id })}>{delivery.event}</a>
             </td>
             <td>
-              <span class={`status ${delivery.status}`}>{TITLES[delivery.status]}</span>
+              <span class={`status ${delivery.status}`}>{titled(TITLES, delivery.status)}</span>
             </td>
             <td class="number" data-label="Attempts">{number(delivery.attempts)}</td>
             <td>{NOT_DELIVERED[delivery.last_error ?? ""] ?? delivery.last_error ?? outcome(delivery.last_http_status, null)}</td>
@@ -364,7 +365,7 @@ function Delivery({ id, refresh }: { id: string; refresh: () => void }) {
           <dl class="facts">
             <dt>Status</dt>
             <dd>
-              <span class={`status ${data.status}`}>{TITLES[data.status]}</span>
+              <span class={`status ${data.status}`}>{titled(TITLES, data.status)}</span>
               {data.next_attempt_at && (
                 <>
                   , next attempt <Time at={data.next_attempt_at} />
