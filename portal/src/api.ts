@@ -174,8 +174,14 @@ async function once(
   return after > 0 ? Object.assign(failure, { retryAfter: Math.min(after, 30) }) : failure;
 }
 
+/** The URL of a path of the API. Throws Failure for an id that would lead to another path. */
 export function address(path: string, inPath: Record<string, unknown> = {}, query: Record<string, unknown> = {}): URL {
-  const filled = path.replace(/{(\w+)}/g, (_, name) => encodeURIComponent(String(inPath[name])));
+  const filled = path.replace(/{(\w+)}/g, (_, name) => {
+    const text = String(inPath[name]);
+    // In a URL, these are steps, even if they are encoded.
+    if (text === "." || text === "..") throw new Failure(404, "There is nothing at this address.", "not_found");
+    return encodeURIComponent(text);
+  });
   const url = new URL(filled.slice(1), API);
   for (const [name, value] of Object.entries(query)) {
     for (const each of Array.isArray(value) ? value : [value]) {

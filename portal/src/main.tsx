@@ -65,11 +65,12 @@ function Screen() {
   );
 }
 
+const OTHERS = new Map([["upload", "New upload"], ["uploads", "Draft"], ["reports/difference", "Difference"]]);
+
 effect(() => {
   const [first = places.value[0]?.name, second] = path.value;
   const place = places.value.find(({ name }) => name === first);
-  const others: Record<string, string> = { upload: "New upload", uploads: "Draft", "reports/difference": "Difference" };
-  const title = shownName.value ?? others[`${first}/${second}`] ?? place?.title ?? others[first ?? ""] ?? "Nothing here";
+  const title = shownName.value ?? OTHERS.get(`${first}/${second}`) ?? place?.title ?? OTHERS.get(first ?? "") ?? "Nothing here";
   const entry = isStored() ? null : "Sign in";
   document.title = [session.value ? title : entry, "Batch Lookups"].filter(Boolean).join(" · ");
 });

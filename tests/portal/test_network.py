@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Event, Thread
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Dialog, Route, expect
@@ -267,3 +268,27 @@ def test_a_request_that_is_unanswered_when_a_test_ends_does_not_fail_the_next(br
             page.wait_for_timeout(100)
     with empty_page(browser) as page:
         page.wait_for_timeout(100)
+
+
+@pytest.mark.parametrize("address", ["batches/..", "batches/%2e%2e", "batches/.", "reports/..", "uploads/%2E", "webhooks?delivery=.."])
+def test_an_address_with_steps_asks_for_nothing_else(signed_in: SignedIn, address: str) -> None:
+    page = signed_in("keys").page
+    expect(page.get_by_role("row")).to_have_count(2)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.resource_type == "fetch" else None)
+    page.goto(f"{page.url.partition('#')[0]}#/{address}")
+    expect(page.get_by_role("alert")).to_contain_text("There is nothing at this address.")
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+    expected = {"/webhook-config", "/webhook-deliveries", "/portal"} if "delivery" in address else set[str]()
+    assert {urlsplit(url).path for url in asked} <= expected
+
+
+@pytest.mark.parametrize("address", ["constructor", "__proto__", "batches/" + "x" * 9000, "/"])
+def test_an_address_that_nobody_meant_is_answered_plainly(signed_in: SignedIn, address: str) -> None:
+    page = signed_in("keys").page
+    page.goto(f"{page.url.partition('#')[0]}#/{address}")
+    title = {"b": "Batches · Batch Lookups", "/": "Batches · Batch Lookups"}.get(address[0], "Nothing here · Batch Lookups")
+    expect(page).to_have_title(title)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    if address.startswith("batches"):
+        expect(page.get_by_role("alert")).to_contain_text("not found")
