@@ -162,7 +162,9 @@ async function once(
     clearTimeout(timer);
   }
   const difference = Date.parse(response.headers.get("date") ?? "") - Date.now();
-  ahead = Math.abs(difference) > MOST_ON_THE_WAY ? difference : 0;
+  // The browser may have kept such a response, with the time when it came.
+  const mayBeOld = /max-age=[1-9]/.test(response.headers.get("cache-control") ?? "");
+  if (!mayBeOld) ahead = Math.abs(difference) > MOST_ON_THE_WAY ? difference : 0;
   if (response.ok || response.status === 304) return response;
   const told = await whole(response.json(), signal).catch(() => ({}));
   if (told.code === "request_in_progress") {

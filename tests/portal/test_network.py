@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Event, Thread
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Route, expect
 
 from tests.browser_fixtures import empty_page
+from tests.conftest import Connection
 from tests.http_fixtures import UNKNOWN_ID, OrganizationClient, site
 from tests.portal.conftest import Person, SignedIn
 
@@ -292,3 +294,24 @@ def test_an_address_that_nobody_meant_is_answered_plainly(signed_in: SignedIn, a
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     if address.startswith("batches"):
         expect(page.get_by_role("alert")).to_contain_text("not found")
+
+
+def test_a_response_that_the_browser_has_kept_sets_no_clock(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(10)))
+    ends = datetime.now(UTC) + timedelta(hours=1)
+    client.post("/api-keys", json={"name": "CRM", "scopes": ["jobs:read"], "expires_at": ends.isoformat()})
+    page = signed_in("batches").page
+    page.goto(f"{page.url.partition('#')[0]}#/batches/{job['job_id']}")
+    progress = page.get_by_role("region", name="Progress")
+    database.execute("update public.batch_lookup_jobs set rate = 0.05, updated_at = now() where id = %s", [job["job_id"]])
+    page.reload()
+    expect(progress).to_contain_text("3 min")
+    came = format_datetime(datetime.now(UTC) - timedelta(minutes=4), usegmt=True)
+    page.route(re.compile("/devices$"), lambda route: held.append(route))
+    held: list[Route] = []
+    page.get_by_role("link", name="deal-1").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Address")
+    held[0].fulfill(json=client.get("/devices").json(), headers={"date": came, "cache-control": "private, max-age=300"})
+    expect(page.get_by_role("dialog")).not_to_contain_text("device 1")
+    page.wait_for_timeout(1500)
+    expect(progress).to_contain_text(re.compile("[23] min"))
