@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import Connection
-from tests.http_fixtures import OrganizationClient, look_up, site
+from tests.http_fixtures import NewClient, OrganizationClient, look_up, site
 from tests.portal.conftest import Person, SignedIn
 from tests.webhook_receiver import FakeReceiver
 
@@ -317,3 +317,51 @@ def test_a_test_goes_to_the_endpoint_as_it_is_saved(page: Page, developer: Organ
     page.goto(f"{person.server}/portal#/webhooks?delivery=01a22667-485d-7524-b47f-b1f8e9431666")
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("not found")
     expect(page.get_by_role("dialog").get_by_text("Loading…")).to_have_count(0)
+
+
+def test_what_was_typed_is_there_after_the_key_has_ended(person: Person, client: OrganizationClient, new_client: NewClient) -> None:
+    made = client.post("/api-keys", json={"scopes": ["keys:admin", "jobs:read", "reports:read"]}).json()
+    person.sign_in(made["key"], "keys")
+    page = person.page
+    page.get_by_role("button", name="New key").click()
+    page.get_by_role("textbox", name="Name").fill("CRM")
+    page.get_by_label("Kind").select_option("test")
+    page.get_by_role("checkbox", name="See reports").uncheck()
+    client.delete(f"/api-keys/{made['id']}")
+    page.get_by_role("button", name="Create the key").click()
+    expect(page.get_by_role("alert")).to_contain_text("sign in again. What you typed is kept for when you open the form again.")
+
+    # Not for others.
+    other = new_client()
+    for key in (other.api_key, client.api_key):
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_role("button", name="New key").click()
+        kept = key == client.api_key
+        expect(page.get_by_role("textbox", name="Name")).to_have_value("CRM" if kept else "")
+        expect(page.get_by_label("Kind")).to_have_value("test" if kept else "live")
+        expect(page.get_by_role("checkbox", name="See reports")).to_be_checked(checked=not kept)
+        if not kept:
+            page.keyboard.press("Escape")
+            page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Create the key").click()
+    expect(page.locator(".secret code")).to_have_text(re.compile(r"leap_test_\w{49}"))
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="New key").click()
+    expect(page.get_by_role("textbox", name="Name")).to_have_value("")
+
+
+def test_webhooks_as_typed_are_there_after_the_key_has_ended(page: Page, developer: OrganizationClient, receiver: FakeReceiver) -> None:
+    made = developer.post("/api-keys", json={"scopes": ["webhooks:read", "webhooks:write"]}).json()
+    Person(page, str(developer.base_url)).sign_in(made["key"], "webhooks")
+    page.get_by_role("textbox", name="Endpoint").fill(receiver.url)
+    page.get_by_role("checkbox", name="A batch has ended").check()
+    developer.delete(f"/api-keys/{made['id']}")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_label("API key").fill(developer.api_key)
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("textbox", name="Endpoint")).to_have_value(receiver.url)
+    expect(page.get_by_role("checkbox", name="A batch has ended")).to_be_checked()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog", name="The signing secret")).to_be_visible()
+    assert developer.get("/webhook-config").json()["url"] == receiver.url

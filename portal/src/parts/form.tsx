@@ -6,6 +6,7 @@ import { debounced } from "../load.ts";
 import { whetherHere } from "../router.ts";
 import { copy } from "./copy.tsx";
 import { Problem } from "./misc.tsx";
+import { useKept } from "./typed.ts";
 
 interface Properties {
   /** Label of the submit button. */
@@ -29,6 +30,7 @@ export function Form({ submit, onSubmit, onCancel, danger, disabled, others, wor
   const error = useSignal<Error | undefined>(undefined);
   const busy = useSignal(false);
   const id = useId();
+  const kept = useKept(submit);
   function blame(form: HTMLFormElement, name: string) {
     const field = form.querySelector<HTMLElement>(`[name="${name}"]`);
     field?.setAttribute("aria-invalid", "true");
@@ -55,7 +57,7 @@ export function Form({ submit, onSubmit, onCancel, danger, disabled, others, wor
     busy.value = false;
   }
   return (
-    <form onSubmit={send}>
+    <form ref={kept} onSubmit={send}>
       {children}
       <div id={id}>
         <Problem error={error.value} />
