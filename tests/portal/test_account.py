@@ -365,3 +365,10 @@ def test_webhooks_as_typed_are_there_after_the_key_has_ended(page: Page, develop
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("dialog", name="The signing secret")).to_be_visible()
     assert developer.get("/webhook-config").json()["url"] == receiver.url
+
+
+def test_who_may_not_change_webhooks_cannot_save_them(person: Person, client: OrganizationClient) -> None:
+    made = client.post("/api-keys", json={"scopes": ["webhooks:read"]}).json()
+    person.sign_in(made["key"], "webhooks")
+    expect(person.page.get_by_role("textbox", name="Endpoint")).to_be_disabled()
+    expect(person.page.get_by_role("button", name="Save")).to_be_disabled()

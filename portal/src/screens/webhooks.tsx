@@ -129,6 +129,7 @@ function Settings({ config, set, onTest }: SettingsProperties) {
       )}
       <Form
         submit="Save"
+        disabled={!mayWrite}
         onSubmit={save}
         others={mayWrite && config.url && (
           <>
