@@ -1033,3 +1033,33 @@ def test_changes_outlive_the_key_that_they_were_made_with(person: Person, client
     expect(cells).to_have_count(1)
     rows = client.get(f"/uploads/{draft}/rows").json()["rows"]
     assert [row["edits"] for row in rows] == [{"3": "Pasadena"}, {"3": "Burbank"}, {}]
+
+
+def test_keys_of_an_input_method_do_not_end_a_cell(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = without_cities(client, 2)
+    page = signed_in(f"uploads/{draft}?step=check").page
+    first = page.get_by_role("gridcell", name="empty").first
+    first.dblclick()
+    field = page.locator(".grid input")
+    method = page.context.new_cdp_session(page)
+    for key in ("Enter", "Escape"):
+        method.send("Input.imeSetComposition", {"text": "ろす", "selectionStart": 2, "selectionEnd": 2})
+        page.keyboard.press(key)
+        expect(field).to_have_value(re.compile("ろす$"))
+        expect(field).to_be_focused()
+    method.send("Input.insertText", {"text": "ロス"})
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("region", name="Start")).to_contain_text("1 site ready")
+    assert {"3": "ロス"} in [row["edits"] for row in client.get(f"/uploads/{draft}/rows").json()["rows"]]
+
+
+def test_undo_works_with_caps_lock(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = without_cities(client, 2)
+    page = signed_in(f"uploads/{draft}?step=check&rows=all").page
+    page.get_by_role("gridcell", name="empty").first.dblclick()
+    page.keyboard.type("Pasadena")
+    page.keyboard.press("Enter")
+    start = page.get_by_role("region", name="Start")
+    expect(start).to_contain_text("1 site ready")
+    page.keyboard.press("Control+Z")
+    expect(start).to_contain_text("0 sites ready")

@@ -548,6 +548,8 @@ function Editor({ text, label, onDone }: EditorProperties) {
       aria-label={label}
       defaultValue={text}
       onKeyDown={(event) => {
+        // These keys choose and end what an input method suggests; the last one has this code in some browsers.
+        if (event.isComposing || event.keyCode === 229) return;
         const value = event.currentTarget.value;
         const forth = event.shiftKey ? -1 : 1;
         if (event.key === "Enter") finish(value, [forth, 0]);

@@ -34,7 +34,7 @@ function Shown({ draft }: { draft: Draft }) {
   useLayoutEffect(() => {
     function onKey(event: KeyboardEvent) {
       const typing = (event.target as HTMLElement).closest("input, textarea, select");
-      if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key === "z" && !typing) {
+      if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z" && !typing) {
         event.preventDefault();
         undo();
       }
