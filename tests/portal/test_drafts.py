@@ -1053,6 +1053,26 @@ def test_keys_of_an_input_method_do_not_end_a_cell(signed_in: SignedIn, client: 
     assert {"3": "ロス"} in [row["edits"] for row in client.get(f"/uploads/{draft}/rows").json()["rows"]]
 
 
+def test_enter_in_a_field_starts_nothing(signed_in: SignedIn, client: OrganizationClient) -> None:
+    """Among cells, Enter ends what is typed; a start costs money."""
+    page = signed_in("upload").page
+    upload(page, workbook(dirty()))
+    start = page.get_by_role("region", name="Start")
+    expect(start.get_by_role("button", name="Try 20 first")).to_be_visible()
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.url.endswith("/start") else None)
+    name = page.get_by_label("Name of the batch")
+    name.fill("April")
+    for label in ("Name of the batch", "Stop after this many lookups", "Reuse results"):
+        page.get_by_label(label).press("Enter")
+    expect(name).to_have_value("April")
+    page.wait_for_timeout(300)
+    assert sent == []
+    start.get_by_role("button", name=re.compile("^Start")).press("Enter")
+    expect(page.get_by_role("heading", name="April")).to_be_visible()
+    assert client.get("/batch-lookups").json()["jobs"][0]["waiting_for"] is None
+
+
 def test_undo_works_with_caps_lock(signed_in: SignedIn, client: OrganizationClient) -> None:
     draft = without_cities(client, 2)
     page = signed_in(f"uploads/{draft}?step=check&rows=all").page

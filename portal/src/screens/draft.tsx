@@ -179,7 +179,8 @@ function Start({ draft }: { draft: Draft }) {
         onSubmit={start}
         others={ready > SAMPLE && <button type="submit" name="sample" value={SAMPLE}>Try {SAMPLE} first</button>}
       >
-        <div class="fields">
+        {/* Lookups cost money: only a button starts them, not Enter, which ends what is typed into a cell above. */}
+        <div class="fields" onKeyDown={(event) => event.key === "Enter" && event.preventDefault()}>
           <label>
             Name of the batch
             <input name="name" maxLength={200} defaultValue={upload.name ?? ""} />
