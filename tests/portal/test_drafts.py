@@ -1073,6 +1073,38 @@ def test_enter_in_a_field_starts_nothing(signed_in: SignedIn, client: Organizati
     assert client.get("/batch-lookups").json()["jobs"][0]["waiting_for"] is None
 
 
+def test_control_and_an_arrow_lead_to_the_end(signed_in: SignedIn, client: OrganizationClient) -> None:
+    extra = range(480 - len(HEADER))
+    lines = [",".join([*HEADER, *(f"Extra {n}" for n in extra)])]
+    lines += [
+        f"deal-{row:03},{row} N Spring St,Los Angeles,CA,90012,Hut,1,Kim" + "".join(f",{row}-{n}" for n in extra) for row in range(300)
+    ]
+    draft = client.post("/uploads", content="\n".join(lines), headers={"content-type": "text/csv"}).json()
+    page = signed_in(f"uploads/{draft['id']}?step=check&rows=all").page
+    grid, focused = page.get_by_role("grid"), page.locator(":focus")
+    expect(grid.get_by_role("gridcell", name="deal-000")).to_be_visible()
+    grid.focus()
+    last = extra[-1]
+    for key, text in {
+        "Home": "deal-000",
+        "Control+ArrowRight": f"0-{last}",
+        "Control+ArrowDown": f"299-{last}",
+        "Control+ArrowLeft": "deal-299",
+        "Control+ArrowUp": "deal-000",
+        "End": f"0-{last}",
+        "Control+End": f"299-{last}",
+        "Control+Home": "deal-000",
+    }.items():
+        page.keyboard.press(key)
+        expect(focused).to_have_text(text)
+        expect(focused).to_be_in_viewport(ratio=0.9)
+    for keys in (["PageDown", "PageUp"], ["Control+ArrowRight", "PageDown", "PageUp", "Control+ArrowLeft"]):
+        for key in keys:
+            page.keyboard.press(key)
+            expect(focused).to_be_in_viewport(ratio=0.9)
+        expect(focused).to_have_text("deal-000")
+
+
 def test_undo_works_with_caps_lock(signed_in: SignedIn, client: OrganizationClient) -> None:
     draft = without_cities(client, 2)
     page = signed_in(f"uploads/{draft}?step=check&rows=all").page

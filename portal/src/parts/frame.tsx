@@ -152,7 +152,7 @@ const OFF = "keys off";
 /** Whether single-key shortcuts are enabled; stored for all tabs. */
 const keysOn = signal(recall("localStorage", OFF) === null);
 const GRID_KEYS: Key[] = [
-  ["↑ ↓ ← →", "Move; with Shift, choose several rows"],
+  ["↑ ↓ ← →", "Move; with Shift, choose several rows; with Ctrl, to the end"],
   ["Home End", "First and last column; with Ctrl, first and last row"],
   ["Enter", "Edit the cell; again, to go to the next row"],
   ["Delete", "Clear the cells"],

@@ -320,15 +320,16 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     const { row, column } = focus.peek();
     const control = event.ctrlKey || event.metaKey;
     const page = Math.max(1, Math.floor(height.peek() / ROW) - 2);
+    const lastRow = (total.peek() ?? 1) - 1;
     const moves: Record<string, () => void> = {
-      ArrowUp: () => move(row - 1, column, event.shiftKey),
-      ArrowDown: () => move(row + 1, column, event.shiftKey),
-      ArrowLeft: () => move(row, column - 1),
-      ArrowRight: () => move(row, column + 1),
+      ArrowUp: () => move(control ? 0 : row - 1, column, event.shiftKey),
+      ArrowDown: () => move(control ? lastRow : row + 1, column, event.shiftKey),
+      ArrowLeft: () => move(row, control ? 1 : column - 1),
+      ArrowRight: () => move(row, control ? columns.length : column + 1),
       PageUp: () => move(row - page, column, event.shiftKey),
       PageDown: () => move(row + page, column, event.shiftKey),
       Home: () => move(control ? 0 : row, 1),
-      End: () => move(control ? (total.peek() ?? 1) - 1 : row, columns.length),
+      End: () => move(control ? lastRow : row, columns.length),
       Enter: () => edit(),
       F2: () => edit(),
       Delete: () => chosenCells().then((cells) => clear(cells, "clearing cells")),
@@ -341,7 +342,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     };
     const command = control && !event.shiftKey && !event.altKey && commands[event.key.toLowerCase()];
     if (command) command();
-    else if (moves[event.key] && (!control || event.key === "Home" || event.key === "End")) moves[event.key]!();
+    else if (moves[event.key] && (!control || /^(Home|End|Arrow\w+)$/.test(event.key))) moves[event.key]!();
     else if (event.key.length === 1 && !control && !event.altKey) edit(event.key);
     else return;
     event.preventDefault();
