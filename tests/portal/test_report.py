@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import OrganizationClient, address, look_up, site
-from tests.portal.conftest import SignedIn
+from tests.portal.conftest import Person, SignedIn
 
 AUSTIN = address(city="Austin", state_or_province_code="TX", postal_code="78701")
 
@@ -209,6 +209,22 @@ def test_a_difference_that_rounds_to_nothing_has_no_sign(signed_in: SignedIn, cl
     page.get_by_role("combobox", name="Compare with").select_option(index=1)
     expect(page.get_by_role("heading", level=1)).to_have_text("$0")
     expect(page.locator("tbody tr td:last-child")).to_have_text(["$0", "$0"])
+
+
+def test_the_list_of_reports_is_read_once_per_interval_while_polling(person: Person, client: OrganizationClient) -> None:
+    client.submit(site())
+    page, asked = person.page, list[str]()
+    page.route_web_socket(re.compile("/realtime/"), lambda socket: socket.close())
+    page.clock.install()
+    person.sign_in(client.api_key, "reports")
+    expect(page.get_by_role("row")).to_have_count(2)
+    expect(page.get_by_text("Polling", exact=True)).to_be_visible()
+    page.clock.run_for(1000)
+    page.on("request", lambda request: asked.append(request.url) if "/incentive-reports" in request.url else None)
+    for _ in range(60):
+        page.clock.run_for(1000)
+        page.wait_for_timeout(30)
+    assert 8 <= len(asked) <= 13
 
 
 def test_the_list_of_reports_updates_by_itself(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:

@@ -20,10 +20,10 @@ interface Page<T> {
 
 export interface Pages<T> extends Loaded<Page<T>[]> {
   more: () => Promise<void>;
-  /** The rows may have changed: reloads the visible pages, and the others once they become visible. */
-  refresh: () => void;
+  /** The rows may have changed: reloads the visible pages, and the others once they become visible. Returns why one is not reloaded. */
+  refresh: () => Promise<Error | undefined>;
   /** Reloads the visible pages that are outdated. */
-  renew: () => void;
+  renew: () => Promise<Error | undefined>;
   /** Changes how a row is shown. */
   replace: (change: (row: T) => T) => void;
   /** The pages near the viewport, by index. */
@@ -35,7 +35,16 @@ export function usePages<T>(
   load: (query: { limit: number; cursor?: string }, signal?: AbortSignal) => Promise<Page<T>>,
   inputs: unknown[],
 ): Pages<T> {
-  const state = useRef({ load, list: 0, age: 0, loading: 0, renewing: false, again: false, ages: new WeakMap<Page<T>, number>() }).current;
+  const state = useRef({
+    load,
+    list: 0,
+    age: 0,
+    loading: 0,
+    /** null: not in progress. */
+    renewal: null as Promise<Error | undefined> | null,
+    again: false,
+    ages: new WeakMap<Page<T>, number>(),
+  }).current;
   const inSight = useRef(new Set<number>()).current;
   async function bring(cursor?: string, signal?: AbortSignal) {
     const { age } = state;
@@ -70,28 +79,33 @@ export function usePages<T>(
     const [before, page] = [place - 1, place].map((at) => loaded.data.peek()?.[at]);
     if (!page || loaded.outdated.peek() || state.ages.get(page) === state.age) return;
     if (before && !before.next_cursor) return loaded.patch((pages) => pages.slice(0, place));
-    // The next change or scroll tries again.
-    const fresh = await bring(before?.next_cursor ?? undefined).catch(() => null);
-    if (fresh && list === state.list) loaded.patch((pages) => pages.map((old, at) => at === place ? fresh : old));
+    const fresh = await bring(before?.next_cursor ?? undefined);
+    if (list === state.list) loaded.patch((pages) => pages.map((old, at) => at === place ? fresh : old));
   }
-  async function renew() {
+  function renew() {
     state.again = true;
-    if (state.renewing) return;
-    state.renewing = true;
+    return state.renewal ??= renewAll();
+  }
+  async function renewAll() {
+    let failure: Error | undefined;
     while (state.again) {
       state.again = false;
+      failure = undefined;
       const places = inSight.size > 0 ? [...inSight].sort((one, other) => one - other) : [0];
-      for (const place of places) await renewPage(place);
+      // The next change or scroll tries again.
+      for (const place of places) await renewPage(place).catch((error) => (failure = error));
     }
-    state.renewing = false;
+    state.renewal = null;
+    return failure;
   }
   return {
     ...loaded,
     more,
-    refresh() {
+    async refresh() {
       state.age++;
-      if (loaded.data.peek()) renew();
-      else loaded.reload();
+      if (loaded.data.peek()) return await renew();
+      loaded.reload();
+      return loaded.error.peek();
     },
     renew,
     inSight,

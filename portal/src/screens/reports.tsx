@@ -23,10 +23,9 @@ export function Reports() {
   const pages = usePages(load, []);
   useEffect(() => {
     const refresh = throttled(pages.refresh, 2000);
-    const stop = watch([{ table: "incentive_reports", onChange: refresh }], async (signal) => {
-      // A list does not tell whether it was refreshed.
-      await load({ limit: 1 }, signal);
-      refresh();
+    const stop = watch([{ table: "incentive_reports", onChange: refresh }], async () => {
+      const failure = await pages.refresh();
+      if (failure) throw failure;
       return POLL_SECONDS;
     });
     return () => {
