@@ -100,3 +100,18 @@ def test_rows_are_pasted_at_the_drop_zone(signed_in: SignedIn, client: Organizat
     expect(page.get_by_role("heading", name="Pasted rows")).to_be_visible()
     [draft] = client.get("/uploads").json()["uploads"]
     assert draft["total_rows"] == 1
+
+
+def test_pasted_columns_without_a_title_stay_in_their_place(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in("upload").page
+    page.locator("input[type=file]").focus()
+    page.evaluate(PASTE, ["\tDeal ID\tCity\tOwner\n1\td-1\tLos Angeles\t\n", False])
+    expect(page.get_by_role("heading", name="Pasted rows")).to_be_visible()
+    [draft] = client.get("/uploads").json()["uploads"]
+    columns = client.get(f"/uploads/{draft['id']}").json()["columns"]
+    assert [(column["header"], column["samples"]) for column in columns] == [
+        ("", ["1"]),
+        ("Deal ID", ["d-1"]),
+        ("City", ["Los Angeles"]),
+        ("Owner", None),
+    ]

@@ -71,12 +71,13 @@ export function Upload() {
   useLayoutEffect(() => {
     function paste(event: ClipboardEvent) {
       if ((event.target as HTMLElement).closest("input:not([type=file]), textarea")) return;
-      const text = event.clipboardData!.getData("text/plain").trim();
+      // Tabs at its start belong to columns without a title.
+      const text = event.clipboardData!.getData("text/plain");
       // Excel copies a picture of the cells, too.
       const files = [...event.clipboardData!.files].filter(({ type }) => !type.startsWith("image/"));
       if (files.length) take(files);
-      else if (text) {
-        const type = /^[[{]/.test(text) ? "application/json" : "text/csv";
+      else if (text.trim()) {
+        const type = /^\s*[[{]/.test(text) ? "application/json" : "text/csv";
         upload({ content: new Blob([text]), name: "Pasted rows", type, keys: new Map() });
       }
     }
