@@ -1115,3 +1115,18 @@ def test_undo_works_with_caps_lock(signed_in: SignedIn, client: OrganizationClie
     expect(start).to_contain_text("1 site ready")
     page.keyboard.press("Control+Z")
     expect(start).to_contain_text("0 sites ready")
+
+
+def test_more_cells_than_fit_are_refused_however_many(signed_in: SignedIn, client: OrganizationClient) -> None:
+    """As many as a whole column of a spreadsheet."""
+    draft = without_cities(client, 2)
+    page = signed_in(f"uploads/{draft}?step=check&rows=all").page
+    page.get_by_role("gridcell", name="empty").first.click()
+    page.evaluate(
+        """() => {
+            const clipboardData = new DataTransfer()
+            clipboardData.setData("text/plain", "x\\n".repeat(2 ** 20))
+            document.activeElement.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }))
+        }"""
+    )
+    expect(page.locator(".note-toast")).to_have_text("At most 10,000 cells can be pasted at a time.")

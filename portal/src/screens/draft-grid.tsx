@@ -303,7 +303,8 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     const { column } = focus.peek();
     const [from, to] = range.peek();
     const wanted = block.length === 1 ? to - from + 1 : block.length;
-    const width = Math.min(Math.max(...block.map((texts) => texts.length)), columns.length - column + 1);
+    const widest = block.reduce((most, { length }) => Math.max(most, length), 0);
+    const width = Math.min(widest, columns.length - column + 1);
     if (wanted * width > MOST_EDITS) return notify(`At most ${number(MOST_EDITS)} cells can be pasted at a time.`);
     const found = await rows.between(from, from + wanted - 1);
     const cells = found.flatMap((row, index) =>
