@@ -1130,3 +1130,17 @@ def test_more_cells_than_fit_are_refused_however_many(signed_in: SignedIn, clien
         }"""
     )
     expect(page.locator(".note-toast")).to_have_text("At most 10,000 cells can be pasted at a time.")
+
+
+def test_defaults_of_other_clients_are_shown(signed_in: SignedIn, client: OrganizationClient) -> None:
+    defaults = {"default_reference_id": "site-{line}", "default_building_type": "single family", "default_country_code": "usa"}
+    rows = "Street Address,City,State,ZIP,Devices\n1 Elm St,Los Angeles,CA,90012,1\n"
+    draft = client.post("/uploads", params=defaults, content=rows, headers={"content-type": "text/csv"}).json()
+    page = signed_in(f"uploads/{draft['id']}?step=columns").page
+    region = page.get_by_role("region", name="Where a cell is empty")
+    for label, value in (("Reference", "site-{line}"), ("Building type", "single family"), ("Country", "usa")):
+        field = region.get_by_label(label)
+        expect(field).to_have_value(value)
+        expect(field.locator("option:checked")).to_have_text(value)
+    region.get_by_label("Reference").select_option("No default")
+    expect(page.locator(".banner").first).to_contain_text("No column was found for Reference")

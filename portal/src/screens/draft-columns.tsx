@@ -78,7 +78,7 @@ export function Columns({ draft }: { draft: Draft }) {
                   }}
                 >
                   <option value="">Kept as it is</option>
-                  {Object.entries(TITLES).map(([field, title]) => (
+                  {Object.entries({ ...TITLES, ...(column.field && { [column.field]: titleOf(column.field) }) }).map(([field, title]) => (
                     <option key={field} value={field}>
                       {title}
                       {used.has(field) && field !== column.field ? " (instead)" : ""}
@@ -242,7 +242,12 @@ function Words({ draft, devices }: PartProperties) {
             : (
               <label key={key}>
                 <span>{title}</span>
-                <Word value={String(value ?? "")} options={options[field] ?? {}} onChoose={choose} />
+                <Choose
+                  value={String(value ?? "")}
+                  none={value ? "Nothing" : "Choose…"}
+                  options={options[field] ?? {}}
+                  onChoose={choose}
+                />
               </label>
             );
         })}
@@ -258,20 +263,9 @@ interface WordOf {
   value?: unknown;
 }
 
-interface WordProperties {
-  /** Empty: none yet. */
-  value: string;
-  options: Record<string, string>;
-  onChoose: (value: string | null) => void;
-}
-
-function Word({ value, options, onChoose }: WordProperties) {
-  const shown = value in options || !value ? options : { ...options, [value]: value };
-  return <Choose value={value} none={value ? "Nothing" : "Choose…"} options={shown} onChoose={onChoose} />;
-}
-
 interface ChooseProperties {
   label?: string;
+  /** Empty: none. Other clients may have set one that is not among the options. */
   value: string;
   none: string;
   options: Record<string, string>;
@@ -279,6 +273,7 @@ interface ChooseProperties {
 }
 
 function Choose({ label, value, none, options, onChoose }: ChooseProperties) {
+  const shown = !value || Object.hasOwn(options, value) ? options : { ...options, [value]: value };
   return (
     <select
       aria-label={label}
@@ -287,7 +282,7 @@ function Choose({ label, value, none, options, onChoose }: ChooseProperties) {
       onChange={(event) => onChoose(event.currentTarget.value || null)}
     >
       <option value="">{none}</option>
-      {Object.entries(options).map(([key, title]) => <option key={key} value={key}>{title}</option>)}
+      {Object.entries(shown).map(([key, title]) => <option key={key} value={key}>{title}</option>)}
     </select>
   );
 }
