@@ -30,6 +30,8 @@ let latest: Credential | null = null;
 
 /** Signs in with a credential, which is kept for the tab if `keeps`. Throws Failure, and is then not signed in. */
 export async function signIn(used: Credential, keeps: boolean) {
+  // The browser sends no such header: what was typed may be a key as it is listed, with its middle left out.
+  if (used.kind !== "session" && /[^!-~]/.test(used.key)) throw unknownKey({ status: 401, code: "" });
   latest = used;
   const enter = (next: Session | null) =>
     batch(() => {
@@ -64,7 +66,7 @@ export function goOnWith({ id, key }: Schemas["CreatedApiKey"]) {
 }
 
 /** Describes what a key looks like: anything else is sent as the operator's credential, and the service's error would be about tokens. */
-function unknownKey({ status, code }: Failure): Failure {
+function unknownKey({ status, code }: Pick<Failure, "status" | "code">): Failure {
   return new Failure(status, "This key is not known.", code, "API keys begin with leap_live_ or leap_test_.");
 }
 

@@ -39,6 +39,18 @@ def test_a_key_signs_in_for_the_tab_and_no_longer(person: Person, client: Organi
     assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
 
 
+def test_a_key_that_no_browser_sends_is_unknown(person: Person, client: OrganizationClient) -> None:
+    """Such as one that was copied from the list of keys, in which the middle is left out."""
+    person.open()
+    page, asked = person.page, list[str]()
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/me") else None)
+    for key in (f"{client.api_key[:14]}…{client.api_key[-4:]}", f"{client.api_key} {client.api_key}"):
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Continue").click()
+        expect(page.get_by_role("alert")).to_have_text("This key is not known. API keys begin with leap_live_ or leap_test_.")
+    assert asked == []
+
+
 def test_a_browser_that_keeps_nothing_signs_in(person: Person, client: OrganizationClient) -> None:
     """As Chrome does if it blocks all cookies."""
     page = person.page
