@@ -128,6 +128,11 @@ def test_what_colours_mean_is_visible_where_colours_are_forced(
     group, chosen = page.evaluate(backgrounds, others)
     assert chosen == tab != group
 
+    page.get_by_role("gridcell", name="deal-1").click()
+    page.keyboard.press("ArrowRight")
+    ring, text = page.locator(":focus").evaluate("cell => [getComputedStyle(cell).outlineColor, getComputedStyle(cell).color]")
+    assert ring == text
+
 
 def test_every_screen_has_a_title(signed_in: SignedIn) -> None:
     person = signed_in("")
