@@ -165,9 +165,16 @@ def test_the_lookups_are_counted_by_day_and_batch(signed_in: SignedIn, client: O
     person = signed_in("usage")
     rows = person.page.locator("tbody tr")
     expect(rows).to_have_text([re.compile("March portfolio.*3")])
+    expect(person.page.locator(".figure span")).to_have_text([re.compile("^lookups in "), "lookups in the days below"])
     person.look("usage")
     person.page.get_by_label("before").fill("2020-01-01")
     expect(rows).to_have_count(0)
+
+
+def test_a_single_lookup_is_called_one(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    look_up(database, client.submit(site()), 1, {"incentives": {"total_incentive_amount": 900}})
+    page = signed_in("usage").page
+    expect(page.locator(".figure span")).to_have_text([re.compile("^lookup in "), "lookup in the days below"])
 
 
 def test_a_batch_without_a_name_is_called_the_same_everywhere(

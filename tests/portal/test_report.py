@@ -167,6 +167,7 @@ def test_two_reports_are_compared(signed_in: SignedIn, client: OrganizationClien
     expect(person.page.get_by_role("heading", name="+$450")).to_be_visible()
     rows = person.page.locator("tbody tr")
     expect(rows).to_have_count(3)
+    expect(person.page.locator(".figure span")).to_have_text(["site added", "site removed", "site changed", "sites unchanged"])
     person.look("report-difference")
     person.page.get_by_role("link", name="Changed 1").click()
     expect(rows).to_have_text([re.compile("deal-2.*Changed.*200.*350.*150")])

@@ -73,7 +73,7 @@ export function Difference() {
           {(["added", "removed", "changed", "unchanged"] as const).map((name) => (
             <div key={name} class="card figure">
               <strong>{number(data.totals[name].sites)}</strong>
-              <span>sites {name}</span>
+              <span>{data.totals[name].sites === 1 ? "site" : "sites"} {name}</span>
               <small>{signedDollars(data.totals[name].difference)}</small>
             </div>
           ))}

@@ -104,7 +104,7 @@ function Figures({ queue }: { queue: Queue }) {
     [
       number(queue.workers),
       queue.workers === 1 ? "worker" : "workers",
-      queue.expired_leases ? `${number(queue.expired_leases)} items of silent ones` : "",
+      queue.expired_leases ? `${counted(queue.expired_leases, "item")} of silent ones` : "",
     ],
     [queue.oldest_open_job?.replace(/\.\d+$/, "") ?? "none", "age of the oldest open batch", ""],
     [

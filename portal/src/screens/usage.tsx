@@ -35,14 +35,14 @@ export function Usage() {
         <div class="figures" aria-busy={sums.outdated.value}>
           <div class="card figure">
             <strong>{number(data.month.lookups)}</strong>
-            <span>lookups in {monthOf(data.month.month)}</span>
+            <span>{data.month.lookups === 1 ? "lookup" : "lookups"} in {monthOf(data.month.month)}</span>
             {data.month.limit !== null && (
               <small>{percent(data.month.lookups / data.month.limit)} of the limit of {number(data.month.limit)}</small>
             )}
           </div>
           <div class="card figure">
             <strong>{number(data.lookups)}</strong>
-            <span>lookups in the days below</span>
+            <span>{data.lookups === 1 ? "lookup" : "lookups"} in the days below</span>
           </div>
         </div>
       )}
