@@ -1,7 +1,7 @@
 // Live changes, through Supabase's own client against our endpoint; polls if no WebSocket gets through.
-import { effect, signal } from "@preact/signals";
+import { effect, signal, untracked } from "@preact/signals";
 import { RealtimeClient } from "@supabase/realtime-js";
-import { API, credential, Failure } from "./api.ts";
+import { API, type Credential, credential, Failure } from "./api.ts";
 
 /** How changes arrive now; `off`: nothing is watched; `away`: the service does not respond, and what is shown may be outdated. */
 export const connection = signal<"off" | "connecting" | "live" | "polling" | "away">("off");
@@ -40,24 +40,28 @@ interface Watch {
   onChange: (row: JobRow & ReportRow | null) => void;
 }
 
-let client: RealtimeClient | undefined;
+/** Bound to a credential; an operator has none. */
+const client = signal<RealtimeClient | undefined>(undefined);
 let channels = 0;
 
-// A client is bound to a credential.
 effect(() => {
   const used = credential.value;
-  client?.disconnect();
-  client = undefined;
-  if (!used || used.kind === "internal") return;
+  const before = client.peek();
+  client.value = used && used.kind !== "internal" ? clientFor(used) : undefined;
+  // Once the watches have left it.
+  queueMicrotask(() => before?.disconnect());
+});
+
+function clientFor(used: Exclude<Credential, { kind: "internal" }>): RealtimeClient {
   const endpoint = new URL("realtime/v1", API);
   endpoint.protocol = endpoint.protocol.replace("http", "ws");
-  client = new RealtimeClient(endpoint.href, {
+  return new RealtimeClient(endpoint.href, {
     params: { apikey: used.kind === "api_key" ? used.key : "session" },
     accessToken: () => used.kind === "api_key" ? Promise.resolve(used.key) : used.token(),
     timeout: 5000,
     heartbeatIntervalMs: 15_000,
   });
-});
+}
 
 /**
  * Watches rows until the returned function is called. While there is no connection, `poll` is called repeatedly: it either waits for a
@@ -88,28 +92,44 @@ export function watch(watches: Watch[], poll: (abort: AbortSignal) => Promise<nu
     polling = undefined;
   }
 
-  connection.value = "connecting";
-  const channel = client?.channel(`portal-${++channels}`);
-  for (const { table, filter, onChange } of channel ? watches : []) {
-    channel!.on("postgres_changes", { event: "*", schema: "public", table, filter }, (change) => {
-      onChange(change.eventType === "DELETE" ? null : change.new as JobRow & ReportRow);
+  /** Returns a function that ends it. */
+  function subscribe(to: RealtimeClient): () => void {
+    let isOver = false;
+    const channel = to.channel(`portal-${++channels}`);
+    for (const { table, filter, onChange } of watches) {
+      channel.on("postgres_changes", { event: "*", schema: "public", table, filter }, (change) => {
+        onChange(change.eventType === "DELETE" ? null : change.new as JobRow & ReportRow);
+      });
+    }
+    channel.subscribe((status) => {
+      if (isOver) return;
+      if (status === "SUBSCRIBED") {
+        stopPolling();
+        connection.value = "live";
+        // Nothing is replayed: changes since the screen was loaded, or while the connection was away, have to be read.
+        for (const { onChange } of watches) onChange(null);
+      } else startPolling();
     });
+    return () => {
+      isOver = true;
+      to.removeChannel(channel);
+    };
   }
-  channel?.subscribe((status) => {
-    if (ended.signal.aborted) return;
-    if (status === "SUBSCRIBED") {
-      stopPolling();
-      connection.value = "live";
-      // Nothing is replayed: changes since the screen was loaded, or while the connection was away, have to be read.
-      for (const { onChange } of watches) onChange(null);
-    } else startPolling();
+
+  connection.value = "connecting";
+  // The key of the session may be replaced meanwhile.
+  const unsubscribe = effect(() => {
+    const current = client.value;
+    return untracked(() => {
+      if (current) return subscribe(current);
+      if (credential.peek()) startPolling();
+    });
   });
-  if (!channel) startPolling();
 
   return () => {
     ended.abort();
     stopPolling();
-    if (channel) client?.removeChannel(channel);
+    unsubscribe();
     connection.value = "off";
   };
 }

@@ -234,6 +234,31 @@ def test_whoever_rotates_their_own_key_continues_with_the_new_one(person: Person
     expect(page.get_by_label("API key")).to_be_visible()
 
 
+def test_a_screen_stays_live_with_the_key_that_replaces_the_own_one(
+    person: Person, client: OrganizationClient, database: Connection
+) -> None:
+    job = client.submit(*(site(f"deal-{number}") for number in range(4)))
+    own = client.post("/api-keys", json={"name": "Mine", "scopes": ["keys:admin", "jobs:read"]}).json()
+    person.sign_in(own["key"], "keys")
+    page, held = person.page, list[Route]()
+    page.route(re.compile("/rotate$"), lambda route: held.append(route))
+    page.get_by_role("button", name="Rotate Mine").click()
+    page.get_by_label("When").select_option("at once")
+    with page.expect_request(re.compile("/rotate$")):
+        page.get_by_role("button", name="Create the new key").click()
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Batches", exact=True).click()
+    live = page.get_by_text("Live", exact=True)
+    expect(live).to_be_visible()
+    held[0].continue_()
+    expect(page.locator(".secret code")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(live).to_be_visible()
+    look_up(database, job, 1, {"incentives": {"total_incentive_amount": 900}})
+    expect(page.get_by_role("row").nth(1)).to_contain_text("25%")
+    expect(live).to_be_visible()
+
+
 def test_a_click_beside_a_dialog_loses_neither_what_was_typed_nor_a_secret(signed_in: SignedIn) -> None:
     page = signed_in("keys").page
     page.get_by_role("button", name="New key").click()
