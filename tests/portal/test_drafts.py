@@ -755,12 +755,17 @@ def test_rows_to_repair_are_downloaded_once(signed_in: SignedIn, client: Organiz
     page = signed_in(f"uploads/{without_cities(client, 3)}").page
     downloads: list[Download] = []
     page.on("download", lambda download: downloads.append(download))
+    held: list[Route] = []
+    page.route(re.compile("/rows.*limit=500"), lambda route: held.append(route))
     button = page.get_by_role("button", name="Download 3 rows")
-    with page.expect_download():
+    with page.expect_request(re.compile("/rows.*limit=500")):
         button.dblclick()
+    with page.expect_download():
+        release(page, held)
     expect(button).to_have_attribute("aria-disabled", "false")
     page.evaluate(PAINTED)
     assert len(downloads) == 1
+    assert len(held) == 1
 
 
 def test_words_are_not_looked_for_after_their_screen_is_left(signed_in: SignedIn, client: OrganizationClient) -> None:
