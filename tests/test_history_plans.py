@@ -192,9 +192,7 @@ def test_a_released_item_is_uncounted_without_reading_the_usage_of_other_jobs(hi
     )
     # From its last row on, a day's oldest job comes after all others.
     release = f"""
-        select app.uncount_lookups(j.organization_id, array[row(
-                   j.organization_id, null, j.id, 0, 'pending', '', '{{}}', '', '{{}}', false, null, null, 0, null, null, null, null,
-                   null, null, null, null, null, null, null)::public.lookup_queue_items], array[(now() at time zone 'UTC')::date])
+        select app.uncount_lookups(j.organization_id, array[j.id], array[(now() at time zone 'UTC')::date])
           from ({job}) j"""
     assert pages(history, release) <= pages(history, job) + 15
     assert value(history, "select count(*) from public.lookup_usage where lookups = 0") == 1

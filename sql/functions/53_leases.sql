@@ -66,7 +66,7 @@ create or replace function app.ended_leases(p_leases public.lookup_leases[], p_i
 returns table (job_id uuid, lease_token uuid, held int4multirange, ended int4multirange)
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+set enable_hashjoin = on set enable_nestloop = off set enable_mergejoin = off
 as $$
 begin
     return query
@@ -160,6 +160,25 @@ $$;
 
 comment on function api.extend_leases(uuid, uuid[], integer[], uuid[]) is 'Renews the leases of lookups in flight, given as parallel arrays, and returns the items that are still held under them, with the seconds until their lease expires. A lease that another transaction has locked is skipped and not extended: renew it again soon.';
 
+-- Those of the given items that the leases have, by lease.
+create or replace function app.positions_of_leases(
+    p_leases public.lookup_leases[], p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[]
+) returns table (job_id uuid, lease_token uuid, first integer, last integer, positions integer[])
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set enable_hashjoin = on set enable_nestloop = off set enable_mergejoin = off
+as $$
+begin
+    return query
+    select l.job_id, l.lease_token, min(c.position), max(c.position), array_agg(c.position)
+      from unnest(p_leases) l
+      join unnest(p_job_ids, p_positions, p_lease_tokens) c (job_id, position, lease_token)
+        on c.job_id = l.job_id and c.lease_token = l.lease_token and c.position <@ l.positions
+     group by l.job_id, l.lease_token
+     order by l.job_id, l.lease_token;
+end;
+$$;
+
 create or replace function api.release_lookups(
     p_organization_id uuid, p_job_ids uuid[], p_positions integer[], p_lease_tokens uuid[], p_were_sent boolean default false
 ) returns integer
@@ -170,19 +189,16 @@ as $$
 declare
     v_now       timestamptz                 := app.clock();
     v_leases    public.lookup_leases[]      := app.hold_leases(p_organization_id, p_job_ids, p_lease_tokens);
-    v_lease     public.lookup_leases;
-    v_positions integer[];
+    v_lease     record;
     v_held      record;
     -- Indexed by the distance from the first position.
     v_versions  xid[];
     v_item      public.lookup_queue_items;
     v_released  public.lookup_queue_items[] := '{}';
+    v_job_ids   uuid[]                      := '{}';
     v_days      date[]                      := '{}';
 begin
-    foreach v_lease in array v_leases loop
-        v_positions := array(select c.position
-                               from unnest(p_job_ids, p_positions, p_lease_tokens) c (job_id, position, lease_token)
-                              where c.job_id = v_lease.job_id and c.lease_token = v_lease.lease_token and c.position <@ v_lease.positions);
+    for v_lease in select * from app.positions_of_leases(v_leases, p_job_ids, p_positions, p_lease_tokens) loop
         -- If the same items are released concurrently, the second call finds newer versions.
         v_versions := '{}';
         for v_held in
@@ -190,26 +206,27 @@ begin
               from public.lookup_leases l
               join public.lookup_queue_items i on i.organization_id = p_organization_id and i.job_id = l.job_id
              where l.organization_id = p_organization_id and l.job_id = v_lease.job_id and l.lease_token = v_lease.lease_token
-               and i.job_id = v_lease.job_id and i.position >= lower(v_lease.positions) and i.position < upper(v_lease.positions)
-               and i.position = any (v_positions) and i.position <@ l.positions
+               and i.job_id = v_lease.job_id and i.position >= v_lease.first and i.position <= v_lease.last
+               and i.position = any (v_lease.positions) and i.position <@ l.positions
         loop
-            v_versions[v_held.position - lower(v_lease.positions) + 1] := v_held.version;
+            v_versions[v_held.position - v_lease.first + 1] := v_held.version;
         end loop;
         for v_item in
             update public.lookup_queue_items i
                set retry_at = v_now
              where i.organization_id = p_organization_id and i.job_id = v_lease.job_id
-               and i.position >= lower(v_lease.positions) and i.position < upper(v_lease.positions) and i.position = any (v_positions)
-               and i.status = 'pending' and i.xmin = v_versions[i.position - lower(v_lease.positions) + 1]
+               and i.position >= v_lease.first and i.position <= v_lease.last and i.position = any (v_lease.positions)
+               and i.status = 'pending' and i.xmin = v_versions[i.position - v_lease.first + 1]
          returning i.*
         loop
             v_released := v_released || v_item;
+            v_job_ids := v_job_ids || v_item.job_id;
             v_days := v_days || app.claimed_on(v_lease.lease_token);
         end loop;
     end loop;
     perform app.end_leases(p_organization_id, v_leases, v_released);
     if p_were_sent is not true then
-        perform app.uncount_lookups(p_organization_id, v_released, v_days);
+        perform app.uncount_lookups(p_organization_id, v_job_ids, v_days);
     end if;
     perform app.publish_item_changes(p_organization_id, v_released, v_now);
     -- Another item may have received the response in the meantime.
@@ -281,20 +298,22 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_spared uuid[];
+    v_lease  public.lookup_leases;
+    v_spared public.lookup_leases[];
 begin
-    v_spared := array(select l.lease_token
+    v_spared := array(select l
                         from unnest(p_leases) l
                         join app.last_heard_of(array(select h.worker from unnest(p_leases) h)) w on w.id = l.worker
                        where not l.is_overdue and w.seen_at >= l.expires_at);
     if v_spared = '{}' then
         return p_leases;
     end if;
-    update public.lookup_leases l
-       set expires_at = p_until, is_overdue = true
-      from unnest(p_leases) h
-     where l.organization_id = p_organization_id and l.job_id = h.job_id and l.lease_token = h.lease_token and l.lease_token = any (v_spared);
-    return array(select l from unnest(p_leases) l where l.lease_token <> all (v_spared));
+    foreach v_lease in array v_spared loop
+        update public.lookup_leases
+           set expires_at = p_until, is_overdue = true
+         where organization_id = p_organization_id and job_id = v_lease.job_id and lease_token = v_lease.lease_token;
+    end loop;
+    return array(select l from unnest(p_leases) l where l.lease_token not in (select s.lease_token from unnest(v_spared) s));
 end;
 $$;
 
@@ -310,6 +329,7 @@ declare
     v_max_retries integer;
     v_job_ids     uuid[];
     v_leases      public.lookup_leases[];
+    v_lease       public.lookup_leases;
     v_held        record;
     v_item        public.lookup_queue_items;
     v_expired     public.lookup_queue_items[] := '{}';
@@ -345,9 +365,11 @@ begin
         end loop;
     end loop;
     perform app.record_expired_attempts(p_organization_id, v_leases, v_expired, p_now);
-    delete from public.lookup_leases l
-     using unnest(v_leases) h
-     where l.organization_id = p_organization_id and l.job_id = h.job_id and l.lease_token = h.lease_token;
+    -- One by one, because a planner without statistics would compare each with all leases of the organization.
+    foreach v_lease in array v_leases loop
+        delete from public.lookup_leases
+         where organization_id = p_organization_id and job_id = v_lease.job_id and lease_token = v_lease.lease_token;
+    end loop;
     perform app.publish_item_changes(p_organization_id, v_expired, p_now);
     perform app.count_unanswered(p_organization_id, v_expired, 'failed', 'lease_expired', p_now);
     if v_settings.deduplicate_seconds is not null then

@@ -117,6 +117,7 @@ declare
     v_cancelled integer;
     v_job       public.batch_lookup_jobs;
     v_jobs      public.batch_lookup_jobs[] := '{}';
+    v_ended     text[]                     := '{}';
 begin
     for v_counts in select * from app.counts_by_job(p_items) loop
         v_cancelled := case when v_counts.pending > 0 then app.cancel_retries(p_organization_id, v_counts.id, p_items, p_now) else 0 end;
@@ -126,8 +127,14 @@ begin
                 p_organization_id, v_counts.id, v_job.completed_at, p_now, v_counts.processed - v_counts.failed, v_counts.eligible, v_counts.value,
                 v_counts.conditional, app.ended_as(v_job));
             v_jobs := v_jobs || v_job;
+            if app.ended_as(v_job) is not null then
+                v_ended := v_ended || v_job.status;
+            end if;
         end if;
     end loop;
+    if v_ended <> '{}' then
+        perform app.count_work(p_organization_id, 'job', v_ended, null, null, null, p_now);
+    end if;
     return v_jobs;
 end;
 $$;
@@ -153,7 +160,8 @@ as $$
     select case when (p_job).status in ('completed', 'failed') then (p_job).status end
 $$;
 
--- Returns the job after the change.
+-- Returns the job after the change. If it has ended, the caller counts that, once for all its jobs: within a transaction, each change of a
+-- row leaves a version that the next one has to skip.
 create or replace function app.advance_job(
     p_organization_id uuid, p_job_id uuid, p_processed integer, p_failed integer, p_now timestamptz
 ) returns public.batch_lookup_jobs
@@ -176,9 +184,6 @@ begin
            updated_at      = p_now
      where organization_id = p_organization_id and id = p_job_id
  returning j.* into v_job;
-    if app.ended_as(v_job) is not null then
-        perform app.add_work(p_organization_id, 'job', v_job.status, null, null, null, array[1], null, null, p_now);
-    end if;
     perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
     return v_job;
 end;

@@ -59,6 +59,7 @@ declare
     v_jobs    app.held_job[];
     v_leases  public.lookup_leases[];
     v_items   public.lookup_queue_items[] := '{}';
+    v_part    public.lookup_queue_items[] := '{}';
     v_changed integer                     := 0;
     v_ended   uuid[]                      := '{}';
     v_tokens  uuid[]                      := '{}';
@@ -131,10 +132,16 @@ begin
          group by o.organization_id, o.job_id
          order by o.organization_id, o.job_id
     loop
-        v_items := v_items || app.complete_items(
+        -- Each addition copies the whole array.
+        if cardinality(v_part) > 50 then
+            v_items := v_items || v_part;
+            v_part := '{}';
+        end if;
+        v_part := v_part || app.complete_items(
             v_row.organization_id, v_row.job_id, v_row.first, v_row.last, v_row.positions, v_row.numbers, p_responses,
             v_results, '{(,)}', p_now);
     end loop;
+    v_items := v_items || v_part;
     if cardinality(v_items) < (select count(*) from unnest(p_organization_ids) o where o = any (done)) then
         raise lock_not_available using message = 'another transaction has recorded an item';
     end if;

@@ -223,9 +223,7 @@ declare
     v_new     record;
 begin
     v_leases := app.hold_leases(p_organization_id, array(select o.job_id from unnest(p_outcomes) o), array(select o.lease_token from unnest(p_outcomes) o));
-    v_late := array(select o
-                      from unnest(p_outcomes) o
-                     where o.action = 'complete' and not exists (select from unnest(v_leases) l where l.job_id = o.job_id and o.position <@ l.positions));
+    v_late := app.late_successes(p_outcomes, v_leases);
     if v_late <> '{}' then
         v_new := app.leases_in_flight(p_organization_id, v_late);
         v_leases := v_leases || app.hold_leases(p_organization_id, v_new.job_ids, v_new.lease_tokens);
@@ -234,12 +232,26 @@ begin
 end;
 $$;
 
+-- The successes whose items none of the leases has.
+create or replace function app.late_successes(p_outcomes app.lookup_outcome[], p_leases public.lookup_leases[]) returns app.lookup_outcome[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan set enable_hashjoin = on set enable_nestloop = off
+as $$
+begin
+    return array(
+        select o
+          from unnest(p_outcomes) o
+         where o.action = 'complete' and not exists (select from unnest(p_leases) l where l.job_id = o.job_id and o.position <@ l.positions));
+end;
+$$;
+
 create or replace function app.leases_in_flight(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], out job_ids uuid[], out lease_tokens uuid[]
 )
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = on set enable_nestloop = off set enable_mergejoin = off
+set enable_sort = off
 as $$
 begin
     select array_agg(l.job_id), array_agg(l.lease_token)
@@ -306,27 +318,31 @@ create or replace function app.complete_in_flight(
     p_organization_id uuid, p_outcomes app.lookup_outcome[], p_responses text[], p_results jsonb[], p_leases public.lookup_leases[], p_now timestamptz
 ) returns public.lookup_queue_items[]
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, pg_temp set enable_hashjoin = on set enable_nestloop = off
 as $$
 declare
-    v_job       record;
-    v_in_flight int4multirange;
-    v_items     public.lookup_queue_items[] := '{}';
+    v_job   record;
+    v_items public.lookup_queue_items[] := '{}';
+    v_part  public.lookup_queue_items[] := '{}';
 begin
     for v_job in
-        select o.job_id, min(o.position) as first, max(o.position) as last, array_agg(o.position) as positions, array_agg(o.number) as numbers
-          from unnest(p_outcomes) o
-         where o.action = 'complete'
-         group by o.job_id
+        select o.*, l.in_flight
+          from (select u.job_id, min(u.position) as first, max(u.position) as last, array_agg(u.position) as positions, array_agg(u.number) as numbers
+                  from unnest(p_outcomes) u
+                 where u.action = 'complete'
+                 group by u.job_id) o
+          join (select h.job_id, range_agg(h.positions) as in_flight from unnest(p_leases) h group by h.job_id) l on l.job_id = o.job_id
          order by o.job_id
     loop
-        v_in_flight := (select range_agg(l.positions) from unnest(p_leases) l where l.job_id = v_job.job_id);
-        if v_in_flight is not null then
-            v_items := v_items || app.complete_items(
-                p_organization_id, v_job.job_id, v_job.first, v_job.last, v_job.positions, v_job.numbers, p_responses, p_results, v_in_flight, p_now);
+        -- Each addition copies the whole array, and there may be a thousand jobs.
+        if cardinality(v_part) > 50 then
+            v_items := v_items || v_part;
+            v_part := '{}';
         end if;
+        v_part := v_part || app.complete_items(
+            p_organization_id, v_job.job_id, v_job.first, v_job.last, v_job.positions, v_job.numbers, p_responses, p_results, v_job.in_flight, p_now);
     end loop;
-    return v_items;
+    return case when cardinality(v_items) = 0 then v_part else v_items || v_part end;
 end;
 $$;
 
@@ -351,12 +367,17 @@ declare
     v_job         record;
 begin
     for v_job in
-        select o.job_id, min(o.position) as first_position, max(o.position) as last_position from unnest(p_outcomes) o group by o.job_id order by o.job_id
+        select o.*, l.leases
+          from (select u.job_id, min(u.position) as first_position, max(u.position) as last_position, array_agg(u) as outcomes
+                  from unnest(p_outcomes) u
+                 group by u.job_id) o
+          left join (select h.job_id, array_agg(h) as leases from unnest(p_leases) h group by h.job_id) l on l.job_id = o.job_id
+         order by o.job_id
     loop
         return query
         with lease as materialized (
             select l.*
-              from unnest(p_leases) h
+              from unnest(v_job.leases) h
              cross join lateral (select n.job_id, n.lease_token, n.positions
                                    from public.lookup_leases n
                                   where n.organization_id = p_organization_id and n.job_id = h.job_id and n.lease_token = h.lease_token
@@ -369,9 +390,8 @@ begin
                    case when o.action <> 'complete' and l.lease_token = o.lease_token
                         then (select v.xmin from public.lookup_queue_items v
                                where v.organization_id = p_organization_id and v.job_id = o.job_id and v.position = o.position) end as version
-              from unnest(p_outcomes) o
-              left join lease l on l.job_id = o.job_id and o.position <@ l.positions
-             where o.job_id = v_job.job_id
+              from unnest(v_job.outcomes) o
+              left join lease l on o.position <@ l.positions
         )
         update public.lookup_queue_items i
            set status           = case when o.action = 'complete' then 'completed'

@@ -115,7 +115,7 @@ create or replace function app.count_completed_lookups(
     p_organization_id uuid, p_jobs public.batch_lookup_jobs[], p_job_ids uuid[], p_latencies double precision[], p_now timestamptz
 ) returns void
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan set enable_hashjoin = on set enable_nestloop = off
 as $$
 declare
     v_buckets   integer[];

@@ -28,7 +28,7 @@ create or replace function app.record_attempts(
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = on set enable_nestloop = off set enable_mergejoin = off
 as $$
 declare
     v_records_all boolean := (select record_all_attempts from app.settings);
@@ -37,11 +37,12 @@ begin
            (organization_id, job_id, position, attempt, outcome, worker, latency_ms, http_status, error_code, error_message, recorded_at)
     select p_organization_id, o.job_id, o.position, coalesce(a.last, 0) + 1,
            case i.status when 'failed' then 'fail' when 'pending' then case when p_is_outage then 'wait' else o.action end else 'complete' end,
-           (select l.worker from unnest(p_leases) l where l.job_id = o.job_id and l.lease_token = o.lease_token limit 1),
+           l.worker,
            case when o.latency >= 0 then least(o.latency, 86400) * 1000 end,
            o.http_status, o.error_code, o.error_message, p_now
       from unnest(p_outcomes) o
       join (select u.job_id, u.position, u.status from unnest(p_items) u) i on i.job_id = o.job_id and i.position = o.position
+      left join unnest(p_leases) l on l.job_id = o.job_id and l.lease_token = o.lease_token
      cross join lateral (select max(e.attempt) as last
                            from public.lookup_attempts e
                           where e.organization_id = p_organization_id and e.job_id = o.job_id and e.position = o.position
@@ -57,7 +58,7 @@ create or replace function app.record_expired_attempts(
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = on set enable_nestloop = off set enable_mergejoin = off
 as $$
 begin
     insert into public.lookup_attempts

@@ -93,8 +93,9 @@ begin
 end;
 $$;
 
--- Reverts the count of items that a worker has released unsent. p_days: the day on which each was claimed, because lookups count in that month.
-create or replace function app.uncount_lookups(p_organization_id uuid, p_items public.lookup_queue_items[], p_days date[]) returns void
+-- Reverts the count of items that a worker has released unsent: their jobs, and the day on which each was claimed, because lookups count in
+-- that month.
+create or replace function app.uncount_lookups(p_organization_id uuid, p_job_ids uuid[], p_days date[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -107,11 +108,7 @@ declare
     v_ended   integer[] := '{}';
 begin
     for v_claimed in
-        select i.job_id, d.day, count(*)::integer as items
-          from unnest(p_items) with ordinality i
-          join unnest(p_days) with ordinality d (day, n) on d.n = i.ordinality
-         group by i.job_id, d.day
-         order by i.job_id, d.day
+        select i.job_id, i.day, count(*)::integer as items from unnest(p_job_ids, p_days) i (job_id, day) group by i.job_id, i.day order by i.job_id, i.day
     loop
         select lookups into v_lookups
           from public.lookup_usage

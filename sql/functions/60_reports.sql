@@ -113,11 +113,26 @@ begin
 end;
 $$;
 
--- Sites for the reports of the completed items' jobs. Here and in `app.result_programs`, `offset 0` makes the planner compute each value
--- once, not at each reference.
+-- The report of each item, in their order; null: its job has none of these.
+create or replace function app.reports_of_items(p_organization_ids uuid[], p_job_ids uuid[], p_report_ids uuid[], p_items public.lookup_queue_items[])
+returns uuid[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan set enable_hashjoin = on set enable_nestloop = off
+as $$
+begin
+    return array(
+        select r.id
+          from unnest(p_items) with ordinality i
+          left join unnest(p_organization_ids, p_job_ids, p_report_ids) r (organization_id, job_id, id)
+            on r.organization_id = i.organization_id and r.job_id = i.job_id
+         order by i.ordinality);
+end;
+$$;
+
+-- Sites for the reports of the completed items, which are given in their order. Here and in `app.result_programs`, `offset 0` makes the
+-- planner compute each value once, not at each reference.
 create or replace function app.make_sites(
-    p_organization_ids uuid[], p_job_ids uuid[], p_report_ids uuid[], p_items public.lookup_queue_items[], p_devices integer[], p_categories text[],
-    p_now timestamptz
+    p_report_ids uuid[], p_items public.lookup_queue_items[], p_devices integer[], p_categories text[], p_now timestamptz
 ) returns public.incentive_report_sites[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
@@ -127,18 +142,16 @@ declare
     v_sites public.incentive_report_sites[] := '{}';
 begin
     for v_site in
-        select i.organization_id, r.id, i.position, i.id, i.reference_id, i.address ->> 'street_1', i.address ->> 'street_2',
+        select i.organization_id, p_report_ids[i.ordinality], i.position, i.id, i.reference_id, i.address ->> 'street_1', i.address ->> 'street_2',
                i.address ->> 'city', i.address ->> 'state_or_province_code', i.address ->> 'postal_code', i.address ->> 'country_code',
                i.building_type, c.keys, c.amounts, i.parsed_result #>> '{utility,eiaid}', i.parsed_result #>> '{utility,name}',
                a.eligible_combinations > 0 or a.total_incentive > 0, a.total_incentive, p_now, app.result_conditional_amount(i.parsed_result)
-          from unnest(p_items) i
-          join unnest(p_organization_ids, p_job_ids, p_report_ids) r (organization_id, job_id, id)
-            on r.organization_id = i.organization_id and r.job_id = i.job_id
+          from unnest(p_items) with ordinality i
          cross join app.result_categories(i.device_ids, i.parsed_result, p_devices, p_categories) c
          cross join lateral (select i.parsed_result #> '{incentives,total_incentive_amount}' as total_incentive,
                                     i.parsed_result #> '{incentives,total_eligible_combinations}' as eligible_combinations offset 0) v
          cross join lateral (select app.amount(v.total_incentive) as total_incentive, app.amount(v.eligible_combinations) as eligible_combinations offset 0) a
-         where i.status = 'completed'
+         where i.status = 'completed' and p_report_ids[i.ordinality] is not null
     loop
         v_sites := v_sites || v_site;
     end loop;
@@ -146,9 +159,7 @@ begin
 end;
 $$;
 
-create or replace function app.make_site_programs(
-    p_organization_ids uuid[], p_job_ids uuid[], p_report_ids uuid[], p_items public.lookup_queue_items[]
-) returns public.incentive_report_site_programs[]
+create or replace function app.make_site_programs(p_report_ids uuid[], p_items public.lookup_queue_items[]) returns public.incentive_report_site_programs[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 as $$
@@ -157,12 +168,10 @@ declare
     v_programs public.incentive_report_site_programs[] := '{}';
 begin
     for v_program in
-        select i.organization_id, r.id, i.position, p.program_id, p.program_name, p.total_incentive, p.eligible_combinations
-          from unnest(p_items) i
-          join unnest(p_organization_ids, p_job_ids, p_report_ids) r (organization_id, job_id, id)
-            on r.organization_id = i.organization_id and r.job_id = i.job_id
+        select i.organization_id, p_report_ids[i.ordinality], i.position, p.program_id, p.program_name, p.total_incentive, p.eligible_combinations
+          from unnest(p_items) with ordinality i
          cross join app.result_programs(i.parsed_result) p
-         where i.status = 'completed'
+         where i.status = 'completed' and p_report_ids[i.ordinality] is not null
     loop
         v_programs := v_programs || v_program;
     end loop;
@@ -180,15 +189,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_ids        integer[]                               := app.device_ids_of(p_items);
+    v_report_ids uuid[]                                  := app.reports_of_items(p_organization_ids, p_job_ids, p_report_ids, p_items);
     v_devices    integer[];
     v_categories text[];
     v_sites      public.incentive_report_sites[];
-    v_programs   public.incentive_report_site_programs[] := app.make_site_programs(p_organization_ids, p_job_ids, p_report_ids, p_items);
+    v_programs   public.incentive_report_site_programs[] := app.make_site_programs(v_report_ids, p_items);
 begin
     select array_agg(id order by category_key), array_agg(category_key order by category_key) into v_devices, v_categories
       from app.devices
      where id = any (v_ids);
-    v_sites := app.make_sites(p_organization_ids, p_job_ids, p_report_ids, p_items, v_devices, v_categories, p_now);
+    v_sites := app.make_sites(v_report_ids, p_items, v_devices, v_categories, p_now);
     insert into public.incentive_report_sites
            (organization_id, report_id, position, item_id, reference_id, street_1, street_2, city, state_or_province_code, postal_code,
             country_code, building_type, device_categories, category_amounts, utility_eiaid, utility_name, eligible, total_incentive_amount, created_at,

@@ -1,0 +1,97 @@
+"""Flushes and releases with one item of each of many jobs: their cost grows with the jobs, not with the square. Rows are counted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import Connection
+from tests.test_plans import Plans, rows_handled
+from tests.worker_fixtures import Batches, check_invariants, update_settings
+
+FEW, MANY = 20, 100
+SUCCESS = json.dumps(
+    {
+        "incentives": {
+            "total_incentive_amount": 100,
+            "total_eligible_combinations": 1,
+            "by_program": [{"program_id": 1, "program_name": "Rebate", "total_incentive": 100, "eligible_combinations": 1}],
+        }
+    }
+)
+RECORD = """select job_id, verdict
+              from api.record_lookups(%(organization)s, %(jobs)s, %(positions)s::integer[], %(tokens)s, %(statuses)s::integer[],
+                   %(none)s::text[], %(answers)s, %(none)s::float8[], %(latencies)s::float8[])"""
+RELEASE = "select api.release_lookups(%(organization)s, %(jobs)s, %(positions)s::integer[], %(tokens)s)"
+EXPIRE = "select app.expire_leases(%(organization)s, app.clock() + interval '1 day')"
+
+
+def claimed(batches: Batches, jobs: int, status: int) -> dict[str, Any]:
+    """One item of each of so many new jobs, with responses of this status."""
+    for number in range(jobs):
+        batches.create([f"site-{number}"])
+    rows = batches.owner.execute(
+        "select job_id, position, lease_token from api.claim_lookups(%s, 'many', %s)", [batches.organization_id, jobs]
+    ).fetchall()
+    assert len(rows) == jobs
+    return {
+        "organization": batches.organization_id,
+        "jobs": [row[0] for row in rows],
+        "positions": [row[1] for row in rows],
+        "tokens": [row[2] for row in rows],
+        "statuses": [status] * jobs,
+        "answers": [SUCCESS] * jobs,
+        "latencies": [0.1] * jobs,
+        "none": [None] * jobs,
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "late"),
+    [
+        pytest.param(RECORD, 200, False, id="successes"),
+        pytest.param(RECORD, 500, False, id="retries"),
+        pytest.param(RECORD, 404, False, id="failures"),
+        pytest.param(RECORD, 200, True, id="late successes"),
+        pytest.param(RELEASE, 200, False, id="released"),
+        pytest.param(EXPIRE, 200, False, id="expired"),
+    ],
+)
+def test_the_cost_of_many_jobs_grows_with_their_number(owner: Connection, query: str, status: int, late: bool) -> None:
+    # One failure of an organization that is served alone would be an outage.
+    update_settings(owner, lookups_per_second=None, outage_failures=10_000)
+    plans = Plans(owner)
+    handled = []
+    for jobs in (1, FEW, MANY):
+        # Which index a planner without statistics takes is the subject of test_plans.
+        owner.execute("analyze")
+        organization = Batches(owner)
+        parameters = claimed(organization, jobs, status)
+        if late:
+            owner.execute(EXPIRE, parameters)
+            claims = "select count(*) from api.claim_lookups(%s, 'many', %s)"
+            owner.execute("update public.lookup_queue_items set retry_at = app.clock() where retry_at is not null")
+            assert owner.execute(claims, [organization.organization_id, jobs]).fetchone() == (jobs,)
+        rows, seen = plans.run(query, parameters)
+        handled.append(rows_handled(seen))
+        if query == RECORD:
+            assert [row[1] for row in rows] == ["accepted"] * jobs
+        else:
+            assert rows == [(jobs,)]
+    check_invariants(owner)
+    _, few, many = handled
+    assert many < few * MANY / FEW * 1.5, f"{few:,.0f} rows for {FEW} jobs, {many:,.0f} for {MANY}"
+
+
+def test_the_jobs_that_a_flush_ends_are_counted_together(owner: Connection) -> None:
+    update_settings(owner, lookups_per_second=None)
+    plans = Plans(owner)
+    _, seen = plans.run(RECORD, claimed(Batches(owner), MANY, 200))
+    counted = [plan for plan in seen if "insert into app.work_minutes" in plan["Query Text"]]
+    assert len(counted) == 2, "once for its lookups and once for its jobs"
+    assert owner.execute("select kind, outcome, items from app.work_minutes order by kind").fetchall() == [
+        ("job", "completed", MANY),
+        ("lookup", "completed", MANY),
+    ]
