@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
 import psycopg
 import pytest
 
 from pyshell.api.error_responses import from_database
 from pyshell.api.errors import ApiError
-from tests.conftest import Connection
+from pyshell.settings import Settings
+from tests.conftest import Connection, waiting_for_locks
+from tests.http_fixtures import Json, OrganizationClient, site
+from tests.timed import wait_until
 
 
 def answer_to(database: Connection, statement: str) -> ApiError:
@@ -80,3 +86,26 @@ def test_a_refusal_that_a_node_passed_on_keeps_its_code(shared_owner: Connection
         shared_owner, f"do $$ begin raise sqlstate 'PT404' using message = 'Batch job not found', detail = '{detail}'; end $$"
     )
     assert (error.status, error.code, error.message, error.members) == (404, "job_not_found", "Batch job not found", {"job": 1})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        pytest.param("POST", "/batch-lookups", {"items": [site()]}, id="batch"),
+        pytest.param("POST", "/uploads", [site()], id="draft"),
+        pytest.param("POST", "/incentives", site() | {"operation_type": "lookup"}, id="lookup"),
+        pytest.param("PUT", "/webhook-config", {"url": "https://example.com/hook"}, id="webhooks"),
+    ],
+)
+def test_an_organization_that_is_deleted_while_a_request_runs_is_not_found(
+    client: OrganizationClient, database: Connection, http_settings: Settings, method: str, path: str, body: Json
+) -> None:
+    with ThreadPoolExecutor(1) as executor, psycopg.connect(http_settings.database_url) as other:
+        other.execute("select api.delete_organization(id) from app.organizations where name = %s", [client.organization])
+        request = executor.submit(
+            httpx.request, method, client.base_url.join(path), json=body, headers={"x-api-key": client.api_key}, timeout=30
+        )
+        wait_until(lambda: request.done() or waiting_for_locks(database, "batch-lookups"))
+        other.commit()
+        answer = request.result()
+    assert (answer.status_code, answer.json()["code"]) == (404, "organization_not_found"), answer.text
