@@ -61,7 +61,8 @@ begin
         v_traces := app.traces_of(p_organization_id, v_job_ids);
     end if;
     v_has_more := v_count = v_slots.slots;
-    if not v_has_more then
+    -- While there is always more, about once in a lease, or the wake-ups for retries would pile up.
+    if not v_has_more or v_has_expired then
         v_ready_at := app.take_wakeups(p_organization_id, v_now);
     end if;
     perform app.note_claim(p_organization_id, v_count > 0, v_has_more, v_ready_at, v_has_expired, v_leases[1].expires_at, v_now);

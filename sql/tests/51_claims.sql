@@ -1,5 +1,5 @@
 begin;
-select plan(7);
+select plan(10);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -11,6 +11,15 @@ select is(app.listed_ready_at(:'org'), app.clock(), 'a claim that found all that
 select count(*) from api.claim_lookups(:'org', 'w', 10) \gset claimed_
 select is_empty(format('select from app.queue_wakeups where organization_id = %L', :'org'), 'a claim that found less takes in the wake-ups');
 select is(app.listed_ready_at(:'org'), (select min(expires_at) from public.lookup_leases), 'a claim that found less lists the organization for when its leases expire');
+
+-- While there is always more
+select pg_temp.submit(:'org', 5) as job, pg_temp.look_up(:'org', 1, 500) as failed, pg_temp.look_up(:'org', 1, 500) as failed_too \gset
+select is((select count(*)::integer from app.queue_wakeups where organization_id = :'org'), 3, 'a claim that found all that it requested leaves the wake-ups of retries');
+select pg_temp.turn_clock(app.clock() + interval '2 minutes');
+select count(*) from api.claim_lookups(:'org', 'w', 1) \gset claimed_
+select is_empty(format('select from app.queue_wakeups where organization_id = %L', :'org'), 'a claim takes them in when the oldest lease would have expired');
+select is(app.listed_ready_at(:'org') <= app.clock(), true, 'an organization whose wake-ups a full claim took in stays on the list');
+select api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 
 -- A slot of a slower rate, or from before the clock was set back
 select api.update_settings('{"lookups_per_second": 100}') as settings, pg_temp.submit(:'org', 4) as job \gset
