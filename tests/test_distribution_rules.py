@@ -342,6 +342,7 @@ ALL_ORGANIZATIONS = {
     "the ready list, which a node has for its organizations": [
         "api.ready_webhooks",
         "app.call_worker",
+        "app.estimated_seconds",
         "app.find_ready",
         "app.is_served_alone",
         "app.record_sample",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Connection
-from tests.test_plans import Plans, rows_handled
+from tests.test_plans import Plans, rows_handled, rows_scanned
 from tests.worker_fixtures import Batches, check_invariants, update_settings
 
 FEW, MANY = 20, 100
@@ -95,3 +95,18 @@ def test_the_jobs_that_a_flush_ends_are_counted_together(owner: Connection) -> N
         ("job", "completed", MANY),
         ("lookup", "completed", MANY),
     ]
+
+
+def test_an_estimate_reads_no_jobs_of_others(owner: Connection) -> None:
+    update_settings(owner, lookups_per_second=1)
+    organizations = [Batches(owner) for _ in range(5)]
+    for batches in organizations[:4]:
+        for number in range(MANY // 4):
+            batches.create([f"site-{number}"])
+    owner.execute("select api.claim_lookups(%s, 'many', 1)", [organizations[1].organization_id])
+    plans = Plans(owner)
+    estimate = "select app.estimated_seconds(%(organization)s, 1)"
+    for _ in range(7):  # beyond the fifth call PL/pgSQL may change to a generic plan
+        [(seconds,)], seen = plans.run(estimate, {"organization": organizations[0].organization_id})
+        assert seconds == (MANY // 4 + 1) * 4
+        assert rows_scanned(seen, "batch_lookup_jobs") == MANY // 4
