@@ -36,10 +36,29 @@ $$;
 
 comment on function app.with_marks(text) is 'A text for people, with invisible characters and odd spaces by their numbers: 02134<U+200B>.';
 
+-- What follows a prefix such as billing in the name of a column.
+create or replace view app.address_column_names as
+select n.name, n.field
+  from (values ('street', 'street_1'), ('street1', 'street_1'), ('streetaddress', 'street_1'), ('address', 'street_1'), ('addr', 'street_1'), ('addr1', 'street_1'),
+               ('address1', 'street_1'), ('addressline1', 'street_1'), ('streetline1', 'street_1'), ('addressstreet', 'street_1'),
+               ('street2', 'street_2'), ('address2', 'street_2'), ('addr2', 'street_2'), ('addressline2', 'street_2'), ('unit', 'street_2'),
+               ('unitnumber', 'street_2'), ('aptsuite', 'street_2'),
+               ('city', 'city'), ('town', 'city'), ('addresscity', 'city'),
+               ('state', 'state_or_province_code'), ('province', 'state_or_province_code'), ('stateprovince', 'state_or_province_code'),
+               ('statecode', 'state_or_province_code'), ('stateorprovince', 'state_or_province_code'), ('stateregion', 'state_or_province_code'),
+               ('stateorprovincecode', 'state_or_province_code'), ('stateprovincetextonly', 'state_or_province_code'),
+               ('region', 'state_or_province_code'), ('addressstate', 'state_or_province_code'),
+               ('zip', 'postal_code'), ('zipcode', 'postal_code'), ('postalcode', 'postal_code'), ('postcode', 'postal_code'),
+               ('zippostalcode', 'postal_code'), ('addresszip', 'postal_code'), ('zippostal', 'postal_code'),
+               ('country', 'country_code'), ('countrycode', 'country_code'), ('countryregion', 'country_code'),
+               ('countrytextonly', 'country_code')) n (name, field);
+
+comment on view app.address_column_names is 'Names of the parts of an address, as app.plain_name leaves them, which a prefix such as billing may precede.';
+
 -- If several columns of a file fit a field, the lowest rank wins; two of the same rank are ambiguous, such as a billing and a shipping
--- city.
+-- city. prefix: whose address it is; empty: it does not say.
 create or replace view app.column_names as
-select n.name, f.field, n.rank::integer
+select n.name, f.field, n.rank::integer, '' as prefix
   from (values
         ('reference_id', array['referenceid', 'reference', 'refid', 'ref', 'dealid', 'deal', 'externalid', 'opportunityid', 'opportunityid18',
                                'casesafeid', 'projectid', 'siteid', 'locationid', 'propertyid', 'recordid', 'recordidcompany', 'recordidcontact',
@@ -48,8 +67,8 @@ select n.name, f.field, n.rank::integer
                                'kennung', 'identifiant', 'id', 'job']),
         ('street_1', array['street1', 'street', 'streetaddress', 'streetaddress1', 'addressline1', 'address1', 'streetline1', 'streetname',
                            'fullstreet', 'adresse1', 'ligneadresse1', 'lignedadresse1', 'rue', 'strasse', 'strassehausnummer',
-                           'strasseundhausnummer', 'anschrift', 'adresse', 'address', 'fulladdress', 'completeaddress']),
-        ('street_2', array['street2', 'streetaddress2', 'addressline2', 'address2', 'streetline2', 'unit', 'unitnumber', 'unitapt', 'aptunit',
+                           'strasseundhausnummer', 'anschrift', 'adresse', 'address', 'addr', 'addr1', 'fulladdress', 'completeaddress']),
+        ('street_2', array['street2', 'streetaddress2', 'addressline2', 'address2', 'addr2', 'streetline2', 'unit', 'unitnumber', 'unitapt', 'aptunit',
                            'apartment', 'apartmentsuite', 'apartmentsuiteetc', 'aptsuite', 'aptsuiteunit', 'apt', 'suite', 'adresse2',
                            'ligneadresse2', 'lignedadresse2', 'appartement', 'adresszusatz']),
         -- The parts of a street line, as USPS Publication 28 names them.
@@ -79,23 +98,12 @@ select n.name, f.field, n.rank::integer
         ('tax_filing', array['taxfiling', 'taxfilingstatus'])) f (field, names)
  cross join unnest(f.names) with ordinality n (name, rank)
 union all
-select p.prefix || n.name, n.field, 100
+select p.prefix || n.name, n.field, 100, case when p.prefix <> 'address' then p.prefix else '' end
   from unnest(array['billing', 'shipping', 'mailing', 'site', 'service', 'property', 'installation', 'install', 'project', 'job', 'customer', 'client',
-                    'account', 'company', 'home', 'work', 'primary', 'location', 'physical', 'delivery', 'building', 'other', 'address']) p (prefix)
- cross join (values ('street', 'street_1'), ('street1', 'street_1'), ('streetaddress', 'street_1'), ('address', 'street_1'),
-                    ('address1', 'street_1'), ('addressline1', 'street_1'), ('streetline1', 'street_1'), ('addressstreet', 'street_1'),
-                    ('street2', 'street_2'), ('address2', 'street_2'), ('addressline2', 'street_2'), ('unit', 'street_2'),
-                    ('unitnumber', 'street_2'), ('aptsuite', 'street_2'),
-                    ('city', 'city'), ('town', 'city'), ('addresscity', 'city'),
-                    ('state', 'state_or_province_code'), ('province', 'state_or_province_code'), ('stateprovince', 'state_or_province_code'),
-                    ('statecode', 'state_or_province_code'), ('stateorprovince', 'state_or_province_code'), ('stateregion', 'state_or_province_code'),
-                    ('stateorprovincecode', 'state_or_province_code'), ('stateprovincetextonly', 'state_or_province_code'),
-                    ('region', 'state_or_province_code'), ('addressstate', 'state_or_province_code'),
-                    ('zip', 'postal_code'), ('zipcode', 'postal_code'), ('postalcode', 'postal_code'), ('postcode', 'postal_code'),
-                    ('zippostalcode', 'postal_code'), ('addresszip', 'postal_code'), ('zippostal', 'postal_code'),
-                    ('country', 'country_code'), ('countrycode', 'country_code'), ('countryregion', 'country_code'),
-                    ('countrytextonly', 'country_code')) n (name, field)
- where p.prefix || n.name not in ('addressstreet1', 'buildingunit');
+                    'account', 'company', 'home', 'work', 'primary', 'location', 'physical', 'delivery', 'building', 'other', 'address', 'situs',
+                    'facility', 'premise', 'premises', 'parcel', 'prop', 'store', 'owner']) p (prefix)
+ cross join app.address_column_names n
+ where p.prefix || n.name not in ('addressstreet1', 'buildingunit', 'addressaddr', 'addressaddr1', 'addressaddr2');
 
 comment on view app.column_names is 'Names of columns, as app.plain_name leaves them, and the field that each is for; lower ranks win.';
 

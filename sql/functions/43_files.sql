@@ -74,9 +74,37 @@ begin
 end;
 $$;
 
+-- The fields that each column may have by its name. Besides the known prefixes, as in Billing Street, any other counts if a street and more
+-- of its address have it, as in Plant Address and Plant ZIP, but not in Email Address.
+create or replace function app.column_candidates(p_headers text[]) returns table (n integer, name text, field text, rank integer, prefix text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    with headers as materialized (
+        select h.n::integer as n, h.name, app.plain_name(h.name) as plain from unnest(p_headers) with ordinality h (name, n)),
+    others as materialized (
+        select h.n, h.name, a.field, regexp_replace(left(h.plain, -length(a.name)), 'address$', '') as prefix
+          from headers h
+         cross join lateral (select f.name, f.field from app.address_column_names f where h.plain like '_%' || f.name order by length(f.name) desc limit 1) a
+         where h.plain not in (select k.name from app.column_names k))
+    select h.n, h.name, k.field, k.rank, k.prefix from headers h join app.column_names k on k.name = h.plain
+     union all
+    select o.n, o.name, o.field, 100, o.prefix
+      from others o
+     where o.prefix <> ''
+       and (o.prefix in (select k.prefix from app.column_names k)
+            or (select bool_or(s.field = 'street_1') and bool_or(s.field = any (array['city', 'state_or_province_code', 'postal_code']))
+                  from others s
+                 where s.prefix = o.prefix));
+end;
+$$;
+
 -- The field of each column: as the request says, else as the organization said before, else by its name. `how` is given, remembered or
 -- name; null: the column is not used. p_lenient: columns that fit the same field equally well are only marked as ambiguous, and missing
--- columns are accepted.
+-- columns are accepted. The parts of an address come from columns with one prefix or none: neither from those of another address, whose
+-- street is not used, nor from the billing address where the street is that of the site.
 create or replace function app.file_columns(
     p_headers text[], p_columns jsonb, p_defaults jsonb, p_remembered jsonb default '{}', p_lenient boolean default false,
     p_notes jsonb default '[]'
@@ -115,14 +143,29 @@ begin
     end loop;
 
     for v_field, v_places, v_names in
-        select c.field, array_agg(c.n order by c.n), array_agg(c.name order by c.n)
-          from (select h.n, h.name, k.field, rank() over (partition by k.field order by k.rank) as rank
-                  from unnest(p_headers) with ordinality h (name, n)
-                  join app.column_names k on k.name = app.plain_name(h.name)
-                 where v_how[h.n] is null and array_position(v_known, k.field) is null) c
-         where c.rank = 1
-         group by c.field
-         order by min(c.n)
+        with named as materialized (select * from app.column_candidates(p_headers)),
+        free as materialized (
+            select c.*, coalesce(bool_or(c.is_lost) filter (where c.field = 'street_1') over (partition by c.prefix),
+                                 bool_or(c.is_lost) filter (where c.field in ('city', 'postal_code')) over (partition by c.prefix)) as is_of_other
+              from (select k.*, k.prefix <> '' and (array_position(v_fields, k.field) is not null or bool_or(k.prefix = '') over (partition by k.field)) as is_lost
+                      from named k
+                     where v_how[k.n] is null) c),
+        best as materialized (
+            select b.*
+              from (select f.*, rank() over (partition by f.field order by f.rank) as place
+                      from free f
+                     where f.is_of_other is not true and array_position(v_known, f.field) is null) b
+             where b.place = 1),
+        street as (
+            select min(s.prefix) as prefix
+              from (select k.prefix from named k where v_fields[k.n] = 'street_1' union select b.prefix from best b where b.field = 'street_1') s
+            having count(*) = 1)
+        select b.field, array_agg(b.n order by b.n), array_agg(b.name order by b.n)
+          from best b
+          left join street s on s.prefix <> ''
+         where b.prefix in ('', s.prefix) or s.prefix is null or b.field in ('street_1', 'country_code')
+         group by b.field
+         order by min(b.n)
     loop
         if cardinality(v_places) = 1 then
             v_fields[v_places[1]] := v_field;

@@ -1,5 +1,5 @@
 begin;
-select plan(36);
+select plan(45);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -31,6 +31,45 @@ select throws_ok(
 select throws_ok(
     $$ select app.file_columns(array['Deal ID', 'Street', 'City', 'State', 'ZIP'], '{}', '{}') $$, 'PT400',
     'Columns are missing: building_type, device_ids', 'a field without a column or a default is missing');
+select results_eq(
+    $$ select field from app.file_columns(array['Key', 'Plant Address', 'Plant City', 'Plant State', 'Plant Address Postal Code', 'Email Address'],
+                                          '{"reference_id": "Key"}', '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
+    $$ values ('reference_id'), ('street_1'), ('city'), ('state_or_province_code'), ('postal_code'), (null) $$,
+    'columns of an address are recognized whatever precedes all their names, but an e-mail address is none');
+select throws_ok(
+    $$ select app.file_columns(array['APN', 'Situs Address', 'Situs City', 'Situs Zip', 'Mailing Address', 'Mailing City', 'Mailing State', 'Mailing Zip'], '{}', '{}') $$,
+    'PT400', 'More than one column may be the street_1: Situs Address, Mailing Address', 'the address of a site and that of its owner are not mixed up');
+select throws_ok(
+    $$ select app.file_columns(array['ID', 'Plant Addr', 'Plant City', 'Mailing Addr', 'Mailing City', 'Mailing State', 'Mailing Zip'], '{}',
+                               '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
+    'PT400', 'More than one column may be the street_1: Plant Addr, Mailing Addr', 'a prefix that is not known does not leave the address to one that is');
+select results_eq(
+    $$ select field, how from app.file_columns(array['ID', 'Situs Address', 'Situs City', 'Situs State', 'Situs Zip', 'Mailing Address', 'Mailing City', 'Mailing State',
+                                                     'Mailing Zip', 'Mailing Unit'],
+                                               '{"street_1": "Situs Address"}', '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
+    $$ values ('reference_id', 'name'), ('street_1', 'given'), ('city', 'name'), ('state_or_province_code', 'name'), ('postal_code', 'name'),
+              (null, null), (null, null), (null, null), (null, null), (null, null) $$,
+    'the columns of an address follow its street, which the request gives');
+select throws_ok(
+    $$ select app.file_columns(array['ID', 'Site Address', 'Site City', 'Billing State', 'Billing Zip'], '{}', '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
+    'PT400', 'Columns are missing: state_or_province_code, postal_code', 'an address is not put together from two');
+select is(
+    (select array_agg(field order by header) from app.file_columns(
+        array['ID', 'Street', 'City', 'State', 'Zip', 'Billing Street', 'Billing Street 2', 'Billing City', 'Billing State', 'Billing Zip', 'Billing Country'], '{}',
+        '{"building_type": "RESIDENTIAL", "device_ids": "1"}') where header like 'Billing%'),
+    array_fill(null::text, array[6]), 'the unit and the country of an address whose street is not used are not used either');
+select is(
+    (select array_agg(field) from app.file_columns(array['ID', 'Property Address', 'City', 'State', 'Zip', 'Billing Country'], '{}',
+                                                   '{"building_type": "RESIDENTIAL", "device_ids": "1"}')),
+    array['reference_id', 'street_1', 'city', 'state_or_province_code', 'postal_code', 'country_code'], 'columns without a prefix go with any');
+select is(
+    (select array_agg(field) from app.file_columns(array['ID', 'Country', 'Billing Street', 'Billing City', 'Billing State', 'Billing Zip', 'Billing Country'], '{}',
+                                                   '{"building_type": "RESIDENTIAL", "device_ids": "1"}')),
+    array['reference_id', 'country_code', 'street_1', 'city', 'state_or_province_code', 'postal_code', null], 'a country of its own does not make another address of the rest');
+select is(
+    (select array_agg(field) from app.file_columns(array['ID', 'Site Street', 'Site Unit', 'Where', 'Site State', 'Site Zip'], '{"city": "Where", "street_2": null}',
+                                                   '{"building_type": "RESIDENTIAL", "device_ids": "1"}')),
+    array['reference_id', 'street_1', null, 'city', 'state_or_province_code', 'postal_code'], 'a field that the request gives leaves the others to their names');
 
 -- The footer
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], [], ["Open Deals"], ["Copyright (c) 2026"]]', 1), 2,
