@@ -42,7 +42,9 @@ begin
     elsif v_field = 'city' then
         v_city := v_rest;
     end if;
-    if (v_field = 'state_or_province_code') <> (coalesce(v_rest, '') = '') then
+    -- Apt 4 Oakland is no city, nor is Alameda County.
+    if (v_field = 'state_or_province_code') <> (coalesce(v_rest, '') = '')
+       or v_field = 'street_1' and v_city ~* '^\s*((apt|apartment|unit|suite|ste|bldg|floor|room|rm|lot)\M|#)|\m(county|co\.)\s*$' then
         return null;
     end if;
     return jsonb_strip_nulls(jsonb_build_object(

@@ -1,5 +1,5 @@
 begin;
-select plan(12);
+select plan(13);
 
 create function pg_temp.parts(p_text text, variadic p_given text[]) returns text
 language sql as $$
@@ -25,6 +25,10 @@ select is(array(select pg_temp.parts(t, 'street_1', 'postal_code')
           array['1 Main St | Oakland | CA', '1 Main St | Oakland | CA', '', '', 'Oakland | CA'], 'an address may repeat the postal code, which has a column of its own');
 select is(array(select pg_temp.parts(t, 'street_1') from unnest(array['1 Main St', '1 Main St Oakland CA 94601', '1 Main St, Oakland 94601', '1 Main St, 94601', ', Oakland, CA 94601', '', null]) t),
           array['', '', '', '', '', '', ''], 'nothing is guessed of an address without a state or without a comma before its city');
+select is(array(select pg_temp.parts(t, 'street_1')
+                  from unnest(array['1 Main St, Apt 4 Oakland, CA 94601', '1 Main St, # 4 Oakland, CA 94601', '1 Main St, Oakland, Alameda County, CA 94601',
+                                    '1 Main St, Lothian, MD 20711']) t),
+          array['', '', '', '1 Main St | Lothian | MD | 20711'], 'a unit or a county is not read as the city');
 select is(array(select pg_temp.parts(t, 'street_1', 'city') from unnest(array['Oakland, CA 94601', 'Oakland CA 94601', 'Port Washington 11050', 'CA 94601']) t),
           array['Oakland | CA | 94601', 'Oakland | CA | 94601', '', ''], 'a cell with a city may have the state and the postal code too');
 select is(array(select pg_temp.parts(t, 'street_1', 'city', 'postal_code') from unnest(array['Oakland, CA', 'New York, New York', 'Oakland ca', 'New York', 'Oakland']) t),
