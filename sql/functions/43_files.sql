@@ -246,6 +246,11 @@ create or replace function app.may_be_placeholder(p_cell text) returns boolean
 language sql immutable
 return p_cell ~* '^(null|none|nil|n/a|n\.a\.|na|nan|-+|\?+|tbd)$';
 
+-- What spreadsheets make of a house number or a unit such as 1-2: 2026-01-02, 2-Jan, Feb-01, 2. Jan.
+create or replace function app.may_be_date(p_cell text) returns boolean
+language sql immutable
+return p_cell ~* '^([0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{1,2}[-. ]{1,2}(janv?|f[eé][bv]r?|m[aä]r[sz]?|mrz|apr|avr|ma[iy]|jui?n|jui?l|a[uo][gû]t?|sept?|o[ck]t|nov|d[eé][cz])[.]?|(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)-[0-9]{2})$';
+
 -- The devices of the catalogue by their plain names, {name: id}, without ambiguous names.
 create or replace function app.device_names() returns jsonb
 language plpgsql stable
@@ -293,6 +298,7 @@ return jsonb_object(
           case when p_now is null then 'placeholder_removed' when p_code = 'cleaned' and p_was = p_now then 'looks_like_placeholder' else p_code end,
           case when p_now is null then format('%s: %s was left out, because it is a placeholder', p_label, app.with_marks(left(p_was, 100)))
                when p_code = 'cleaned' and p_was = p_now then format('%s: %s looks like a placeholder', p_label, left(p_was, 100))
+               when p_code = 'looks_like_date' then format('%s: %s looks like a date that a spreadsheet made of something else', p_label, left(p_was, 100))
                else format('%s: %s was read as %s', p_label, app.with_marks(left(p_was, 100)), left(p_now, 100)) end,
           left(p_was, 500),
           left(p_now, 500)]);

@@ -188,7 +188,12 @@ begin
                        case when not coalesce(c.parts ? 'postal_code', false) and c.spoilt_postal_code <> c.postal_code and upper(c.spoilt_postal_code) <> c.postal_code
                             then app.correction('address.postal_code', p_columns #>> '{postal_code,header}', 'postal_code_corrected', c.spoilt_postal_code, c.postal_code) end,
                        nullif(c.known_building -> 'warning', 'null'),
-                       nullif(c.known_devices -> 'warning', 'null')], null) as warnings,
+                       nullif(c.known_devices -> 'warning', 'null'),
+                       case when app.may_be_date(c.street_2)
+                            then app.correction('address.street_2', p_columns #>> '{street_2,header}', 'looks_like_date', c.street_2, c.street_2) end,
+                       case when app.may_be_date(btrim(c.raw ->> v_street_number))
+                            then app.correction('address.street_1', p_columns #>> '{street_number,header}', 'looks_like_date',
+                                                btrim(c.raw ->> v_street_number), btrim(c.raw ->> v_street_number)) end], null) as warnings,
                    case when c.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$' or jsonb_array_length(c.raw) > p_width or pg_column_size(c.raw) > 32768
                         then nullif(array_remove(array[
                        case when c.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$'

@@ -29,6 +29,7 @@ const CODES: Record<string, string> = {
   cleaned: "cleaned",
   placeholder_removed: "placeholder removed",
   looks_like_placeholder: "looks like a placeholder",
+  looks_like_date: "looks like a date",
   rounded_by_spreadsheet: "rounded by the spreadsheet",
 };
 
