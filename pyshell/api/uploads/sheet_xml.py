@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import takewhile
 from xml.parsers import expat
 
 from pyshell.api.uploads.tables import MAX_COLUMNS, MAX_ROWS
@@ -26,7 +27,7 @@ _UNREADABLE = (LookupError, ValueError, RuntimeError, expat.ExpatError, zipfile.
 _LETTERS = re.compile(r"[A-Z]{1,3}")
 _WHOLE = re.compile(r"[0-9]{1,15}(\.0+)?", re.ASCII)
 _LANGUAGE = re.compile(r"^\[\$-[0-9A-F]+\]", re.IGNORECASE)
-# Two or more zeros, with texts around them: 00000, 00000\-0000, "D-"0000.
+# Zeros, with texts around them: 00000, 00000\-0000, "D-"0000, "SITE-"0.
 _PADDED = re.compile(r'(?:0|"[^"]*"|\\.|[- ()/])*', re.DOTALL)
 _TOKEN = re.compile(r'"([^"]*)"|\\(.)|(.)', re.DOTALL)
 # Most sheets have none of these.
@@ -109,14 +110,23 @@ def local(name: str) -> str:
 
 
 def padding(code: str) -> str:
-    """The format for numbers that are not negative, if it writes leading zeros; else an empty text."""
+    """The format for numbers that are not negative, if it writes leading zeros or a text that begins with a letter; else an empty text."""
     first = _LANGUAGE.sub("", code.partition(";")[0])
-    return first if _PADDED.fullmatch(first) and sum(token[3] == "0" for token in _TOKEN.finditer(first)) > 1 else ""
+    if not _PADDED.fullmatch(first):
+        return ""
+    tokens = tokens_of(first)
+    before = "".join(text for _, text in takewhile(lambda token: not token[0], tokens))
+    return first if sum(is_zero for is_zero, _ in tokens) > (0 if before[:1].isalpha() else 1) else ""
+
+
+def tokens_of(code: str) -> list[tuple[bool, str]]:
+    """The zeros and texts of a format: whether it is a zero, and the text."""
+    return [(token[3] == "0", token[1] or token[2] or token[3] or "") for token in _TOKEN.finditer(code)]
 
 
 def padded_number(number: str, code: str) -> str:
     """A whole number in a format of `padding`: zeros are filled from the right, and the remaining digits precede the first."""
-    tokens = [(token[3] == "0", token[1] or token[2] or token[3] or "") for token in _TOKEN.finditer(code)]
+    tokens = tokens_of(code)
     zeros = sum(is_zero for is_zero, _ in tokens)
     digits = number.lstrip("0").zfill(zeros)
     places = iter([digits[: len(digits) - zeros + 1], *digits[len(digits) - zeros + 1 :]])
