@@ -141,6 +141,22 @@ def test_any_file_that_can_become_a_batch_can_become_a_draft(client: Organizatio
     assert (form["name"], form["total_rows"]) == ("q2.csv", 3)
 
 
+@pytest.mark.parametrize(
+    ("names", "name"),
+    [
+        ("filename*=UTF-8''Gr%C3%B6%C3%9Fe%20%26%20%22M%22.csv", 'Größe & "M".csv'),
+        ("filename=\"=?utf-8?B?R3LDtsOfZS5jc3Y=?=\"; filename*=utf-8''Gr%C3%B6%C3%9Fe.csv", "Größe.csv"),
+        ("filename*=iso-8859-1'de'Gr%F6%DFe.csv; filename=Groesse.csv", "Größe.csv"),
+        ("filename*=UTF-8''%FF%00.csv", "\ufffd.csv"),
+        ("filename=a.csv; filename*=klingon''b.csv", "a.csv"),
+    ],
+)
+def test_a_form_may_name_its_file_as_rfc_5987_does(client: OrganizationClient, names: str, name: str) -> None:
+    lines = ["--x", f'Content-Disposition: form-data; name="file"; {names}', "Content-Type: text/csv", "", HEADER + ROWS, "--x--", ""]
+    form = client.post("/uploads", content="\r\n".join(lines), headers={"content-type": "multipart/form-data; boundary=x"})
+    assert (answer(form, 201)["name"], form.json()["total_rows"]) == (name, 3)
+
+
 def test_a_draft_says_which_sheets_there_are_and_which_was_read(client: OrganizationClient) -> None:
     book = openpyxl.Workbook()
     assert book.active is not None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 from python_multipart.multipart import parse_options_header
@@ -30,6 +32,8 @@ from pyshell.postgres.shares import Shares, TakenError
 
 GZIP = b"\x1f\x8b"
 DEFAULTS = ("default_reference_id", "default_building_type", "default_country_code", "default_device_ids")
+# In RFC 5987, as .NET sends it; beside it may be a `filename` for receivers that do not know it.
+_EXTENDED_NAME = re.compile(rb";\s*filename\*\s*=\s*\"?(utf-8|iso-8859-1)'[^']*'([^;\"\s]*)", re.IGNORECASE)
 MULTIPART_HINT = "Send one file: curl -F file=@sites.csv. Options go into the query string."
 
 
@@ -170,9 +174,19 @@ async def file_of_form(request: Request, pieces: AsyncGenerator[bytes, None]) ->
 
 
 class FormParser(MultiPartParser):
-    """Knows whether the form is complete. The file of an incomplete form has no other owner, and has to be closed."""
+    """Knows `filename*`, and whether the form is complete. The file of an incomplete form has no other owner, and has to be closed."""
 
     is_complete = False
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        extended = _EXTENDED_NAME.search(part.content_disposition or b"")
+        if extended and part.content_disposition:
+            # Without any `filename`, it would not be a file.
+            part.content_disposition += b'; filename=""'
+        super().on_headers_finished()
+        if extended and part.file:
+            part.file.filename = unquote(extended[2].decode("latin-1"), extended[1].decode())
 
     def on_end(self) -> None:
         self.is_complete = True
