@@ -41,6 +41,11 @@ create or replace view app.address_column_names as
 select n.name, n.field
   from (values ('street', 'street_1'), ('street1', 'street_1'), ('streetaddress', 'street_1'), ('address', 'street_1'), ('addr', 'street_1'), ('addr1', 'street_1'),
                ('address1', 'street_1'), ('addressline1', 'street_1'), ('streetline1', 'street_1'), ('addressstreet', 'street_1'),
+               ('streetname', 'street_1'), ('streetnumber', 'street_number'), ('streetnum', 'street_number'), ('streetno', 'street_number'),
+               ('housenumber', 'street_number'), ('housenum', 'street_number'), ('houseno', 'street_number'),
+               ('streetdirection', 'street_predirectional'), ('predirectional', 'street_predirectional'), ('predir', 'street_predirectional'),
+               ('streetsuffix', 'street_suffix'), ('streettype', 'street_suffix'),
+               ('postdirectional', 'street_postdirectional'), ('postdir', 'street_postdirectional'),
                ('street2', 'street_2'), ('address2', 'street_2'), ('addr2', 'street_2'), ('addressline2', 'street_2'), ('unit', 'street_2'),
                ('unitnumber', 'street_2'), ('aptsuite', 'street_2'),
                ('city', 'city'), ('town', 'city'), ('addresscity', 'city'),
@@ -78,7 +83,7 @@ select n.name, f.field, n.rank::integer, '' as prefix
                                         'streetdir', 'streetprefix']),
         ('street_suffix', array['streetsuffix', 'streettype', 'streetsfx']),
         ('street_postdirectional', array['streetpostdirectional', 'postdirectional', 'streetpostdirection', 'postdirection', 'streetpostdir', 'postdir']),
-        ('city', array['city', 'town', 'citytown', 'towncity', 'municipality', 'locality', 'ville', 'ort', 'stadt', 'citystate', 'citystatezip', 'citystatezipcode']),
+        ('city', array['city', 'town', 'citytown', 'towncity', 'municipality', 'citymunicipality', 'locality', 'ville', 'ort', 'stadt', 'citystate', 'citystatezip', 'citystatezipcode']),
         ('state_or_province_code', array['stateorprovincecode', 'stateorprovince', 'stateprovince', 'provincestate', 'stateprovincecode',
                                          'stateprovincetextonly', 'stateregion', 'statecode', 'provincecode', 'state', 'province',
                                          'provinceoustate', 'provinceetat', 'etatprovince', 'bundesstaat', 'bundesland', 'etat', 'region', 'st',
@@ -103,7 +108,7 @@ select p.prefix || n.name, n.field, 100, case when p.prefix <> 'address' then p.
                     'account', 'company', 'home', 'work', 'primary', 'location', 'physical', 'delivery', 'building', 'other', 'address', 'situs',
                     'facility', 'premise', 'premises', 'parcel', 'prop', 'store', 'owner']) p (prefix)
  cross join app.address_column_names n
- where p.prefix || n.name not in ('addressstreet1', 'buildingunit', 'addressaddr', 'addressaddr1', 'addressaddr2');
+ where p.prefix || n.name not in ('buildingunit', 'addressaddr', 'addressaddr1', 'addressaddr2');
 
 comment on view app.column_names is 'Names of columns, as app.plain_name leaves them, and the field that each is for; lower ranks win.';
 

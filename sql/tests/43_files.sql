@@ -1,5 +1,5 @@
 begin;
-select plan(45);
+select plan(47);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -70,6 +70,17 @@ select is(
     (select array_agg(field) from app.file_columns(array['ID', 'Site Street', 'Site Unit', 'Where', 'Site State', 'Site Zip'], '{"city": "Where", "street_2": null}',
                                                    '{"building_type": "RESIDENTIAL", "device_ids": "1"}')),
     array['reference_id', 'street_1', null, 'city', 'state_or_province_code', 'postal_code'], 'a field that the request gives leaves the others to their names');
+select is(
+    (select array_agg(field) from app.file_columns(
+        array['ID', 'Situs House Number', 'Situs Street Name', 'Situs Street Type', 'Situs City', 'Situs State', 'Situs Zip', 'Owner Street Number', 'Owner Street Name'],
+        '{"street_1": "Situs Street Name"}', '{"building_type": "RESIDENTIAL", "device_ids": "1"}')),
+    array['reference_id', 'street_number', 'street_1', 'street_suffix', 'city', 'state_or_province_code', 'postal_code', null, null],
+    'the number of a house goes with its own street');
+select is(
+    (select array_agg(field) from app.file_columns(
+        array['reference_id', 'address.street_1', 'address.street_2', 'address.city', 'address.state_or_province_code', 'address.postal_code', 'address.country_code'], '{}',
+        '{"building_type": "RESIDENTIAL", "device_ids": "1"}')),
+    array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'], 'the members of an item in JSON are names of columns, too');
 
 -- The footer
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], [], ["Open Deals"], ["Copyright (c) 2026"]]', 1), 2,
