@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import standardwebhooks
 
+from batch_lookups import ApiError
+from batch_lookups.cli import webhooks
 from tests.cli_fixtures import Cli, Service
 from tests.conftest import Connection
 from tests.webhook_receiver import FakeReceiver, fake_receiver
@@ -156,6 +159,56 @@ def test_listen_prints_messages_and_forwards_them_signed(cli: Cli, receiver: Fak
     assert standardwebhooks.Webhook(secret).verify(forwarded.body, forwarded.headers) == forwarded.message
     assert said.startswith(b"webhook.test ")
     assert said.endswith(b": status 204\n")
+
+
+class Deliveries:
+    """The list of deliveries, newest first, in pages of two."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = list(numbers)
+        self.deleted: list[str] = []
+
+    def list_webhook_deliveries(self, *, event: str | None, limit: int, cursor: str | None = None) -> Any:
+        at = int(cursor or 0)
+        told = [{"id": f"d-{number}", "created_at": f"2026-11-30T00:00:{number:02}.000Z"} for number in self.numbers[at : at + 2]]
+        return {"deliveries": told, "next_cursor": str(at + 2) if at + 2 < len(self.numbers) else None}
+
+    def get_webhook_delivery(self, delivery_id: str) -> Any:
+        if delivery_id in self.deleted:
+            raise ApiError(404, {"error": "Webhook delivery not found", "code": "webhook_delivery_not_found"})
+        return {"id": delivery_id}
+
+    def heard(self, seen: webhooks.Seen) -> list[str]:
+        client: Any = self
+        return [delivery["id"] for delivery in webhooks.unheard(client, None, seen)]
+
+
+def test_listening_remembers_few_ids_and_hears_nothing_twice() -> None:
+    seen, kept = webhooks.Seen(limit=3), Deliveries(6, 5, 4, 3, 2, 1)
+    assert kept.heard(seen) == ["d-1", "d-2", "d-3", "d-4", "d-5", "d-6"]
+    assert len(vars(seen)["_ids"]) == 3
+    # Deleted with their batch: none of those left is known by its id.
+    kept.numbers = [3, 2, 1]
+    assert kept.heard(seen) == []
+    kept.numbers = [7, 3, 2, 1]
+    assert kept.heard(seen) == ["d-7"]
+
+
+def test_listening_goes_on_if_a_message_is_deleted_before_it_is_read() -> None:
+    kept = Deliveries(3, 2, 1)
+    kept.deleted.append("d-2")
+    assert kept.heard(webhooks.Seen()) == ["d-1", "d-3"]
+
+
+def test_listening_begins_with_what_comes_even_if_what_was_there_is_deleted() -> None:
+    seen, kept = webhooks.Seen(), Deliveries(6, 5, 4, 3, 2, 1)
+    seen.add_all(kept.list_webhook_deliveries(event=None, limit=2))
+    kept.numbers = [7, 4, 3, 2, 1]
+    assert kept.heard(seen) == ["d-7"]
+    alone = webhooks.Seen()
+    alone.add_all(Deliveries(6).list_webhook_deliveries(event=None, limit=2))
+    # Stored before, but visible later.
+    assert Deliveries(6, 5).heard(alone) == ["d-5"]
 
 
 def test_keys_are_made_listed_rotated_and_revoked(cli: Cli, service: Service) -> None:

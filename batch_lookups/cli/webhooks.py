@@ -16,15 +16,17 @@ import click
 from batch_lookups.cli import exits, settings
 from batch_lookups.cli.exits import Ended
 from batch_lookups.cli.session import Session, as_json, confirm, facts, minute, pass_session, printable, say, table, with_output
+from batch_lookups.errors import ApiError
 from batch_lookups.paging import pages
 
 if TYPE_CHECKING:
     from batch_lookups.client import Client
-    from batch_lookups.types import WebhookConfig, WebhookDelivery
+    from batch_lookups.types import WebhookConfig, WebhookDelivery, WebhookDeliveryList
 
 SECRET = "BATCH_LOOKUPS_WEBHOOK_SECRET"
 SHOWN_CHARACTERS = 200
 POLL_SECONDS = 2.0
+SEEN_LIMIT = 10_000
 FORWARD_SECONDS = 15.0
 EVENTS = ["lookup.completed", "lookup.failed", "batch.completed", "batch.failed", "batch.cancelled"]
 
@@ -275,13 +277,13 @@ def listen(session: Session, forward_url: str | None, event: str | None, all_kep
         raise click.UsageError("--forward must be an address such as http://localhost:3000/hooks.")
     key = webhook_secret() if forward_url else ""
     client = session.client
-    seen = set() if all_kept else {delivery["id"] for delivery in client.list_webhook_deliveries(event=event, limit=200)["deliveries"]}
+    seen = Seen()
+    if not all_kept:
+        seen.add_all(client.list_webhook_deliveries(event=event, limit=200))
     say(f"Listening for webhook messages{f', forwarding to {forward_url}' if forward_url else ''}; Ctrl-C to stop")
     with suppress(KeyboardInterrupt):
         while True:
-            for delivery in reversed(list(newest(client, event, seen))):
-                seen.add(delivery["id"])
-                message = client.get_webhook_delivery(delivery["id"])
+            for message in unheard(client, event, seen):
                 click.echo(as_json({"id": message["id"], "created_at": message["created_at"], "body": message["body"]}))
                 if forward_url:
                     say(f"{message['body']['type']} {message['id']}: {forward(forward_url, key, message)}")
@@ -303,13 +305,49 @@ def beginning(answer: str | None) -> str:
     return " ".join((answer or "").split())[:SHOWN_CHARACTERS]
 
 
-def newest(client: Client, event: str | None, seen: set[str]) -> Iterator[WebhookDelivery]:
+class Seen:
+    """Deliveries that were printed, or that are older than the first to print: the last ones by their ids, the others by their time."""
+
+    def __init__(self, *, limit: int = SEEN_LIMIT) -> None:
+        self._limit = limit
+        self._ids: dict[str, str] = {}
+        self._all_until = ""
+
+    def add(self, delivery: WebhookDelivery) -> None:
+        self._ids[delivery["id"]] = delivery["created_at"]
+        if len(self._ids) > self._limit:
+            self._all_until = max(self._all_until, self._ids.pop(next(iter(self._ids))))
+
+    def add_all(self, page: WebhookDeliveryList) -> None:
+        """Adds the newest deliveries, and all that are older."""
+        for delivery in reversed(page["deliveries"]):
+            self.add(delivery)
+        if page["next_cursor"] is not None:
+            self._all_until = page["deliveries"][-1]["created_at"]
+
+    def __contains__(self, delivery: WebhookDelivery) -> bool:
+        return delivery["id"] in self._ids or delivery["created_at"] <= self._all_until
+
+
+def unheard(client: Client, event: str | None, seen: Seen) -> Iterator[WebhookDelivery]:
+    """The unseen deliveries with their bodies, oldest first."""
+    for delivery in reversed(list(newest(client, event, seen))):
+        seen.add(delivery)
+        try:
+            yield client.get_webhook_delivery(delivery["id"])
+        except ApiError as error:
+            # Deleted with its batch meanwhile.
+            if error.code != "webhook_delivery_not_found":
+                raise
+
+
+def newest(client: Client, event: str | None, seen: Seen) -> Iterator[WebhookDelivery]:
     """Unseen deliveries, newest first, back to the first page with a seen one.
 
     That page is read completely: deliveries stored at the same time may become visible slightly later.
     """
     for page in pages(client.list_webhook_deliveries, event=event, limit=200):
-        unseen = [delivery for delivery in page["deliveries"] if delivery["id"] not in seen]
+        unseen = [delivery for delivery in page["deliveries"] if delivery not in seen]
         yield from unseen
         if len(unseen) < len(page["deliveries"]):
             return
