@@ -179,8 +179,9 @@ class Client(_Methods):
                         require_ours(response, download.media_type)
                         for piece in response.iter_bytes():
                             yield from download.feed(piece)
-                        download.end(response)
-                        return
+                        if download.end(response):
+                            return
+                        continue
                     retry = attempts.after_response(bodies.read(response))
             except httpx.RequestError as error:
                 attempts = download.attempts_after(error, attempts, self._retry_seconds)
@@ -277,8 +278,9 @@ class AsyncClient(_Methods):
                         async for piece in response.aiter_bytes():
                             for record in download.feed(piece):
                                 yield record
-                        download.end(response)
-                        return
+                        if download.end(response):
+                            return
+                        continue
                     retry = attempts.after_response(await bodies.read_async(response))
             except httpx.RequestError as error:
                 attempts = download.attempts_after(error, attempts, self._retry_seconds)
@@ -310,6 +312,7 @@ class _Download:
     def begin(self) -> dict[str, str | int]:
         """The parameters of the next request."""
         self._splitter = RecordSplitter(self._format)
+        self._has_received = False
         # If only the header was received, it comes again.
         self._skips_header = self._format == "csv" and self._after < 0 and not self._header_is_due
         return {"format": self._format, **self._filter, **({"after": self._after} if self._after >= 0 else {})}
@@ -324,14 +327,20 @@ class _Download:
                 self._header_is_due = False
             else:
                 self._after += 1
-            self._has_progressed = True
+            self._has_progressed = self._has_received = True
             yield record
         bodies.require_bounded(self._splitter.rest_length)
 
-    def end(self, response: httpx.Response) -> None:
-        """Raises httpx.RemoteProtocolError if the last record is cut off: through a proxy, a lost connection may look like an end."""
+    def end(self, response: httpx.Response) -> bool:
+        """Whether these were the last records: through a proxy, a lost connection may look like an end.
+
+        Where nothing tells the end of a response, as in HTTP/1.0, one without any record does. Raises httpx.RemoteProtocolError if the last
+        record is cut off.
+        """
         if self._splitter.rest_length:
             raise httpx.RemoteProtocolError("the last record is cut off", request=response.request)
+        tells_its_end = not {"content-length", "transfer-encoding"}.isdisjoint(response.headers) or response.http_version == "HTTP/2"
+        return tells_its_end or not self._has_received or bool(self._filter)
 
     def attempts_after(self, error: httpx.RequestError, attempts: Attempts, seconds: float) -> Attempts:
         """The remaining attempts: all of them, if something was received. Raises UnavailableError if it cannot be resumed.

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# Responses of proxies (520 and above: of Cloudflare), which do not know whether the request was carried out; and 408, for a request that
+# arrives too slowly.
+GATEWAY = (408, 502, 504, 520, 521, 522, 523, 524)
+
 
 class BatchLookupsError(Exception):
     """Anything that goes wrong between the client and the service."""

@@ -10,15 +10,13 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from batch_lookups.errors import ApiError, BatchLookupsError, UnavailableError
+from batch_lookups.errors import GATEWAY, ApiError, BatchLookupsError, UnavailableError
 
 RETRY_SECONDS = 60.0
 FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
 
 # Nothing was sent, so nothing was done.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
-# Responses of proxies, which do not know whether the request was carried out; and 408, for a request that arrives too slowly.
-_GATEWAY = (408, 502, 504)
 
 
 class Retry(NamedTuple):
@@ -65,8 +63,9 @@ class Attempts:
         """How to continue after an unsuccessful response. Raises ApiError to give up."""
         error = error_of(response)
         # A request with the same idempotency key is in progress: from this command, before it was killed.
-        waits = response.status_code in (429, 503) or error.code == "request_in_progress" or response.status_code in _GATEWAY
-        unknown = response.status_code in _GATEWAY or error.code == "outcome_unknown"
+        waits = response.status_code in (429, 503, *GATEWAY) or error.code == "request_in_progress"
+        # A 503 without a code is that of a proxy, too, which may have lost the service amid the request.
+        unknown = response.status_code in GATEWAY or (response.status_code == 503 and error.code in ("", "outcome_unknown"))
         self.maybe_done |= unknown
         if not waits or (unknown and not self._repeatable):
             raise error

@@ -204,6 +204,10 @@ CREATED = httpx.Response(201, json={"job_id": JOB})
         (httpx.Response(408), share, False),
         (httpx.Response(502), share, False),
         (httpx.Response(504), share, False),
+        (httpx.Response(503, html="<h1>503 Service Unavailable</h1>"), share, False),
+        (httpx.Response(503, html="<h1>503 Service Unavailable</h1>"), create, True),
+        (httpx.Response(520), share, False),
+        (httpx.Response(524, html="<h1>A timeout occurred</h1>"), create, True),
         (httpx.Response(503, json={"code": "outcome_unknown"}), share, False),
         (httpx.ConnectError("refused"), set_up_webhooks, True),
         (httpx.ReadError("lost"), set_up_webhooks, False),
@@ -434,6 +438,36 @@ def test_an_answer_that_ends_amid_a_record_is_not_taken_for_whole(
     assert [request.url.params.get("after") for request in script.requests] == [None, "0" if results_format == "csv" else "1"]
     with pytest.raises(UnavailableError, match="the results are incomplete"):
         list(client_of(Script(cut)).results(JOB, results_format, status="failed"))
+
+
+class OfHttp10(BaseHTTPRequestHandler):
+    """A proxy of HTTP/1.0, which closes the connection at the end, and breaks off after two records each time."""
+
+    records: ClassVar[list[bytes]] = [b"reference_id\n", *(b"d-%d\n" % number for number in range(5))]
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(urlsplit(self.path).query)
+        after = re.search("after=(\\d+)", self.path)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/csv")
+        self.end_headers()
+        start = int(after[1]) + 2 if after else 0
+        self.wfile.write(b"".join(self.records[start : start + 2]))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+async def test_an_answer_that_does_not_tell_its_end_is_not_taken_for_whole() -> None:
+    OfHttp10.asked.clear()
+    with HTTPServer(("127.0.0.1", 0), OfHttp10) as server, serving(server):
+        url = f"http://127.0.0.1:{server.server_port}"
+        with Client(url, "key") as client:
+            assert await asyncio.to_thread(lambda: list(client.results(JOB))) == OfHttp10.records
+        assert OfHttp10.asked == ["format=csv", *(f"format=csv&after={after}" for after in (0, 2, 4))]
+        async with AsyncClient(url, "key") as other:
+            assert [record async for record in other.results(JOB)] == OfHttp10.records
 
 
 def test_a_connection_that_no_longer_responds_is_replaced(cli: Cli, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

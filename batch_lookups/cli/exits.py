@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from batch_lookups.errors import ApiError, BatchLookupsError, UnavailableError
+from batch_lookups.errors import GATEWAY, ApiError, BatchLookupsError, UnavailableError
 
 if TYPE_CHECKING:
     from batch_lookups.types import Job
@@ -49,7 +49,7 @@ def of_error(error: BatchLookupsError) -> int:
             return STOPPED
         if error.status in (401, 403):
             return AUTHENTICATION
-        if error.status in (408, 429, 502, 503, 504):
+        if error.status in (429, 503, *GATEWAY):
             return UNAVAILABLE
         return ERROR
     return UNAVAILABLE if isinstance(error, UnavailableError) else ERROR
