@@ -300,6 +300,26 @@ class TestWorkbooks:
         assert cells_of(table) == [["Deal ID", "City"], ["#N/A", "Boston"], ["d-2", "#N/A"]]
         assert "(in row 2 is the first)" in table.notes[-1].message
 
+    def test_any_error_of_a_spreadsheet_is_read(self) -> None:
+        """Excel and Google Sheets know more of them than the reader, and others write what they like."""
+
+        def other_errors(name: str, part: bytes) -> bytes:
+            if not name.startswith("xl/worksheets/"):
+                return part
+            cells = (
+                rb't="e"><f>A1+1</f><v>#SPILL!</v></c>',
+                rb't="e"><f t="shared" si="0"/><v>#ERROR!</v></c>',
+                rb't="e" cm="1"><v>#CALC!</v></c>',
+            )
+            for number, cell in enumerate(cells, 2):
+                part = re.sub(rb't="e"><v>#NULL!</v></c>', cell, part, count=1)
+                assert cell in part, number
+            return part
+
+        source = workbook([["Deal ID", "City"], ["d-1", "#NULL!"], ["d-2", "#NULL!"], ["d-3", "#NULL!"], ["#SPILL! is text", "Boston"]])
+        table = read_file(rewritten(source, other_errors))
+        assert cells_of(table)[1:] == [["d-1", "#SPILL!"], ["d-2", "#ERROR!"], ["d-3", "#CALC!"], ["#SPILL! is text", "Boston"]]
+
     def test_the_first_visible_sheet_with_rows_is_read(self) -> None:
         table = read_file(workbook([["hidden"]], [], [["third"]], [["fourth"]], hidden=1))
         assert cells_of(table) == [["third"]]
@@ -625,6 +645,16 @@ def ods_cell(shown: str, attributes: str = "office:value-type='string'") -> str:
     """As LibreOffice writes it, with a note."""
     note = "<office:annotation><text:p>0042</text:p></office:annotation>"
     return f"<table:table-cell {attributes}>{note}{shown and f'<text:p>{shown}</text:p>'}</table:table-cell>"
+
+
+@pytest.mark.parametrize(
+    ("shown", "value", "text"),
+    [("SITE-42", "42", "SITE-42"), ("USD 4,200", "4200", "4200"), ("Jan 42", "1", "1"), ("A0042", "42", "A0042")],
+)
+def test_a_number_in_ods_has_the_text_that_its_format_puts_before_it(shown: str, value: str, text: str) -> None:
+    number = f"<table:table-cell office:value-type='float' office:value='{value}'><text:p>{shown}</text:p></table:table-cell>"
+    data = ods(ods_row(ods_cell("Deal ID"), ods_cell("City")), ods_row(number, ods_cell("Boston")))
+    assert cells_of(read_workbook(data, "Sites"))[1] == [text, "Boston"]
 
 
 def test_an_ods_workbook_is_read_as_it_is_seen() -> None:

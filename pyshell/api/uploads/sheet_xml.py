@@ -32,7 +32,9 @@ _PADDED = re.compile(r'(?:0|"[^"]*"|\\.|[- ()/])*', re.DOTALL)
 _TOKEN = re.compile(r'"([^"]*)"|\\(.)|(.)', re.DOTALL)
 # Most sheets have none of these.
 _FORMULA_ERROR_OR_HIDDEN = rb"<(?:[\w.-]+:)?f[\s/>]|\st\s*=\s*[\"']e[\"']|\shidden\s*=\s*[\"'](?:1|true)[\"']"
-_UNTOLD_OF_ODS = re.compile(rb":formula=|:visibility=[\"'](?:collapse|filter)[\"']|:p>0")
+_UNTOLD_OF_ODS = re.compile(
+    rb":formula=|:visibility=[\"'](?:collapse|filter)[\"']|:p>0|:value-type=[\"']float[\"'][^>]*>\s*<[\w.-]+:p>[A-Za-z]"
+)
 
 
 @dataclass(slots=True)
@@ -274,8 +276,12 @@ class OdsParser:
             self._found.without_result += self._columns() * self._rows
             self._found.first_without_result = self._found.first_without_result or f"in row {self._row}"
             return UNKNOWN
-        is_padded = kind == "float" and shown.startswith("0") and shown.lstrip("0") == value.lstrip("0") and _WHOLE.fullmatch(value)
-        return shown if is_padded else None
+        if kind != "float" or not _WHOLE.fullmatch(value):
+            return None
+        is_padded = shown.startswith("0") and shown.lstrip("0") == value.lstrip("0")
+        # As in SITE-0042.
+        has_text = shown[:1].isalpha() and shown.endswith(value) and not shown[: -len(value)].endswith((",", "."))
+        return shown if is_padded or has_text else None
 
     def _columns(self) -> int:
         return int(self._cell.get("table:number-columns-repeated", 1))

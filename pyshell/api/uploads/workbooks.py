@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -38,6 +39,11 @@ MAX_PROCESS_SECONDS = 30
 # Names of sheets are stored with a draft and shown whenever it is; those of Excel have at most 31 characters.
 MAX_SHEET_NAME = 100
 MAX_SHEET_NAMES = 1000
+# What the reader says about a cell with an error that it does not know.
+UNKNOWN_ERROR = "cell error"
+_ERROR_CELL = re.compile(
+    rb"""(<(?:[\w.-]+:)?c\s[^>]*\bt\s*=\s*["']e["'][^>]*>\s*(?:<(?:[\w.-]+:)?f\b[^>]*(?:/>|>[^<]*</(?:[\w.-]+:)?f>)\s*)?<(?:[\w.-]+:)?v>)[^<]*"""
+)
 RAW_DEFLATE = -zlib.MAX_WBITS
 LOCAL_HEADER_BYTES = 30
 
@@ -94,27 +100,47 @@ def read_in_process(data: bytes, wanted: str | None) -> Iterator[dict[str, Any]]
     if data.startswith(b"PK"):
         check_expansion(data)
     try:
-        workbook = CalamineWorkbook.from_filelike(io.BytesIO(data))
-        if wanted is None:
-            filled = filled_sheets(workbook)
-            if not filled:
-                raise nothing_to_see(workbook)
-            # A cover page is not a table.
-            chosen = next((sheet for sheet in filled if sheet.height > 1 and sheet.width > 1), filled[0])
-            answer = table_of(chosen, untold(data, workbook.sheet_names.index(chosen.name)))
-            yield answer | {"notes": notes_of(chosen.name, [sheet.name for sheet in filled]) + answer["notes"]}
-        else:
-            chosen = workbook.get_sheet_by_name(name_of(workbook.sheet_names, wanted))
-            answer = table_of(chosen, untold(data, workbook.sheet_names.index(chosen.name)))
-            yield answer
-            # Other sheets that are unreadable or too large are no reason to refuse this one.
-            with contextlib.suppress(CalamineError):
-                told = {chosen.name, *(sheet.name for sheet in filled_sheets(workbook))}
-                yield {"notes": notes_of(chosen.name, [name for name in workbook.sheet_names if name in told]) + answer["notes"]}
+        yield from read_sheets(data, data, wanted)
     except CalamineError as error:
         if is_protected(data):
             raise ApiError(400, "protected_workbook", "The workbook is protected by a password", hint="Save a copy without one.") from error
-        raise unreadable() from error
+        if UNKNOWN_ERROR not in str(error):
+            raise unreadable() from error
+        try:
+            yield from read_sheets(data, with_known_errors(data), wanted)
+        except CalamineError as other:
+            raise unreadable() from other
+
+
+def read_sheets(data: bytes, readable: bytes, wanted: str | None) -> Iterator[dict[str, Any]]:
+    """`readable`: the same workbook in a form that the reader knows."""
+    workbook = CalamineWorkbook.from_filelike(io.BytesIO(readable))
+    if wanted is None:
+        filled = filled_sheets(workbook)
+        if not filled:
+            raise nothing_to_see(workbook)
+        # A cover page is not a table.
+        chosen = next((sheet for sheet in filled if sheet.height > 1 and sheet.width > 1), filled[0])
+        answer = table_of(chosen, untold(data, workbook.sheet_names.index(chosen.name)))
+        yield answer | {"notes": notes_of(chosen.name, [sheet.name for sheet in filled]) + answer["notes"]}
+    else:
+        chosen = workbook.get_sheet_by_name(name_of(workbook.sheet_names, wanted))
+        answer = table_of(chosen, untold(data, workbook.sheet_names.index(chosen.name)))
+        yield answer
+        # Other sheets that are unreadable or too large are no reason to refuse this one.
+        with contextlib.suppress(CalamineError):
+            told = {chosen.name, *(sheet.name for sheet in filled_sheets(workbook))}
+            yield {"notes": notes_of(chosen.name, [name for name in workbook.sheet_names if name in told]) + answer["notes"]}
+
+
+def with_known_errors(data: bytes) -> bytes:
+    """An xlsx workbook whose cells have no error but #N/A: the reader refuses a whole workbook for one such as #SPILL! or #ERROR!."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(file, "w") as copy:
+        for part in archive.infolist():
+            content = archive.read(part)
+            copy.writestr(part.filename, _ERROR_CELL.sub(rb"\1#N/A", content) if "worksheets/" in part.filename else content)
+    return file.getvalue()
 
 
 def is_protected(data: bytes) -> bool:
