@@ -53,7 +53,7 @@ select n.name, n.field
                ('statecode', 'state_or_province_code'), ('stateorprovince', 'state_or_province_code'), ('stateregion', 'state_or_province_code'),
                ('stateorprovincecode', 'state_or_province_code'), ('stateprovincetextonly', 'state_or_province_code'),
                ('region', 'state_or_province_code'), ('addressstate', 'state_or_province_code'),
-               ('zip', 'postal_code'), ('zipcode', 'postal_code'), ('postalcode', 'postal_code'), ('postcode', 'postal_code'),
+               ('zip', 'postal_code'), ('zip5', 'postal_code'), ('zipcode', 'postal_code'), ('postalcode', 'postal_code'), ('postcode', 'postal_code'),
                ('zippostalcode', 'postal_code'), ('addresszip', 'postal_code'), ('zippostal', 'postal_code'),
                ('country', 'country_code'), ('countrycode', 'country_code'), ('countryregion', 'country_code'),
                ('countrytextonly', 'country_code')) n (name, field);
@@ -88,7 +88,7 @@ select n.name, f.field, n.rank::integer, '' as prefix
                                          'stateprovincetextonly', 'stateregion', 'statecode', 'provincecode', 'state', 'province',
                                          'provinceoustate', 'provinceetat', 'etatprovince', 'bundesstaat', 'bundesland', 'etat', 'region', 'st',
                                          'statezip', 'statezipcode']),
-        ('postal_code', array['postalcode', 'zipcode', 'zip', 'zip4', 'zip5', 'zippostalcode', 'postalzipcode', 'zippostal', 'postalzip',
+        ('postal_code', array['postalcode', 'zipcode', 'zip', 'zip5', 'zippostalcode', 'postalzipcode', 'zippostal', 'postalzip',
                               'postcode', 'postal', 'codepostal', 'postleitzahl', 'plz']),
         ('country_code', array['countrycode', 'country', 'countryregion', 'countrytextonly', 'pays', 'land']),
         ('building_type', array['buildingtype', 'propertytype', 'typeofbuilding', 'typeofproperty', 'hometype', 'buildingcategory', 'building',
@@ -102,6 +102,9 @@ select n.name, f.field, n.rank::integer, '' as prefix
         ('owner_status', array['ownerstatus', 'homeownerorrenter', 'ownerorrenter']),
         ('tax_filing', array['taxfiling', 'taxfilingstatus'])) f (field, names)
  cross join unnest(f.names) with ordinality n (name, rank)
+union all
+-- Alone a whole ZIP code, but beside one its last digits.
+select n.name, 'postal_code', 101, '' from unnest(array['zip4', 'zipplus4', 'zipcode4']) n (name)
 union all
 select p.prefix || n.name, n.field, 100, case when p.prefix <> 'address' then p.prefix else '' end
   from unnest(array['billing', 'shipping', 'mailing', 'site', 'service', 'property', 'installation', 'install', 'project', 'job', 'customer', 'client',

@@ -147,7 +147,7 @@ begin
         free as materialized (
             select c.*, coalesce(bool_or(c.is_lost) filter (where c.field = 'street_1') over (partition by c.prefix),
                                  bool_or(c.is_lost) filter (where c.field in ('city', 'postal_code')) over (partition by c.prefix)) as is_of_other
-              from (select k.*, k.prefix <> '' and (array_position(v_fields, k.field) is not null or bool_or(k.prefix = '') over (partition by k.field)) as is_lost
+              from (select k.*, k.prefix <> '' and (array_position(v_fields, k.field) is not null or bool_or(k.prefix = '' and k.rank < 100) over (partition by k.field)) as is_lost
                       from named k
                      where v_how[k.n] is null) c),
         best as materialized (

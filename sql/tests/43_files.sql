@@ -1,5 +1,5 @@
 begin;
-select plan(47);
+select plan(48);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -81,6 +81,13 @@ select is(
         array['reference_id', 'address.street_1', 'address.street_2', 'address.city', 'address.state_or_province_code', 'address.postal_code', 'address.country_code'], '{}',
         '{"building_type": "RESIDENTIAL", "device_ids": "1"}')),
     array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'], 'the members of an item in JSON are names of columns, too');
+select is(
+    (select array_agg((select h.name from unnest(n.names) with ordinality h (name, number)
+                         join app.file_columns(n.names, '{}', '{}', '{}', true) with ordinality c (header, field, how, number) using (number)
+                        where c.field = 'postal_code') order by n.i)
+       from (values (1, array['Street', 'City', 'Zip5', 'Zip4']), (2, array['Street', 'ZIP+4', 'City', 'Postal']), (3, array['Street', 'City', 'ZIP+4']),
+                    (4, array['Site Street', 'Site City', 'Site Zip5', 'Zip4']), (5, array['Zip 4', 'Street', 'Site City', 'Site Zip'])) n (i, names)),
+    array['Zip5', 'Postal', 'ZIP+4', 'Site Zip5', 'Site Zip'], 'the last four digits of a ZIP code are not taken for it');
 
 -- The footer
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], [], ["Open Deals"], ["Copyright (c) 2026"]]', 1), 2,
