@@ -402,6 +402,17 @@ main(["list"])
 
 
 @pytest.mark.parametrize(
+    "arguments", [["-m", "batch_lookups"], ["-c", "from batch_lookups.__main__ import main; main()"]], ids=["module", "script"]
+)
+def test_ctrl_c_before_the_command_is_there_is_quiet(cli: Cli, arguments: list[str]) -> None:
+    (cli.folder / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = cli.environment | {"PYTHONPATH": f"{cli.folder}:{ROOT}"}
+    command = [sys.executable, *arguments, "--version"]
+    done = subprocess.run(command, env=environment, cwd=cli.folder, capture_output=True, timeout=20, check=False, preexec_fn=begin_child)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.parametrize(
     ("columns", "line"),
     [("30", r"\r *\d+% \d+ s left, [1-9]\d* of 60 done"), ("70", r"\r[━╺╸]+ +\d+% [1-9]\d* of 60 done, [\d.]+/s, \d+ s left")],
 )
