@@ -18,7 +18,7 @@ import sys
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from datetime import date, datetime, time
 from time import process_time
 from types import SimpleNamespace
@@ -616,6 +616,59 @@ def compound_file(stream: str, content: bytes = b"") -> bytes:
         for name, kind, child, start, size in (("Root Entry", 5, 1, end, 0), (stream, 2, none, 2 if sectors else end, len(content)))
     )
     return header + b"\xff" * 432 + struct.pack(f"<{len(chain)}I", *chain).ljust(512, b"\xff") + directory.ljust(512, b"\0") + content
+
+
+def xls(*cells: bytes, formats: Sequence[str]) -> bytes:
+    """A workbook of Excel 97 with two sheets, the second of which has these cells, and a style for each number format."""
+    begin, end = struct.pack("<4H12x", 0x809, 16, 0x600, 0x10), biff(0x0A)
+    texts = [
+        (struct.pack("<HB", len(text), not text.isascii()), text.encode("latin-1" if text.isascii() else "utf-16-le")) for text in formats
+    ]
+    styles = [biff(0x41E, "<H", 164 + n, tail=length + text) for n, (length, text) in enumerate(texts)]
+    styles += [biff(0xE0, "<2H16x", 0, 164 + n) for n in range(len(formats))]
+    names = [b"Other", b"Sites"]
+    start = len(begin) + sum(map(len, styles)) + sum(len(name) + 12 for name in names) + len(end)
+    sheets = [begin + end, begin + b"".join(cells) + end]
+    places = [biff(0x85, "<I2H", start + n * len(sheets[0]), 0, len(name), tail=name) for n, name in enumerate(names)]
+    book = b"".join([begin, *styles, *places, end, *sheets])
+    return compound_file("Workbook", book.ljust(4096, b"\0"))
+
+
+def biff(kind: int, layout: str = "<", *values: float, tail: bytes = b"") -> bytes:
+    body = struct.pack(layout, *values) + tail
+    return struct.pack("<2H", kind, len(body)) + body
+
+
+def biff_text(row: int, column: int, text: str) -> bytes:
+    return biff(0x204, "<4HB", row, column, 0, len(text), 0, tail=text.encode("latin-1"))
+
+
+def test_an_xls_workbook_is_read_as_it_is_seen() -> None:
+    rk = 12 << 2 | 2
+    data = xls(
+        *(biff_text(0, column, text) for column, text in enumerate(("Deal ID", "City", "Zip"))),
+        biff(0x203, "<3Hd", 1, 0, 1, 42.0),
+        biff_text(1, 1, "Boston"),
+        biff(0x203, "<3Hd", 1, 2, 2, 2134.0),
+        biff(0x208, "<8H", 2, 0, 3, 255, 0, 0, 0x20, 0),
+        biff(0xBD, "<2HHIHIH", 2, 0, 1, rk, 3, rk, 1),
+        biff(0x27E, "<3HI", 2, 2, 2, 50100 << 2 | 3),
+        biff(0x205, "<3H2B", 3, 0, 0, 0x17, 1),
+        biff(0x06, "<3H4B2xHHIH", 3, 1, 0, 2, 0, 0x2A, 0, 0xFFFF, 0, 0, 0),
+        biff(0x205, "<3H2B", 3, 2, 0, 1, 0),
+        biff(0x203, "<3Hd", 4, 0, 1, 1.5),
+        biff(0x203, "<3Hd", 4, 1, 0, 7.0),
+        formats=["General", '"D-"0000', "00000", '"Étage "0'],
+    )
+    table = read_workbook(data, "Sites")
+    assert cells_of(table) == [
+        ["Deal ID", "City", "Zip"],
+        ["D-0042", "Boston", "02134"],
+        ["D-0012", "Étage 12", "00501"],
+        ["#REF!", "#N/A", "TRUE"],
+        ["1.5", "7"],
+    ]
+    assert [note.code for note in table.notes] == ["hidden_rows_read"]
 
 
 FORMULA = "table:formula='of:=A2'"

@@ -25,6 +25,7 @@ import orjson
 from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, PasswordError, SheetVisibleEnum
 
 from pyshell.api.errors import ApiError
+from pyshell.api.uploads.sheet_biff import untold_of_xls
 from pyshell.api.uploads.sheet_xml import Untold, untold
 from pyshell.api.uploads.tables import MAX_FILE_BYTES, Note, Table, empty_file
 
@@ -121,16 +122,20 @@ def read_sheets(data: bytes, readable: bytes, wanted: str | None) -> Iterator[di
             raise nothing_to_see(workbook)
         # A cover page is not a table.
         chosen = next((sheet for sheet in filled if sheet.height > 1 and sheet.width > 1), filled[0])
-        answer = table_of(chosen, untold(data, workbook.sheet_names.index(chosen.name)))
+        answer = table_of(chosen, more_of(data, workbook.sheet_names.index(chosen.name)))
         yield answer | {"notes": notes_of(chosen.name, [sheet.name for sheet in filled]) + answer["notes"]}
     else:
         chosen = workbook.get_sheet_by_name(name_of(workbook.sheet_names, wanted))
-        answer = table_of(chosen, untold(data, workbook.sheet_names.index(chosen.name)))
+        answer = table_of(chosen, more_of(data, workbook.sheet_names.index(chosen.name)))
         yield answer
         # Other sheets that are unreadable or too large are no reason to refuse this one.
         with contextlib.suppress(CalamineError):
             told = {chosen.name, *(sheet.name for sheet in filled_sheets(workbook))}
             yield {"notes": notes_of(chosen.name, [name for name in workbook.sheet_names if name in told]) + answer["notes"]}
+
+
+def more_of(data: bytes, number: int) -> Untold:
+    return untold(data, number) if data.startswith(b"PK") else untold_of_xls(data, number)
 
 
 def with_known_errors(data: bytes) -> bytes:
