@@ -256,6 +256,21 @@ def test_columns_are_mapped_and_defaults_stand_in(client: OrganizationClient) ->
     assert change(client, upload, columns={"city": None}, defaults={"device_ids": None})["missing_fields"] == ["city", "device_ids"]
 
 
+def test_the_columns_of_an_address_follow_its_street(client: OrganizationClient) -> None:
+    names = [f"{whose} {part}" for whose in ("Situs", "Mailing") for part in ("Address", "City", "State", "Zip")]
+    cells = "d-1,1 Oak St,Oakland,CA,94601,9 Wall St,New York,NY,10005,4,RESIDENTIAL,1"
+    upload = draft(client, f"ID,{','.join(names)},Mailing Unit,Building Type,Devices\n{cells}\n")
+    assert [column["how"] for column in upload["columns"]] == ["name", *["ambiguous"] * 9, "name", "name"]
+    mapped = change(client, upload, columns={"street_1": "Situs Address"})
+    fields = ["street_1", "city", "state_or_province_code", "postal_code", *[None] * 5]
+    assert [column["field"] for column in mapped["columns"]][1:10] == fields
+    assert (mapped["missing_fields"], mapped["valid_rows"]) == ([], 1)
+    assert [column["how"] for column in mapped["columns"]][4:6] == ["name", None]
+    other = draft(client, f"ID,{','.join(names)},Mailing Unit,Building Type,Devices\n{cells}\n")
+    assert change(client, other, columns={"city": None})["missing_fields"] == ["street_1", "city", "state_or_province_code", "postal_code"]
+    assert change(client, other, columns={"street_1": "Situs Address"})["missing_fields"] == ["city"]
+
+
 def test_columns_that_fit_equally_well_wait_to_be_named(client: OrganizationClient) -> None:
     upload = draft(client, HEADER.replace("City", "Billing City").replace("Owner", "Shipping City") + ROWS)
     assert [column["how"] for column in upload["columns"]][2::5] == ["ambiguous", "ambiguous"]

@@ -121,6 +121,7 @@ declare
     v_number integer;
     v_places integer[];
     v_names  text[];
+    v_may_be_of_other boolean;
 begin
     for v_field, v_wanted in select regexp_replace(key, '^address\.', ''), value from jsonb_each(p_columns) loop
         perform app.check_field(v_field);
@@ -142,7 +143,7 @@ begin
         v_how[v_number] := 'remembered';
     end loop;
 
-    for v_field, v_places, v_names in
+    for v_field, v_places, v_names, v_may_be_of_other in
         with named as materialized (select * from app.column_candidates(p_headers)),
         free as materialized (
             select c.*, coalesce(bool_or(c.is_lost) filter (where c.field = 'street_1') over (partition by c.prefix),
@@ -157,24 +158,24 @@ begin
                      where f.is_of_other is not true and array_position(v_known, f.field) is null) b
              where b.place = 1),
         street as (
-            select min(s.prefix) as prefix
-              from (select k.prefix from named k where v_fields[k.n] = 'street_1' union select b.prefix from best b where b.field = 'street_1') s
-            having count(*) = 1)
-        select b.field, array_agg(b.n order by b.n), array_agg(b.name order by b.n)
+            select case when count(*) = 1 then min(s.prefix) else '' end as prefix, count(*) > 1 as is_ambiguous
+              from (select k.prefix from named k where v_fields[k.n] = 'street_1' union select b.prefix from best b where b.field = 'street_1') s)
+        select b.field, array_agg(b.n order by b.n), array_agg(b.name order by b.n), bool_or(s.is_ambiguous and b.prefix <> '' and b.field <> 'country_code')
           from best b
-          left join street s on s.prefix <> ''
-         where b.prefix in ('', s.prefix) or s.prefix is null or b.field in ('street_1', 'country_code')
+         cross join street s
+         where b.prefix in ('', s.prefix) or s.prefix = '' or b.field in ('street_1', 'country_code')
          group by b.field
-         order by min(b.n)
+         -- Naming the street is enough.
+         order by b.field <> 'street_1', min(b.n)
     loop
-        if cardinality(v_places) = 1 then
+        if cardinality(v_places) = 1 and not v_may_be_of_other then
             v_fields[v_places[1]] := v_field;
             v_how[v_places[1]] := 'name';
         elsif p_lenient then
             foreach v_number in array v_places loop
                 v_how[v_number] := 'ambiguous';
             end loop;
-        else
+        elsif cardinality(v_places) > 1 then
             perform app.refuse(
                 400, 'ambiguous_columns', format('More than one column may be the %s: %s', v_field, array_to_string(v_names, ', ')),
                 app.hint_for_caller(

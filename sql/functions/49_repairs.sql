@@ -20,7 +20,8 @@ begin
 end;
 $$;
 
--- The columns with the changed fields: {field: name or number of its column, or null: no column has it}.
+-- The columns with the changed fields: {field: name or number of its column, or null: no column has it}. Those that were ambiguous may follow
+-- from these, as a city from its street.
 create or replace function app.mapped_columns(p_columns jsonb, p_changes jsonb) returns jsonb
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -30,6 +31,8 @@ declare
     v_field   text;
     v_wanted  jsonb;
     v_number  integer;
+    v_given   jsonb;
+    v_unused  jsonb;
 begin
     for v_field, v_wanted in select regexp_replace(key, '^address\.', ''), value from jsonb_each(p_changes) loop
         perform app.check_field(v_field);
@@ -39,6 +42,17 @@ begin
                                   when c ->> 'field' = v_field then c || '{"field": null, "how": "given"}' else c end order by n)
               from jsonb_array_elements(p_columns) with ordinality u (c, n));
     end loop;
+    if p_changes <> '{}' and jsonb_path_exists(p_columns, '$[*] ? (@.how == "ambiguous")') then
+        v_given := (select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(p_changes) where value = 'null')
+                   || (select coalesce(jsonb_object_agg(c ->> 'field', c -> 'number'), '{}') from jsonb_array_elements(p_columns) c where c ->> 'field' is not null);
+        v_unused := (select coalesce(jsonb_object_agg(app.plain_name(c ->> 'header'), null::text), '{}')
+                       from jsonb_array_elements(p_columns) c
+                      where c ->> 'how' = 'given' and c ->> 'field' is null);
+        p_columns := (
+            select jsonb_agg(case when u.c ->> 'how' = 'ambiguous' then u.c || jsonb_build_object('field', f.field, 'how', f.how) else u.c end order by n)
+              from jsonb_array_elements(p_columns) with ordinality u (c, n)
+              join app.file_columns(v_headers, v_given, '{}', v_unused, true) with ordinality f (header, field, how, n) using (n));
+    end if;
     return p_columns;
 end;
 $$;

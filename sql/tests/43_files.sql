@@ -40,7 +40,7 @@ select throws_ok(
     $$ select app.file_columns(array['APN', 'Situs Address', 'Situs City', 'Situs Zip', 'Mailing Address', 'Mailing City', 'Mailing State', 'Mailing Zip'], '{}', '{}') $$,
     'PT400', 'More than one column may be the street_1: Situs Address, Mailing Address', 'the address of a site and that of its owner are not mixed up');
 select throws_ok(
-    $$ select app.file_columns(array['ID', 'Plant Addr', 'Plant City', 'Mailing Addr', 'Mailing City', 'Mailing State', 'Mailing Zip'], '{}',
+    $$ select app.file_columns(array['ID', 'Plant City', 'Mailing City', 'Plant Addr', 'Mailing Addr', 'Mailing State', 'Mailing Zip'], '{}',
                                '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
     'PT400', 'More than one column may be the street_1: Plant Addr, Mailing Addr', 'a prefix that is not known does not leave the address to one that is');
 select results_eq(
