@@ -1,5 +1,5 @@
 begin;
-select plan(121);
+select plan(122);
 \ir lookups.psql
 
 -- Amounts
@@ -254,6 +254,11 @@ select api.import_catalogue(pg_temp.change(pg_temp.change(pg_temp.catalogue(), '
     '{"program_id": "wy-grant", "id": "pump", "name": "Pumps", "category_keys": "test_pump", "device_ids": "9001", "amount_type": "flat", "amount": "900", "excludes": "wy-rebates"}'));
 select results_eq($$ select device, program, amount from pg_temp.results('[9001, 9002]') where amount > 0 order by 1, 2 $$,
     $$ values (9001, 'wy-grant', 900.00), (9002, 'wy-rebates', 250.00) $$, 'the cap of an offer that is excluded for one device is left to the next one');
+select pg_temp.conditional_offers('[{"program_id": "wy-1", "amount": "900", "income_requirement": null, "device_ids": "9001", "excludes": "wy-2"},
+                                    {"program_id": "wy-2", "amount": "300", "cap": "300", "income_requirement": null, "excludes": "wy-rebates"}]');
+select results_eq($$ select device, program, amount from pg_temp.results('[9001, 9002]') where amount > 0 order by 1, 2 $$,
+    $$ values (9001, 'wy-1', 900.00), (9001, 'wy-rebates', 250.00), (9002, 'wy-rebates', 250.00) $$,
+    'an offer whose cap was used up, so that it excluded no other, pays nothing when another one gives up the cap');
 select pg_temp.import();
 
 -- Households

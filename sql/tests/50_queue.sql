@@ -1,5 +1,5 @@
 begin;
-select plan(47);
+select plan(49);
 \ir fixtures.psql
 
 -- Claims
@@ -112,6 +112,11 @@ select api.update_settings('{"lookups_per_second": null}') as settings \gset
 -- Checking in
 select is((select max_in_flight from api.heartbeat('w')), 50, 'one worker has all of max_in_flight');
 select is((select max_in_flight from api.heartbeat('v')), 25, 'two workers share max_in_flight');
+select max_in_flight as share from api.heartbeat('u') \gset
+select is(array[:share, (select max_in_flight from api.heartbeat('v')), (select max_in_flight from api.heartbeat('w'))], array[17, 17, 16],
+    'what cannot be shared evenly goes to the first workers, one more each');
+select pg_temp.turn_clock(app.clock() + interval '16 seconds');
+select is((select max_in_flight from api.heartbeat('w')), 50, 'workers that have been silent for 15 seconds have no share');
 select results_eq(
     $$ select lookup_timeout, lease_seconds, max_response_bytes, lookups_per_second from api.heartbeat('w') $$,
     $$ values (30::double precision, 60::double precision, 1048576, null::double precision) $$, 'a worker learns the settings that concern it');
