@@ -618,20 +618,29 @@ def compound_file(stream: str, content: bytes = b"") -> bytes:
     return header + b"\xff" * 432 + struct.pack(f"<{len(chain)}I", *chain).ljust(512, b"\xff") + directory.ljust(512, b"\0") + content
 
 
-def xls(*cells: bytes, formats: Sequence[str]) -> bytes:
-    """A workbook of Excel 97 with two sheets, the second of which has these cells, and a style for each number format."""
-    begin, end = struct.pack("<4H12x", 0x809, 16, 0x600, 0x10), biff(0x0A)
-    texts = [
-        (struct.pack("<HB", len(text), not text.isascii()), text.encode("latin-1" if text.isascii() else "utf-16-le")) for text in formats
-    ]
-    styles = [biff(0x41E, "<H", 164 + n, tail=length + text) for n, (length, text) in enumerate(texts)]
+def xls(*cells: bytes, formats: Sequence[str], stream: str = "Workbook", code_page: int | None = None, other: bytes = b"") -> bytes:
+    """A workbook of Excel 97 with two sheets, the second of which has these cells, and a style for each number format.
+
+    With a code page, it is one of Excel 95. `other` has the records of the first sheet: a chart.
+    """
+    parts = [biff(0x809, "<2H12x", 0x500 if code_page else 0x600, kind) for kind in (0x05, 0x20, 0x10)]
+    begin, end = parts[0], biff(0x0A)
+    if code_page:
+        encoding = "mac_roman" if code_page == 10000 else f"cp{code_page}"
+        texts = [bytes([len(text)]) + text.encode(encoding) for text in formats]
+    else:
+        texts = [
+            struct.pack("<HB", len(text), not text.isascii()) + text.encode("latin-1" if text.isascii() else "utf-16-le")
+            for text in formats
+        ]
+    styles = [biff(0x42, "<H", code_page or 1200), *(biff(0x41E, "<H", 164 + n, tail=text) for n, text in enumerate(texts))]
     styles += [biff(0xE0, "<2H16x", 0, 164 + n) for n in range(len(formats))]
-    names = [b"Other", b"Sites"]
-    start = len(begin) + sum(map(len, styles)) + sum(len(name) + 12 for name in names) + len(end)
-    sheets = [begin + end, begin + b"".join(cells) + end]
-    places = [biff(0x85, "<I2H", start + n * len(sheets[0]), 0, len(name), tail=name) for n, name in enumerate(names)]
+    names = [bytes([len(name)]) + (b"" if code_page else b"\0") + name for name in (b"Other", b"Sites")]
+    start = len(begin) + sum(map(len, styles)) + sum(len(name) + 10 for name in names) + len(end)
+    sheets = [parts[1] + other + end, parts[2] + b"".join(cells) + end]
+    places = [biff(0x85, "<I2B", start + n * len(sheets[0]), 0, 2 * (n == 0), tail=name) for n, name in enumerate(names)]
     book = b"".join([begin, *styles, *places, end, *sheets])
-    return compound_file("Workbook", book.ljust(4096, b"\0"))
+    return compound_file(stream, book.ljust(4096, b"\0"))
 
 
 def biff(kind: int, layout: str = "<", *values: float, tail: bytes = b"") -> bytes:
@@ -668,6 +677,42 @@ def test_an_xls_workbook_is_read_as_it_is_seen() -> None:
         ["#REF!", "#N/A", "TRUE"],
         ["1.5", "7"],
     ]
+    assert [note.code for note in table.notes] == ["hidden_rows_read"]
+
+
+@pytest.mark.parametrize(
+    ("stream", "code_page", "prefix"),
+    [("Book", 1251, "Офис"), ("Book", 10000, "Étage"), ("WORKBOOK", None, "Офис")],
+    ids=["Excel 95", "Macintosh", "capitals"],
+)
+def test_an_xls_workbook_of_other_programs_is_read_as_it_is_seen(stream: str, code_page: int | None, prefix: str) -> None:
+    data = xls(
+        *(biff(0x203, "<3Hd", row, column, column, 42.0) for row in range(2) for column in range(2)),
+        biff(0x205, "<3H2B", 1, 2, 0, 0x17, 1),
+        biff(0x208, "<8H", 1, 0, 3, 255, 0, 0, 0x20, 0),
+        formats=["General", f'"{prefix} "0000'],
+        stream=stream,
+        code_page=code_page,
+    )
+    table = read_workbook(data, "Sites")
+    assert cells_of(table) == [["42", f"{prefix} 0042"], ["42", f"{prefix} 0042", "#REF!"]]
+    assert [note.code for note in table.notes] == ["hidden_rows_read"]
+
+
+CHART = [biff(0x203, "<3Hd", 0, 0, 1, 42.0), biff(0x205, "<3H2B", 1, 0, 0, 0x2A, 1), biff(0x203, "<3Hd", 1, 1, 0, 42.0)]
+
+
+def test_a_chart_in_a_sheet_of_xls_is_no_part_of_its_cells() -> None:
+    data = xls(
+        *(biff_text(row, column, f"{row}{column}") for row in range(2) for column in range(2)),
+        biff(0x809, "<2H12x", 0x600, 0x20),
+        *CHART,
+        biff(0x0A),
+        biff(0x208, "<8H", 1, 0, 3, 255, 0, 0, 0x20, 0),
+        formats=["General", "0000"],
+    )
+    table = read_workbook(data, "Sites")
+    assert cells_of(table) == [["00", "01"], ["10", "11"]]
     assert [note.code for note in table.notes] == ["hidden_rows_read"]
 
 

@@ -11,9 +11,13 @@ from collections.abc import Iterator, Sequence
 
 from pyshell.api.uploads.sheet_xml import UNKNOWN, Untold, padded_number, padding
 
-_BOF, _EOF, _BOUND_SHEET, _FORMAT, _XF = 0x809, 0x0A, 0x85, 0x41E, 0xE0
+_BOF, _EOF, _CODE_PAGE, _BOUND_SHEET, _FORMAT, _XF = 0x809, 0x0A, 0x42, 0x85, 0x41E, 0xE0
 _ROW, _NUMBER, _RK, _MUL_RK, _FORMULA, _BOOL_ERR = 0x208, 0x203, 0x27E, 0xBD, 0x06, 0x205
-_BIFF8 = 0x600
+# The version of Excel 5 and 95.
+_BIFF5 = 0x500
+_ENCODINGS = {10000: "mac_roman"}
+# In the order in which the reader looks for them; a file for several versions of Excel has two.
+_STREAMS = ("Workbook", "Book", "WORKBOOK", "BOOK")
 _IS_HIDDEN = 0x20
 _ERRORS = {0x00: "#NULL!", 0x07: "#DIV/0!", 0x0F: "#VALUE!", 0x17: "#REF!", 0x1D: "#NAME?", 0x24: "#NUM!", 0x2A: "#N/A"}
 # Numbers of sectors are smaller.
@@ -33,13 +37,16 @@ def _read(found: Untold, stream: bytes, number: int) -> None:
     sheets: list[int] = []
     formats: dict[int, str] = {}
     styles: list[int] = []
+    version, encoding = 0, "cp1252"
     for kind, body in _records(stream, 0):
-        if kind == _BOF and _short(body, 0) != _BIFF8:
-            return
-        if kind == _BOUND_SHEET:
+        if kind == _BOF:
+            version = _short(body, 0)
+        elif kind == _CODE_PAGE:
+            encoding = _ENCODINGS.get(page := _short(body, 0), f"cp{page}")
+        elif kind == _BOUND_SHEET:
             sheets.append(struct.unpack_from("<I", body)[0])
         elif kind == _FORMAT:
-            formats[_short(body, 0)] = _text(body[2:])
+            formats[_short(body, 0)] = body[3 : 3 + body[2]].decode(encoding) if version == _BIFF5 else _text(body[2:])
         elif kind == _XF:
             styles.append(_short(body, 2))
     padded = {n: code for n, style in enumerate(styles) if (code := padding(formats.get(style, "")))}
@@ -91,16 +98,18 @@ def _short(body: bytes, at: int) -> int:
 
 
 def _records(stream: bytes, start: int) -> Iterator[tuple[int, bytes]]:
-    """The records of a part of the workbook, each with its kind."""
-    kind = 0
-    while kind != _EOF:
+    """The records of a part of the workbook, each with its kind, without those of the charts in it: they have cells, too."""
+    kind = depth = 0
+    while kind != _EOF or depth > 0:
         kind, length = struct.unpack_from("<2H", stream, start)
-        yield kind, stream[start + 4 : start + 4 + length]
+        depth += (kind == _BOF) - (kind == _EOF)
+        if depth < 2:
+            yield kind, stream[start + 4 : start + 4 + length]
         start += 4 + length
 
 
 def workbook_stream(data: bytes) -> bytes:
-    """The stream Workbook of a compound file. Raises LookupError, ValueError or struct.error if there is none."""
+    """The stream of a compound file with the workbook. Raises LookupError, ValueError or struct.error if there is none."""
     shift, first_of_directory = struct.unpack_from("<H", data, 30)[0], struct.unpack_from("<I", data, 48)[0]
     cutoff, first_of_mini, _, more = struct.unpack_from("<4I", data, 56)
     size = 1 << min(shift, 12)
@@ -117,7 +126,8 @@ def workbook_stream(data: bytes) -> bytes:
     table = _integers(b"".join(sector(place) for place in places if place < _LAST_SECTOR))
     directory = b"".join(map(sector, _chain(table, first_of_directory)))
     entries = [directory[at : at + 128] for at in range(0, len(directory) - 127, 128)]
-    found = next((entry for entry in entries if entry[: max(_short(entry, 64) - 2, 0)] == "Workbook".encode("utf-16-le")), b"")
+    named = {entry[: max(_short(entry, 64) - 2, 0)].decode("utf-16-le", "replace"): entry for entry in reversed(entries)}
+    found = next((named[name] for name in _STREAMS if name in named), b"")
     first, length = struct.unpack_from("<2I", found, 116)
     if length >= cutoff:
         return b"".join(map(sector, _chain(table, first)))[:length]
