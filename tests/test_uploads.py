@@ -716,6 +716,13 @@ def test_a_chart_in_a_sheet_of_xls_is_no_part_of_its_cells() -> None:
     assert [note.code for note in table.notes] == ["hidden_rows_read"]
 
 
+def test_a_chart_before_the_sheet_of_xls_is_not_its_table() -> None:
+    cells = [biff_text(row, column, f"{row}{column}") for row in range(2) for column in range(2)]
+    table = read_workbook(xls(*cells, formats=["General"], other=b"".join(CHART)))
+    assert cells_of(table) == [["00", "01"], ["10", "11"]]
+    assert table.notes == []
+
+
 FORMULA = "table:formula='of:=A2'"
 
 

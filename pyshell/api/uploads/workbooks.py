@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
-from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, PasswordError, SheetVisibleEnum
+from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, PasswordError, SheetTypeEnum, SheetVisibleEnum
 
 from pyshell.api.errors import ApiError
 from pyshell.api.uploads.sheet_biff import untold_of_xls
@@ -211,8 +211,9 @@ def name_of(names: list[str], wanted: str) -> str:
 
 
 def filled_sheets(workbook: CalamineWorkbook) -> list[CalamineSheet]:
-    """The visible sheets that are not empty."""
-    visible = [sheet.name for sheet in workbook.sheets_metadata if sheet.visible == SheetVisibleEnum.Visible]
+    """The visible sheets that are not empty; those of xls that are a chart have a copy of its numbers."""
+    shown = [sheet for sheet in workbook.sheets_metadata if sheet.visible == SheetVisibleEnum.Visible]
+    visible = [sheet.name for sheet in shown if sheet.typ == SheetTypeEnum.WorkSheet]
     return [sheet for name in visible if (sheet := workbook.get_sheet_by_name(name)).height > 0]
 
 
