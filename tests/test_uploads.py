@@ -807,12 +807,19 @@ def encrypted_ods() -> bytes:
 
 # The records BOF, of BIFF8, and FILEPASS, of RC4.
 ENCRYPTED_XLS = struct.pack("<HHHH12x", 0x0809, 16, 0x0600, 5) + struct.pack("<HHH48x", 0x2F, 50, 1)
+# With a FILEPASS of XOR; what follows is scrambled.
+OBFUSCATED_XLS = ENCRYPTED_XLS[:20] + biff(0x2F, "<3H", 0, 0x4242, 0x1234) + biff(0x85, "<I4B", 99, 0x7F, 0x99, 0x33, 0x55)
 
 
 @pytest.mark.parametrize(
     "data",
-    [compound_file("EncryptedPackage"), compound_file("Workbook", ENCRYPTED_XLS.ljust(4096, b"\0")), encrypted_ods()],
-    ids=["xlsx", "xls", "ods"],
+    [
+        compound_file("EncryptedPackage"),
+        compound_file("Workbook", ENCRYPTED_XLS.ljust(4096, b"\0")),
+        compound_file("Workbook", OBFUSCATED_XLS.ljust(4096, b"\0")),
+        encrypted_ods(),
+    ],
+    ids=["xlsx", "xls", "xls of XOR", "ods"],
 )
 def test_a_workbook_with_a_password_is_named_for_what_it_is(data: bytes) -> None:
     with pytest.raises(ApiError) as refused:

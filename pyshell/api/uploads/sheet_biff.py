@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from pyshell.api.uploads.sheet_xml import UNKNOWN, Untold, padded_number, padding
 
-_BOF, _EOF, _CODE_PAGE, _BOUND_SHEET, _FORMAT, _XF = 0x809, 0x0A, 0x42, 0x85, 0x41E, 0xE0
+_BOF, _EOF, _FILE_PASS, _CODE_PAGE, _BOUND_SHEET, _FORMAT, _XF = 0x809, 0x0A, 0x2F, 0x42, 0x85, 0x41E, 0xE0
 _ROW, _NUMBER, _RK, _MUL_RK, _FORMULA, _BOOL_ERR = 0x208, 0x203, 0x27E, 0xBD, 0x06, 0x205
 # The version of Excel 5 and 95.
 _BIFF5 = 0x500
@@ -23,14 +23,21 @@ _ERRORS = {0x00: "#NULL!", 0x07: "#DIV/0!", 0x0F: "#VALUE!", 0x17: "#REF!", 0x1D
 # Numbers of sectors are smaller.
 _LAST_SECTOR = 0xFFFFFFFA
 _MINI_SECTOR = 64
+_UNREADABLE = (struct.error, LookupError, ValueError)
 
 
 def untold_of_xls(data: bytes, number: int) -> Untold:
     """What the reader omits from a sheet, by its number from 0. Files with an unusual layout are left to the reader."""
     found = Untold()
-    with contextlib.suppress(struct.error, LookupError, ValueError):
+    with contextlib.suppress(*_UNREADABLE):
         _read(found, workbook_stream(data), number)
     return found
+
+
+def is_encrypted_xls(data: bytes) -> bool:
+    with contextlib.suppress(*_UNREADABLE):
+        return any(kind == _FILE_PASS for kind, _ in _records(workbook_stream(data), 0))
+    return False
 
 
 def _read(found: Untold, stream: bytes, number: int) -> None:
@@ -112,7 +119,7 @@ def workbook_stream(data: bytes) -> bytes:
     """The stream of a compound file with the workbook. Raises LookupError, ValueError or struct.error if there is none."""
     shift, first_of_directory = struct.unpack_from("<H", data, 30)[0], struct.unpack_from("<I", data, 48)[0]
     cutoff, first_of_mini, _, more = struct.unpack_from("<4I", data, 56)
-    size = 1 << min(shift, 12)
+    size = 4096 if shift == 12 else 512
 
     def sector(number: int) -> bytes:
         return data[(number + 1) * size : (number + 2) * size]

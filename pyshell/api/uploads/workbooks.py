@@ -25,7 +25,7 @@ import orjson
 from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, PasswordError, SheetTypeEnum, SheetVisibleEnum
 
 from pyshell.api.errors import ApiError
-from pyshell.api.uploads.sheet_biff import untold_of_xls
+from pyshell.api.uploads.sheet_biff import is_encrypted_xls, untold_of_xls
 from pyshell.api.uploads.sheet_xml import Untold, untold
 from pyshell.api.uploads.tables import MAX_FILE_BYTES, Note, Table, empty_file
 
@@ -150,10 +150,12 @@ def with_known_errors(data: bytes) -> bytes:
 
 def is_protected(data: bytes) -> bool:
     """Whether it needs a password. The reader detects that only in a file with the right extension; nothing is written to disk."""
+    if is_encrypted_xls(data):
+        return True
     with TemporaryDirectory() as folder, os.fdopen(os.memfd_create("workbook"), "wb") as memory:
         memory.write(data)
         memory.flush()
-        for kind in ("xlsx", "xls", "ods"):
+        for kind in ("xlsx", "ods"):
             path = Path(folder, f"workbook.{kind}")
             path.symlink_to(f"/proc/self/fd/{memory.fileno()}")
             try:
