@@ -133,7 +133,7 @@ def test_the_keyboard_is_enough(signed_in: SignedIn) -> None:
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.keyboard.press("n")
-    expect(page.get_by_role("heading", name="New upload")).to_be_visible()
+    expect(page.get_by_role("heading", name="New upload", level=1)).to_be_visible()
     page.keyboard.press("g")
     page.keyboard.press("b")
     page.keyboard.press("/")
@@ -182,7 +182,7 @@ def test_a_list_of_drafts_follows_what_is_done_elsewhere(signed_in: SignedIn, cl
 
     # Including what this page has uploaded without waiting.
     page.evaluate("location.hash = '#/upload'")
-    expect(page.get_by_role("heading", name="New upload")).to_be_visible()
+    expect(page.get_by_role("heading", name="New upload", level=1)).to_be_visible()
     held: list[Route] = []
     page.route(re.compile(r"/uploads\?name"), lambda route: held.append(route))
     with page.expect_request(re.compile(r"/uploads\?name")):

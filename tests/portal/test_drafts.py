@@ -659,7 +659,7 @@ def test_a_draft_is_left_and_continued_elsewhere_and_on_a_phone(
 ) -> None:
     person = signed_in("upload")
     page = person.page
-    expect(page.get_by_role("heading", name="New upload")).to_be_visible()
+    expect(page.get_by_role("heading", name="New upload", level=1)).to_be_visible()
     page.evaluate(
         """text => {
         const data = new DataTransfer()
@@ -794,7 +794,7 @@ def test_a_draft_is_deleted_once(signed_in: SignedIn, client: OrganizationClient
     page.on("request", lambda request: sent.append(request.method) if request.method == "DELETE" else None)
     page.get_by_role("button", name="Delete…").click()
     page.get_by_role("button", name="Delete the draft").dblclick()
-    expect(page.get_by_role("heading", name="New upload")).to_be_visible()
+    expect(page.get_by_role("heading", name="New upload", level=1)).to_be_visible()
     assert (sent, client.get("/uploads").json()["uploads"]) == (["DELETE"], [])
 
 

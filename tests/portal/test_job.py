@@ -292,7 +292,7 @@ def test_a_double_click_is_one_command(signed_in: SignedIn, client: Organization
     page.go_back()
     page.get_by_role("button", name="Delete…").click()
     page.get_by_role("button", name="Delete the batch").dblclick()
-    expect(page.get_by_role("heading", name="Batches")).to_be_visible()
+    expect(page.get_by_role("heading", name="Batches", level=1)).to_be_visible()
     assert sent == ["POST", "POST", "DELETE"]
 
 

@@ -238,7 +238,7 @@ def test_shortcuts_work_only_after_signing_in(person: Person, client: Organizati
     person.page.keyboard.press("?")
     person.page.get_by_label("API key").fill(client.api_key)
     person.page.get_by_role("button", name="Continue").click()
-    expect(person.page.get_by_role("heading", name="Batches")).to_be_visible()
+    expect(person.page.get_by_role("heading", name="Batches", level=1)).to_be_visible()
     expect(person.page.get_by_role("dialog")).to_have_count(0)
 
 

@@ -140,7 +140,7 @@ def test_a_kept_key_signs_in_once_the_service_is_back(person: Person, client: Or
     person.look("sign-in-away")
     page.unroute_all()
     page.clock.run_for(11_000)
-    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
 
 
 def test_a_batch_says_that_the_service_does_not_respond(person: Person, client: OrganizationClient) -> None:
@@ -199,14 +199,14 @@ def test_an_upload_that_ends_late_does_not_leave_another_screen(signed_in: Signe
         with page.expect_request(re.compile(r"/uploads\?name")):
             page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": content})
         page.get_by_role("link", name="Usage").click()
-        expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+        expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
         held.pop().continue_()
 
     choose(b"Deal ID,Street\nd-1,1 Elm St\n")
     expect(page.get_by_text("sites.csv has been uploaded, and is among the drafts.")).to_be_visible()
     choose(b"%PDF-1.7")
     expect(page.get_by_text("sites.csv has not been uploaded. This is a PDF document")).to_be_visible()
-    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
     assert client.get("/uploads").json()["total"] == 1
 
 
@@ -221,7 +221,7 @@ def test_the_browser_asks_before_a_file_that_goes_up_is_lost(signed_in: SignedIn
     page.on("dialog", stay)
     page.route(re.compile(r"/uploads\?name"), lambda _: None)
     # Browsers ask only after the page has been used.
-    page.get_by_role("heading", name="New upload").click()
+    page.get_by_role("heading", name="New upload", level=1).click()
     page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": b"Deal ID\n1\n"})
     expect(page.get_by_text("Uploading sites.csv…")).to_be_visible()
     page.close(run_before_unload=True)
@@ -241,9 +241,9 @@ def test_the_browser_asks_while_the_second_of_two_files_goes_up(signed_in: Signe
     page.route(re.compile(r"/uploads\?name"), lambda route: held.append(route))
     for name in ("north.csv", "south.csv"):
         page.get_by_role("link", name="Usage").click()
-        expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+        expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
         page.evaluate("location.hash = '#/upload'")
-        page.get_by_role("heading", name="New upload").click()
+        page.get_by_role("heading", name="New upload", level=1).click()
         with page.expect_request(re.compile(r"/uploads\?name")):
             page.locator("input[type=file]").set_input_files({"name": name, "mimeType": "text/csv", "buffer": name.encode()})
     held[0].fulfill(status=400, json={"error": "No.", "code": "x", "hint": ""})

@@ -22,7 +22,7 @@ def service_role_key(database: Connection) -> Iterator[str]:
 def test_operators_see_the_queue_change_settings_and_pause(person: Person, service_role_key: str, database: Connection) -> None:
     page = person.page
     person.sign_in(service_role_key)
-    expect(page.get_by_role("heading", name="Operations")).to_be_visible()
+    expect(page.get_by_role("heading", name="Operations", level=1)).to_be_visible()
     expect(page.get_by_role("link", name="Batches")).to_have_count(0)
     expect(page.get_by_text("no limit", exact=True)).to_be_visible()
     checks = page.get_by_role("region", name="Checks")

@@ -50,7 +50,7 @@ def test_typed_text_outlives_the_screen_and_a_response_that_breaks_off(signed_in
     company, save = page.get_by_label("Company"), page.get_by_role("button", name="Save")
     company.fill("acme")
     page.get_by_role("link", name="Usage").click()
-    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
     with page.expect_event("dialog"):
         page.close(run_before_unload=True)
     page.keyboard.press("g")
@@ -149,7 +149,7 @@ def test_without_any_scope_for_it_the_navigation_leaves_it_out(person: Person, c
 def test_the_navigation_fits_at_every_width(signed_in: SignedIn, width: int) -> None:
     page = signed_in("organization").page
     page.set_viewport_size({"width": width, "height": 800})
-    expect(page.get_by_role("heading", name="Organization")).to_be_visible()
+    expect(page.get_by_role("heading", name="Organization", level=1)).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

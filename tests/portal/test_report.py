@@ -255,5 +255,5 @@ def test_a_report_is_renamed_and_deleted(signed_in: SignedIn, client: Organizati
     page.get_by_role("button", name="More…").click()
     page.get_by_role("button", name="Delete…").click()
     page.get_by_role("button", name="Delete the report").click()
-    expect(page.get_by_role("heading", name="Reports")).to_be_visible()
+    expect(page.get_by_role("heading", name="Reports", level=1)).to_be_visible()
     assert client.get(f"/incentive-reports/{job['report']['id']}").status_code == 404

@@ -144,7 +144,7 @@ def test_rows_that_fail_to_load_are_not_reported_on_another_screen(signed_in: Si
     page.get_by_role("row", name="deal-49 ").scroll_into_view_if_needed()
     wait_for(page, held)
     page.get_by_role("link", name="Usage").click()
-    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
     with page.expect_response(re.compile("/items.*cursor=")):
         held[0].fulfill(status=500, json={"error": "It broke.", "hint": "", "code": "x"})
     page.wait_for_timeout(300)
@@ -161,10 +161,10 @@ def test_an_action_that_ends_late_does_not_leave_another_screen(
     page.get_by_role("button", name="Retry sites").click()
     wait_for(page, held)
     page.get_by_role("link", name="Usage").click()
-    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
     held[0].continue_()
     expect(page.get_by_role("status").last).to_have_text("1 site will be looked up again")
-    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
 
     page.unroute_all()
     page.evaluate(f"location.hash = '#/reports/{job['report']['id']}'")
@@ -174,10 +174,10 @@ def test_an_action_that_ends_late_does_not_leave_another_screen(
     page.get_by_role("button", name="Delete the report").click()
     wait_for(page, held)
     page.evaluate("location.hash = '#/usage'")
-    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
     held[0].continue_()
     expect(page.get_by_role("status").last).to_have_text("The report is deleted")
-    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
 
 
 def test_what_was_typed_to_search_is_not_searched_for_on_the_next_screen(signed_in: SignedIn, client: OrganizationClient) -> None:
@@ -385,12 +385,12 @@ def test_a_secret_that_arrives_late_is_shown_on_any_screen(signed_in: SignedIn, 
     wait_for(page, held)
     page.keyboard.press("Escape")
     page.get_by_role("link", name="Usage").click()
-    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
     held[0].continue_()
     expect(page.get_by_role("dialog", name="Your new key").locator(".secret code")).to_have_text(re.compile(r"leap_live_\w{49}"))
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    expect(page.get_by_role("heading", name="Usage")).to_be_visible()
+    expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
 
 
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
