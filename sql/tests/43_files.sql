@@ -1,5 +1,5 @@
 begin;
-select plan(48);
+select plan(49);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -36,6 +36,11 @@ select results_eq(
                                           '{"reference_id": "Key"}', '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
     $$ values ('reference_id'), ('street_1'), ('city'), ('state_or_province_code'), ('postal_code'), (null) $$,
     'columns of an address are recognized whatever precedes all their names, but an e-mail address is none');
+select results_eq(
+    $$ select field from app.file_columns(array['Key', 'Plant Street Address', 'Plant City', 'Plant State', 'Plant Zip Code'],
+                                          '{"reference_id": "Key"}', '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
+    $$ values ('reference_id'), ('street_1'), ('city'), ('state_or_province_code'), ('postal_code') $$,
+    'what precedes the longest name that a column may have is its prefix');
 select throws_ok(
     $$ select app.file_columns(array['APN', 'Situs Address', 'Situs City', 'Situs Zip', 'Mailing Address', 'Mailing City', 'Mailing State', 'Mailing Zip'], '{}', '{}') $$,
     'PT400', 'More than one column may be the street_1: Situs Address, Mailing Address', 'the address of a site and that of its owner are not mixed up');

@@ -1,5 +1,5 @@
 begin;
-select plan(32);
+select plan(35);
 \ir fixtures.psql
 \ir drafts.psql
 
@@ -52,14 +52,22 @@ select throws_ok(format($$ select api.create_upload(%L, (select jsonb_build_arra
                  'All items together have 501 different members; an upload may have 500', 'a draft of JSON has no more columns than one of a file');
 select throws_ok(format($$ select api.create_upload(%L, jsonb_build_array(jsonb_build_object('metadata', jsonb_build_object(repeat('k', 65536), 1)))) $$, :'org'), 'PT400',
                  'The names of all columns have 65616 bytes; they may have 65,536', 'column names of a JSON draft are no longer than those of a file');
+select is((select array[d -> 'defaults', d -> 'missing_fields']
+             from to_jsonb(api.create_upload(:'other_org', null, true, null,
+                                             '{"rows": [["Key", "Street", "City", "State", "ZIP"], ["d-1", "1 Elm St", "Austin", "TX", "78701"]],
+                                               "columns": {"reference_id": "Key"}, "defaults": {"building_type": "RESIDENTIAL", "device_ids": "1"}}')) d),
+          array['{"building_type": "RESIDENTIAL", "device_ids": "1"}', '[]']::jsonb[], 'a draft keeps the defaults that came with the file');
 select api.update_settings('{"max_open_uploads": 1}') as settings \gset
 select throws_ok(format($$ select api.create_upload(%L, pg_temp.items(1)) $$, :'org'), 'PT409', 'The organization already has 3 drafts', 'an organization has a limited number of drafts');
 
 -- The end
 select is(api.delete_upload(:'org', :'id') ->> 'message', 'Upload deleted successfully', 'an upload can be deleted');
+select is(array(select count(*)::integer from public.lookup_upload_rows where organization_id = :'org' group by upload_id order by 1), array[1, 2],
+          'the other drafts keep their rows');
+select is((select count(*) from public.lookup_upload_rows where organization_id = :'org' and upload_id = :'id'), 0::bigint, 'a deleted draft leaves no rows');
 select pg_temp.turn_clock(now() + interval '15 days');
 select is(api.list_uploads(:'org') ->> 'total', '0', 'a draft is gone after two weeks');
-select is(app.prune_expired(), 4, 'retention deletes what has expired');
+select is(app.prune_expired(), 5, 'retention deletes what has expired');
 select is_empty('select 1 from public.lookup_uploads union all select 1 from public.lookup_upload_rows', 'an expired draft is deleted with its rows');
 
 
