@@ -1,5 +1,5 @@
 begin;
-select plan(49);
+select plan(52);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -41,6 +41,16 @@ select results_eq(
                                           '{"reference_id": "Key"}', '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
     $$ values ('reference_id'), ('street_1'), ('city'), ('state_or_province_code'), ('postal_code') $$,
     'what precedes the longest name that a column may have is its prefix');
+select throws_ok(
+    $$ select app.file_columns(array['ID', 'Street', 'State', 'Zip', 'Birth City', 'Birth State'], '{}', '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
+    'PT400', 'Columns are missing: city', 'a prefix that is not known and has no street is not that of an address');
+select throws_ok(
+    $$ select app.file_columns(array['ID', 'Street', 'Mailing Address', 'Mailing City', 'Mailing State', 'Mailing Zip'], '{}',
+                               '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
+    'PT400', 'Columns are missing: city, state_or_province_code, postal_code', 'a street does not get the city of another address');
+select is((select field from app.file_columns(array['ID', 'Street', 'City', 'State', 'Zip', 'Mailing Zip', 'Mailing Unit'], '{}',
+                                              '{"building_type": "RESIDENTIAL", "device_ids": "1"}') where header = 'Mailing Unit'),
+    null, 'a street does not get the unit of another address, of which only the ZIP code is given');
 select throws_ok(
     $$ select app.file_columns(array['APN', 'Situs Address', 'Situs City', 'Situs Zip', 'Mailing Address', 'Mailing City', 'Mailing State', 'Mailing Zip'], '{}', '{}') $$,
     'PT400', 'More than one column may be the street_1: Situs Address, Mailing Address', 'the address of a site and that of its owner are not mixed up');
