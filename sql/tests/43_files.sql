@@ -1,5 +1,5 @@
 begin;
-select plan(52);
+select plan(55);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -51,6 +51,15 @@ select throws_ok(
 select is((select field from app.file_columns(array['ID', 'Street', 'City', 'State', 'Zip', 'Mailing Zip', 'Mailing Unit'], '{}',
                                               '{"building_type": "RESIDENTIAL", "device_ids": "1"}') where header = 'Mailing Unit'),
     null, 'a street does not get the unit of another address, of which only the ZIP code is given');
+select throws_ok(
+    $$ select app.file_columns(array['ID', 'Situs Address', 'Situs City', 'Situs State', 'Billing Zip'], '{"street_1": "Situs Address"}',
+                               '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
+    'PT400', 'Columns are missing: postal_code', 'a street that the request names does not get the ZIP code of another address');
+select is((select field from app.file_columns(array['ID', 'Site Address', 'Site City', 'Site State', 'Site Zip', 'Billing Country'], '{}',
+                                              '{"building_type": "RESIDENTIAL", "device_ids": "1"}') where header = 'Billing Country'),
+    'country_code', 'the only country of a file is that of all its addresses');
+select is((select how from app.file_columns(array['ID', 'Site Address', 'Mailing Address', 'Mailing Country'], '{}', '{}', p_lenient => true) where header = 'Mailing Country'),
+    'name', 'a draft takes the only country of a file before it is known which address is meant');
 select throws_ok(
     $$ select app.file_columns(array['APN', 'Situs Address', 'Situs City', 'Situs Zip', 'Mailing Address', 'Mailing City', 'Mailing State', 'Mailing Zip'], '{}', '{}') $$,
     'PT400', 'More than one column may be the street_1: Situs Address, Mailing Address', 'the address of a site and that of its owner are not mixed up');
