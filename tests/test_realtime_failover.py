@@ -125,6 +125,15 @@ def test_whoever_joins_after_a_start_gets_no_earlier_changes(database_url: str, 
     settings = Settings(database_url=database_url, api_key_pepper=PEPPER)
     with running_server(settings) as url, OrganizationClient(url, database_url) as client:
         job_id, _ = (client.submit()["job_id"] for _ in range(2))
+        # While an older transaction runs, such as one of another database, the position of the start is before these.
+        wait_until(
+            lambda: (
+                owner.execute(
+                    "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint > max(xmin::text::bigint) from public.batch_lookup_jobs"
+                ).fetchone()
+                == (True,)
+            )
+        )
         with bare_socket(url, client.api_key) as bare:
             assert bare.join({"event": "*", "table": "batch_lookup_jobs"})["status"] == "ok"
             assert bare.receive()[3] == "system"
