@@ -893,6 +893,20 @@ def test_a_text_is_filled_down_before_it_is_saved(signed_in: SignedIn, client: O
     assert [row["edits"] for row in rows] == [{"3": "Pasadena"}] * 3
 
 
+def test_keys_that_follow_an_edit_before_the_next_frame_start_from_it(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = without_cities(client, 3)
+    page = signed_in(f"uploads/{draft}?step=check&rows=all").page
+    page.get_by_role("gridcell", name="empty").first.dblclick()
+    page.keyboard.type("Pasadena")
+    page.evaluate("""() => {
+        const down = {key: 'ArrowDown', shiftKey: true}
+        for (const key of [{key: 'Enter'}, {key: 'ArrowUp'}, down, down, {key: 'd', ctrlKey: true}]) {
+            document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {...key, bubbles: true}))
+        }
+    }""")
+    expect(page.get_by_role("gridcell", name="Pasadena", exact=True)).to_have_count(3)
+
+
 def test_the_former_text_is_typed_again_before_the_change_is_saved(signed_in: SignedIn, client: OrganizationClient) -> None:
     draft = one_row(client)
     page = signed_in(f"uploads/{draft}").page
