@@ -161,8 +161,13 @@ def test_a_request_is_not_logged_with_the_previous_caller(client: OrganizationCl
         # The second one waits for the answer to the first, and begins where that ends.
         connection.sendall(f"{head}known\r\nx-api-key: {client.api_key}\r\n\r\n{head}unknown\r\nConnection: close\r\n\r\n".encode())
         assert b"missing_credentials" in b"".join(iter(lambda: connection.recv(65536), b""))
-    lines = {record.fields["request_id"]: record.fields for record in caplog.records if record.name == "pyshell.access"}  # type: ignore[attr-defined]
-    assert ("key_id" in lines["known"], "key_id" in lines["unknown"]) == (True, False)
+
+    def lines() -> dict[str, dict[str, object]]:
+        return {record.fields["request_id"]: record.fields for record in caplog.records if record.name == "pyshell.access"}  # type: ignore[attr-defined]
+
+    # The last one is written after its response has been sent.
+    wait_until(lambda: lines().keys() >= {"known", "unknown"})
+    assert ("key_id" in lines()["known"], "key_id" in lines()["unknown"]) == (True, False)
 
 
 def test_a_running_stack_logs_no_secret_that_it_made(cluster: PrivatePostgres, make_cluster: MakeCluster, tmp_path: Path) -> None:
