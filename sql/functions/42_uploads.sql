@@ -168,20 +168,16 @@ as $$
 declare
     v_now    timestamptz := app.clock();
     v_open   bigint;
-    v_waking bigint;
     v_others bigint;
 begin
     select coalesce(sum(total_items - processed_items), 0) into v_open
       from public.batch_lookup_jobs
      where organization_id = p_organization_id and status in ('pending', 'processing');
     -- Those with something to claim, by the ready list: they may have any number of open jobs.
-    select count(distinct w.organization_id) into v_waking
-      from app.queue_wakeups w
-      left join app.organization_queue_state q on q.organization_id = w.organization_id
-     where w.organization_id <> p_organization_id and w.ready_at <= v_now and (q.ready_at <= v_now) is not true;
-    select v_waking + count(*) into v_others
-      from app.organization_queue_state
-     where organization_id <> p_organization_id and ready_at <= v_now;
+    select count(*) into v_others
+      from (select organization_id from app.organization_queue_state where organization_id <> p_organization_id and ready_at <= v_now
+             union
+            select organization_id from app.queue_wakeups where organization_id <> p_organization_id and ready_at <= v_now) o;
     -- Counts only its own items, at its share of the rate: how much the others have open does not matter.
     return (select round((v_open + p_count) * (1 + v_others) / lookups_per_second, 1) from app.settings);
 end;

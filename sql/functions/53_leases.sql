@@ -195,7 +195,6 @@ declare
     v_versions  xid[];
     v_item      public.lookup_queue_items;
     v_released  public.lookup_queue_items[] := '{}';
-    v_job_ids   uuid[]                      := '{}';
     v_days      date[]                      := '{}';
 begin
     for v_lease in select * from app.positions_of_leases(v_leases, p_job_ids, p_positions, p_lease_tokens) loop
@@ -220,13 +219,12 @@ begin
          returning i.*
         loop
             v_released := v_released || v_item;
-            v_job_ids := v_job_ids || v_item.job_id;
             v_days := v_days || app.claimed_on(v_lease.lease_token);
         end loop;
     end loop;
     perform app.end_leases(p_organization_id, v_leases, v_released);
     if p_were_sent is not true then
-        perform app.uncount_lookups(p_organization_id, v_job_ids, v_days);
+        perform app.uncount_lookups(p_organization_id, array(select r.job_id from unnest(v_released) r), v_days);
     end if;
     perform app.publish_item_changes(p_organization_id, v_released, v_now);
     -- Another item may have received the response in the meantime.
@@ -372,9 +370,7 @@ begin
     end loop;
     perform app.publish_item_changes(p_organization_id, v_expired, p_now);
     perform app.count_unanswered(p_organization_id, v_expired, 'failed', 'lease_expired', p_now);
-    if v_settings.deduplicate_seconds is not null then
-        perform app.answer_duplicates(p_organization_id, v_expired, p_now);
-    end if;
+    perform app.answer_duplicates(p_organization_id, v_expired, p_now);
     return cardinality(v_expired);
 end;
 $$;

@@ -117,7 +117,6 @@ declare
     v_cancelled integer;
     v_job       public.batch_lookup_jobs;
     v_jobs      public.batch_lookup_jobs[] := '{}';
-    v_ended     text[]                     := '{}';
 begin
     for v_counts in select * from app.counts_by_job(p_items) loop
         v_cancelled := case when v_counts.pending > 0 then app.cancel_retries(p_organization_id, v_counts.id, p_items, p_now) else 0 end;
@@ -127,14 +126,9 @@ begin
                 p_organization_id, v_counts.id, v_job.completed_at, p_now, v_counts.processed - v_counts.failed, v_counts.eligible, v_counts.value,
                 v_counts.conditional, app.ended_as(v_job));
             v_jobs := v_jobs || v_job;
-            if app.ended_as(v_job) is not null then
-                v_ended := v_ended || v_job.status;
-            end if;
         end if;
     end loop;
-    if v_ended <> '{}' then
-        perform app.count_work(p_organization_id, 'job', v_ended, null, null, null, p_now);
-    end if;
+    perform app.count_ended(p_organization_id, v_jobs, p_now);
     return v_jobs;
 end;
 $$;
@@ -160,8 +154,22 @@ as $$
     select case when (p_job).status in ('completed', 'failed') then (p_job).status end
 $$;
 
--- Returns the job after the change. If it has ended, the caller counts that, once for all its jobs: within a transaction, each change of a
--- row leaves a version that the next one has to skip.
+-- Counts those of the jobs that have ended. Together, because within a transaction, each change of a row leaves a version that the next one
+-- has to skip.
+create or replace function app.count_ended(p_organization_id uuid, p_jobs public.batch_lookup_jobs[], p_now timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_ended constant text[] := array(select app.ended_as(j) from unnest(p_jobs) j where app.ended_as(j) is not null);
+begin
+    if v_ended <> '{}' then
+        perform app.count_work(p_organization_id, 'job', v_ended, null, null, null, p_now);
+    end if;
+end;
+$$;
+
+-- Returns the job after the change, for app.count_ended.
 create or replace function app.advance_job(
     p_organization_id uuid, p_job_id uuid, p_processed integer, p_failed integer, p_now timestamptz
 ) returns public.batch_lookup_jobs

@@ -342,7 +342,7 @@ begin
         v_part := v_part || app.complete_items(
             p_organization_id, v_job.job_id, v_job.first, v_job.last, v_job.positions, v_job.numbers, p_responses, p_results, v_job.in_flight, p_now);
     end loop;
-    return case when cardinality(v_items) = 0 then v_part else v_items || v_part end;
+    return v_items || v_part;
 end;
 $$;
 

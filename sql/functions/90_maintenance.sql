@@ -218,9 +218,7 @@ begin
          where organization_id = p_organization_id and job_id = v_job.id and status in ('completed', 'failed');
         v_ended := app.advance_job(p_organization_id, v_job.id, v_counts.processed - v_job.processed_items, v_counts.failed - v_job.failed_items, p_now);
         perform app.update_report(p_organization_id, v_job.id, v_ended.completed_at, p_now, p_job_status => app.ended_as(v_ended));
-        if app.ended_as(v_ended) is not null then
-            perform app.count_work(p_organization_id, 'job', array[v_ended.status], null, null, null, p_now);
-        end if;
+        perform app.count_ended(p_organization_id, array[v_ended], p_now);
         perform app.enqueue_job_webhook(p_organization_id, v_job.id, p_now);
         v_count := v_count + 1;
     end loop;
