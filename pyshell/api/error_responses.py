@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from typing import Any, NamedTuple
 
 from starlette.exceptions import HTTPException
@@ -45,8 +44,8 @@ ABOUT_THE_DATA = {
     "23514": Meaning(400, "invalid_value", "A value is not allowed"),
     "23502": Meaning(400, "invalid_value", "A required value is missing"),
 }
-# The foreign keys that name an organization; on a cluster, those of a shard end with its number.
-OF_ORGANIZATION = re.compile(r"_organization_id_fkey(_\d+)?")
+# In the names of the foreign keys to the organization.
+OF_ORGANIZATION = "_organization_id_fkey"
 DELETED_MEANWHILE = Meaning(404, "organization_not_found", "Organization not found")
 KINDS = {
     Kind.CONFLICT: BUSY,
@@ -73,8 +72,8 @@ def from_database(error: DatabaseError) -> ApiError:
     if kind is Kind.REFUSED:
         return _raised_by_us(error, int(state[2:]))
     meaning = KINDS.get(kind) or ABOUT_THE_DATA.get(state, INTERNAL)
-    if state == "23503" and OF_ORGANIZATION.search(error.diag.constraint_name or ""):
-        # It was deleted after the function had found it.
+    if state == "23503" and OF_ORGANIZATION in (error.diag.message_primary or ""):
+        # It was deleted after the function had found it. A node of a cluster passes on the name of the key in the message alone.
         meaning = DELETED_MEANWHILE
     if meaning.status == 400 and state[:2] == "22" and is_inside_function(error):
         # The arguments were well-formed, so one of our functions is at fault.
