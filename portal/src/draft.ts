@@ -1,5 +1,6 @@
 // A draft as the screens edit it: its rows, its repairs in order, and undo.
-import { type Signal, signal } from "@preact/signals";
+import { effect, type Signal, signal, untracked } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
 import { call, Failure, newKey, type Schemas, send, whole } from "./api.ts";
 
 export type Upload = Schemas["Upload"];
@@ -383,6 +384,16 @@ export class Draft {
       cursor = page.next_cursor;
     }
   }
+}
+
+/** Calls `take` when there are changes of rows: at once, not after the next frame, so that keys that follow quickly start from them. */
+export function useChanges(draft: Draft, take: () => void) {
+  const latest = useRef(take);
+  latest.current = take;
+  useEffect(() =>
+    effect(() => {
+      if (draft.changed.value > 0) untracked(() => latest.current());
+    }), [draft]);
 }
 
 /** The choices of an upload after changes; its rows are not validated again. */

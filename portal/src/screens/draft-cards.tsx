@@ -1,7 +1,7 @@
 // The rows of a draft without room for a grid: a card each, with the cells that have problems.
-import { useSignal, useSignalEffect } from "@preact/signals";
+import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { CELL, type Draft, type Filter, messageOf, MOST_ROWS, type Row, sharedColumn, textOf } from "../draft.ts";
+import { CELL, type Draft, type Filter, messageOf, MOST_ROWS, type Row, sharedColumn, textOf, useChanges } from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { useShown } from "../parts/form.tsx";
@@ -16,9 +16,7 @@ export function Cards({ draft, filter }: { draft: Draft; filter: Filter }) {
   useEffect(() => {
     most.value = PAGE;
   }, [JSON.stringify(filter)]);
-  useSignalEffect(() => {
-    if (draft.changed.value > 0) page.patch((data) => ({ ...data, rows: draft.current(data.rows) }));
-  });
+  useChanges(draft, () => page.patch((data) => ({ ...data, rows: draft.current(data.rows) })));
   // What is typed into a cell would be lost with its card.
   const typing = useSignal(false);
   const latest = useRef(page.data.value);

@@ -1,9 +1,21 @@
 // The rows of a draft as a grid (https://www.w3.org/WAI/ARIA/apg/patterns/grid/): only visible rows are in the page, and loaded.
 import { Component } from "preact";
-import { batch, effect, untracked, useComputed, useSignal } from "@preact/signals";
+import { batch, useComputed, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import type { Schemas } from "../api.ts";
-import { CELL, cellsOf, type Draft, type Filter, messageOf, MOST_EDITS, MOST_ROWS, type Row, textOf, textOfCells } from "../draft.ts";
+import {
+  CELL,
+  cellsOf,
+  type Draft,
+  type Filter,
+  messageOf,
+  MOST_EDITS,
+  MOST_ROWS,
+  type Row,
+  textOf,
+  textOfCells,
+  useChanges,
+} from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { notify } from "../parts/announce.tsx";
 import { copy } from "../parts/copy.tsx";
@@ -198,11 +210,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     rows.need(first, last);
   }, [first, last]);
   useEffect(() => () => rows.stop(), [rows]);
-  // At once, not after the next frame: keys that follow quickly, such as Ctrl+D, start from what was typed.
-  useEffect(() =>
-    effect(() => {
-      if (draft.changed.value > 0) untracked(() => rows.change());
-    }), [draft, rows]);
+  useChanges(draft, () => rows.change());
   useEffect(() => {
     rows.cursor = { place: () => focus.peek().row, isEditing: () => editing.peek() !== null, follow };
     if (editing.value === null) rows.resume();
