@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
-from typing import Any
 
+import httpx
 import pytest
 import standardwebhooks
 
-from batch_lookups import ApiError
+from batch_lookups import Client
 from batch_lookups.cli import webhooks
 from tests.cli_fixtures import Cli, Service
 from tests.conftest import Connection
@@ -162,25 +162,25 @@ def test_listen_prints_messages_and_forwards_them_signed(cli: Cli, receiver: Fak
 
 
 class Deliveries:
-    """The list of deliveries, newest first, in pages of two."""
+    """What a service responds that has these deliveries, newest first, in pages of two."""
 
     def __init__(self, *numbers: int) -> None:
         self.numbers = list(numbers)
         self.deleted: list[str] = []
+        self.client = Client("http://service", "key", transport=httpx.MockTransport(self.respond))
 
-    def list_webhook_deliveries(self, *, event: str | None, limit: int, cursor: str | None = None) -> Any:
-        at = int(cursor or 0)
-        told = [{"id": f"d-{number}", "created_at": f"2026-11-30T00:00:{number:02}.000Z"} for number in self.numbers[at : at + 2]]
-        return {"deliveries": told, "next_cursor": str(at + 2) if at + 2 < len(self.numbers) else None}
-
-    def get_webhook_delivery(self, delivery_id: str) -> Any:
+    def respond(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/webhook-deliveries":
+            at = int(request.url.params.get("cursor", 0))
+            told = [{"id": f"d-{number}", "created_at": f"2026-11-30T00:00:{number:02}.000Z"} for number in self.numbers[at : at + 2]]
+            return httpx.Response(200, json={"deliveries": told, "next_cursor": str(at + 2) if at + 2 < len(self.numbers) else None})
+        delivery_id = request.url.path.removeprefix("/webhook-deliveries/")
         if delivery_id in self.deleted:
-            raise ApiError(404, {"error": "Webhook delivery not found", "code": "webhook_delivery_not_found"})
-        return {"id": delivery_id}
+            return httpx.Response(404, json={"error": "Webhook delivery not found", "code": "webhook_delivery_not_found"})
+        return httpx.Response(200, json={"id": delivery_id})
 
     def heard(self, seen: webhooks.Seen) -> list[str]:
-        client: Any = self
-        return [delivery["id"] for delivery in webhooks.unheard(client, None, seen)]
+        return [delivery["id"] for delivery in webhooks.unheard(self.client, None, seen)]
 
 
 def test_listening_remembers_few_ids_and_hears_nothing_twice() -> None:
@@ -202,11 +202,11 @@ def test_listening_goes_on_if_a_message_is_deleted_before_it_is_read() -> None:
 
 def test_listening_begins_with_what_comes_even_if_what_was_there_is_deleted() -> None:
     seen, kept = webhooks.Seen(), Deliveries(6, 5, 4, 3, 2, 1)
-    seen.add_all(kept.list_webhook_deliveries(event=None, limit=2))
+    seen.add_all(kept.client.list_webhook_deliveries())
     kept.numbers = [7, 4, 3, 2, 1]
     assert kept.heard(seen) == ["d-7"]
     alone = webhooks.Seen()
-    alone.add_all(Deliveries(6).list_webhook_deliveries(event=None, limit=2))
+    alone.add_all(Deliveries(6).client.list_webhook_deliveries())
     # Stored before, but visible later.
     assert Deliveries(6, 5).heard(alone) == ["d-5"]
 
