@@ -167,6 +167,7 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
     "the session reports rows and plans, and on a cluster nodes read the rows": (
         "test_plans",
         "test_history_plans",
+        "test_many_jobs",
         "test_report_plans",
         "test_reuse_plans",
         "test_names::test_a_search_by_name_reads_few_more_batches_than_it_finds",
@@ -218,6 +219,7 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
     ),
     "the limit of a function for locks holds at the coordinator, and nodes do the work": (
         "test_queue_races::test_maintenance_skips_an_organization_whose_expired_rows_are_locked",
+        "test_queue_races::test_the_maintenance_adds_nothing_to_an_organization_that_is_being_deleted",
     ),
     "it writes an outage into the row of a single node": ("portal/test_job::test_an_outage_is_said_to_lose_nothing",),
     "its database is not distributed": ("test_distribution::test_a_database_without_citus_is_not_distributed",),

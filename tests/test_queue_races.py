@@ -612,8 +612,8 @@ def test_the_deletion_of_an_organization_passes_over_a_batch_that_has_just_been_
 
 BEFORE_A_DELETION = {
     "a draft that is being started": (
-        "select app.lock_draft(%(organization)s, id) from public.lookup_uploads where organization_id = %(organization)s",
-        "select api.start_upload(%(organization)s, id) from public.lookup_uploads where organization_id = %(organization)s",
+        "select app.lock_draft(%(organization)s, %(upload)s)",
+        "select api.start_upload(%(organization)s, %(upload)s)",
     ),
     "a sample that is being continued": (
         "select app.hold_queue(%(organization)s)",
@@ -645,12 +645,12 @@ def test_the_deletion_of_an_organization_does_not_wait_in_a_circle(
     owner.execute("""select api.set_webhook_config(%s, '{"url": "https://example.com/"}')""", [organization])
     owner.execute("select api.create_api_key(%s, sha256('a key'), 'leap_live_', 'abcd')", [organization])
     request = json.dumps({"items": [site("first"), site("second")], "sample": 1})
-    owner.execute("select api.create_upload(%s, %s, false)", [organization, request.replace(', "sample": 1', "")])
+    upload = fetch_value(owner, "select api.create_upload(%s, %s, false)", organization, request.replace(', "sample": 1', ""))["id"]
     job = None
     if "batch" in what or "sample" in what:
         job = fetch_value(owner, "select api.create_batch_lookup(%s, %s, false)", organization, request)["job_id"]
         record_all(batches, claim(batches, 1))
-    names = {"organization": organization, "job": job}
+    names = {"organization": organization, "job": job, "upload": upload}
     holding, going_on = BEFORE_A_DELETION[what]
     with psycopg.connect(database_url) as connection:
         connection.execute(holding.encode(), names)
