@@ -171,6 +171,26 @@ def test_the_lookups_are_counted_by_day_and_batch(signed_in: SignedIn, client: O
     expect(rows).to_have_count(0)
 
 
+def test_a_year_of_usage_can_be_typed_while_figures_arrive(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    look_up(database, client.submit(site()), 1, {"incentives": {"total_incentive_amount": 900}})
+    page, asked = signed_in("usage").page, list[str]()
+    page.on("request", lambda request: asked.append(request.url) if "created_from" in request.url else None)
+    page.get_by_label("before").fill("2099-01-01")
+    expect(page).to_have_url(re.compile("before=2099-01-01"))
+    first = page.get_by_label("From")
+    first.focus()
+    page.keyboard.type("0101")
+    for digit in "2026":
+        page.keyboard.type(digit)
+        # As if something else had changed on the screen meanwhile.
+        with page.expect_response(re.compile("before=2098")):
+            page.evaluate("location.hash = location.hash.replace(/&?before=\\d+/, '&before=2098').replace(/$/, '&again')")
+        page.evaluate("location.hash = location.hash.replace('before=2098', 'before=2099')")
+    expect(first).to_have_value("2026-01-01")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    assert [url for url in asked if "created_from=2026-01-01" not in url] == []
+
+
 def test_a_single_lookup_is_called_one(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     look_up(database, client.submit(site()), 1, {"incentives": {"total_incentive_amount": 900}})
     page = signed_in("usage").page

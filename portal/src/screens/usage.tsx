@@ -2,6 +2,7 @@ import { call, type Schemas } from "../api.ts";
 import { dayOf, monthOf, number, percent } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { CopyAs, literal } from "../parts/copy.tsx";
+import { useShown } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { href, query, setQuery } from "../router.ts";
 import { nameOf } from "./batches.tsx";
@@ -9,6 +10,19 @@ import { nameOf } from "./batches.tsx";
 /** The name that other screens show for the batch. */
 function batchOf({ job_id, name, created_at, total_items }: Schemas["UsageRow"]): string {
   return created_at && total_items ? nameOf({ name, created_at, total_items }) : `Deleted batch ${job_id.slice(-6)}`;
+}
+
+/** A field for a day. While its year is typed, it is a day of the first millennium. */
+function DayField({ value, onChange }: { value: string; onChange: (day: string) => void }) {
+  return (
+    <input
+      ref={useShown(value)}
+      type="date"
+      min="1000-01-01"
+      defaultValue={value}
+      onChange={({ currentTarget: field }) => field.validity.valid && onChange(field.value)}
+    />
+  );
 }
 
 export function Usage() {
@@ -50,10 +64,10 @@ export function Usage() {
         <p class="soft">Each attempt counts, including retries. Days are in UTC.</p>
         <div class="filters">
           <label class="inline">
-            From <input type="date" value={from} onChange={(event) => setQuery({ from: event.currentTarget.value })} />
+            From <DayField value={from} onChange={(day) => setQuery({ from: day })} />
           </label>
           <label class="inline">
-            before <input type="date" value={before} onChange={(event) => setQuery({ before: event.currentTarget.value })} />
+            before <DayField value={before} onChange={(day) => setQuery({ before: day })} />
           </label>
         </div>
       </div>
