@@ -228,6 +228,22 @@ def test_held_batches_cost_a_claim_nothing_but_a_look_at_their_limits(owner: Con
     check_invariants(owner)
 
 
+def test_watchers_learn_that_a_batch_is_held_and_that_it_continues(owner: Connection, counted: Batches) -> None:
+    job = create(owner, counted, 3, max_lookups=1, when_limit_reached="wait")
+    asked = {"organization": counted.organization_id, "limit": 5}
+    leased = owner.execute(CLAIM, asked).fetchone()
+    assert leased is not None
+    owner.execute(RECORD.replace("500", "200"), [counted.organization_id, *leased])
+    owner.execute("listen batch_lookups_changes")
+    change = f"UPDATE batch_lookup_jobs {counted.organization_id} {job}"
+    owner.execute(CLAIM, asked)
+    assert [each.payload for each in owner.notifies(timeout=0)] == [change]
+    owner.execute(CLAIM, asked)
+    assert list(owner.notifies(timeout=0)) == [], "it is held already"
+    owner.execute("select api.continue_batch_lookup(%s, %s, 3)", [counted.organization_id, job])
+    assert [each.payload for each in owner.notifies(timeout=0)] == [change]
+
+
 def test_a_batch_at_its_limit_is_not_read_while_its_last_lookups_are_in_flight(owner: Connection, counted: Batches) -> None:
     jobs = [create(owner, counted, 50, max_lookups=1) for _ in range(4)]
     asked = {"organization": counted.organization_id, "limit": 4}

@@ -1,5 +1,5 @@
 begin;
-select plan(72);
+select plan(81);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -189,17 +189,36 @@ select pg_temp.drain(:'twins') as drained \gset
 select is_empty('select * from api.check_invariants()', 'the invariants hold while items at a limit wait for an answer in flight');
 select pg_temp.record(:'twins', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
 select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 1 0', 'beyond a sample an item still gets an answer at a limit');
+select api.create_batch_lookup(:'twins', pg_temp.items(1, pg_temp.at('1 Ash St'))) as earlier_job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'twins', 'w', 9) \gset
+select jsonb_agg(item || pg_temp.at(n || ' Ash St') order by n) as items from jsonb_array_elements(pg_temp.items(2) -> 'items') with ordinality i (item, n) \gset
+select api.create_batch_lookup(:'twins', jsonb_build_object('items', :'items'::jsonb), p_options => '{"sample": 1, "max_lookups": 1}') ->> 'job_id' as job \gset
+select pg_temp.drain(:'twins') as drained, pg_temp.record(:'twins', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
+select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 1 0', 'the first item beyond a sample still gets the answer to an earlier batch at a limit');
 select api.create_organization('Month of twins') as month \gset
 select api.set_monthly_lookups(:'month', 1);
 select api.create_batch_lookup(:'month', pg_temp.items(3, pg_temp.at('9 Main St'))) ->> 'job_id' as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'month', 'w', 9) \gset
-select pg_temp.drain(:'month') as drained, pg_temp.record(:'month', :'jobs', :'positions', :'tokens', 404) as recorded \gset
+create function pg_temp.ready_at(p_organization_id uuid) returns timestamptz
+language plpgsql as $$
+begin
+    return (select ready_at from app.organization_queue_state where organization_id = p_organization_id);
+end;
+$$;
+select app.clock() as began, pg_temp.turn_clock(app.clock() + interval '1 minute') \gset
+select api.create_batch_lookup(:'month', pg_temp.items(1, pg_temp.at('9 Main St'))) as later, pg_temp.drain(:'month') as drained \gset
+select is(pg_temp.ready_at(:'month'), app.wait_for_duplicates_until(:'began'), 'at the monthly limit a claim comes back once the first item that waits for an answer may have to fail');
+select pg_temp.record(:'month', :'jobs', :'positions', :'tokens', 404) as recorded \gset
 select pg_temp.turn_clock(app.clock() + interval '10 minutes');
 select is((select count(*)::integer from api.ready_organizations() o where o = :'month'), 1, 'an item that waited in vain at a limit does not wait for the next month');
 select pg_temp.drain(:'month') as drained \gset
 select is(pg_temp.job(:'job', 'status', 'lookups', 'errors_by_code'), 'failed 1 { "lookup_limit_reached" : 2, "not_found" : 1 }',
     'an item that waited in vain for an answer fails at the limit');
 select api.update_settings('{"deduplicate_seconds": null}') as settings \gset
+select api.create_organization('Month of retries') as retries \gset
+select api.set_monthly_lookups(:'retries', 1), pg_temp.submit_with(:'retries', 2, '{"when_limit_reached": "wait"}') as job \gset
+select pg_temp.look_up(:'retries', 1, 500), pg_temp.drain(:'retries') as drained \gset
+select is(pg_temp.ready_at(:'retries'), app.next_month(app.clock()), 'retries that wait for the next month keep no worker busy before it');
 
 -- An answer that comes late
 select api.create_organization('Late') as late \gset
@@ -234,18 +253,34 @@ select api.continue_batch_lookup(:'hooli', :'waiting', 5) as continued, pg_temp.
 select is((select array_agg(position order by position) from public.lookup_queue_items where job_id = :'waiting' and status = 'completed'), '{0,1,2,3,4}',
     'a continued batch resumes where its claims had stopped');
 
+-- Failures that come back after their job was held
+select api.create_organization('Umbrella') as umbrella \gset
+select pg_temp.submit_with(:'umbrella', 10, '{"max_lookups": 4, "when_limit_reached": "wait"}') as job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'umbrella', 'w', 4) \gset
+select pg_temp.submit_with(:'umbrella', 2, '{"max_lookups": 2, "when_limit_reached": "wait"}') as beside, (select count(*) from api.claim_lookups(:'umbrella', 'w', 1)) as claimed \gset
+select is(
+    array(select b.held_position from app.job_budgets b where b.organization_id = :'umbrella' order by b.held_position), '{4,null}',
+    'a job that is held at its limit leaves others in the queue');
+select pg_temp.record(:'umbrella', :'jobs', :'positions', :'tokens', 500) as recorded, pg_temp.drain(:'umbrella') as others, pg_temp.turn_clock(app.clock() + interval '3 seconds') \gset
+select is(array[pg_temp.drain(:'umbrella')::text, pg_temp.job(:'job', 'processed_items', 'waiting_for')], '{0,0 lookup_limit}', 'a held job does not repeat lookups that failed meanwhile');
+select api.continue_batch_lookup(:'umbrella', :'job', 20) as continued, pg_temp.drain(:'umbrella') as drained \gset
+select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 14 0', 'a job that was held twice continues with all of its items');
+
 -- Only a monthly limit
 select api.create_organization('Initech') as initech \gset
 select api.set_monthly_lookups(:'initech', 2), pg_temp.submit(:'initech', 3) as job \gset
 select is(pg_temp.drain(:'initech'), 2::bigint, 'monthly_lookups holds for an organization whose batches have no limits of their own');
 
+select api.set_monthly_lookups(:'initech', 1), pg_temp.submit(:'initech', 2) as job \gset
+select is(array[pg_temp.drain(:'initech')::text, pg_temp.job(:'job', 'status', 'errors_by_code')], array['0', 'failed { "lookup_limit_reached" : 2 }'],
+    'a monthly limit that is below the lookups made so far allows no more');
 select pg_temp.submit_with(:'initech', 1, '{"max_lookups": 1, "when_limit_reached": "wait"}') as waiting, api.set_monthly_lookups(:'initech', 3) \gset
 select pg_temp.drain(:'initech', 404) as failed, api.retry_batch_lookup(:'initech', :'waiting') ->> 'job_id' as retry \gset
 select pg_temp.drain(:'initech') as drained \gset
 select is(pg_temp.job(:'retry', 'status', 'waiting_for', 'max_lookups'), 'pending lookup_limit null', 'a retry waits at monthly_lookups if its batch did, without a limit of its own');
 
 -- Many batches at once
-select count(pg_temp.submit(:'other_org', 1)), api.set_monthly_lookups(:'other_org', 0) is null as limited from generate_series(1, 102) \gset many_
+select count(pg_temp.submit(:'other_org', 2)), api.set_monthly_lookups(:'other_org', 0) is null as limited from generate_series(1, 102) \gset many_
 create function pg_temp.open_jobs(p_organization_id uuid) returns text
 language plpgsql as $$
 declare
@@ -258,8 +293,10 @@ $$;
 select api.cancel_batch_lookup(:'other_org', :'other_job') as cancelled, pg_temp.open_jobs(:'other_org') as before \gset
 select count(*) from api.claim_lookups(:'other_org', 'w', 10) \gset claimed_
 select is(array[:'before', pg_temp.open_jobs(:'other_org')], '{102 and ready,2 and ready}', 'at the monthly limit a claim ends a hundred batches, and leaves the others to the next claim');
+select is((select served_at from app.organization_queue_state where organization_id = :'other_org'), app.clock(), 'an organization with more batches to end takes turns with others');
 select count(*) from api.claim_lookups(:'other_org', 'w', 10) \gset claimed_
 select is(pg_temp.open_jobs(:'other_org'), '0', 'the last claim ends the rest, and nothing is ready any more');
+select is(pg_temp.ready_at(:'other_org'), null, 'an organization whose batches have all ended at the monthly limit is not ready next month, either');
 
 select * from finish();
 rollback;

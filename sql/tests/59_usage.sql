@@ -1,5 +1,5 @@
 begin;
-select plan(19);
+select plan(26);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -86,6 +86,64 @@ select is(
     (select array_agg(format('%s %s', u.day, u.lookups) order by u.day) from public.lookup_usage u where u.job_id = :'job'),
     '{2026-11-30 0,2026-12-01 4}', 'an item claimed in one month and released in the next does not count in the first');
 select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 9)), 0, 'items released from the month before do not add lookups to this month');
+
+-- Released in part
+select api.create_organization('Initech') as initech \gset
+select api.set_monthly_lookups(:'initech', 50), pg_temp.turn_clock('2026-12-03 23:59:50+00'),
+       api.create_batch_lookup(:'initech', pg_temp.items(5), p_options => '{"max_lookups": 90}') ->> 'job_id' as job \gset
+select is(api.get_batch_lookup(:'initech', :'job') ->> 'lookups', '0', 'a job says that it took no lookups yet');
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'initech', 'w', 4) \gset
+select api.release_lookups(:'initech', (:'jobs'::uuid[])[:1], (:'positions'::integer[])[:1], (:'tokens'::uuid[])[:1]) as released \gset
+select is(
+    (select array[u ->> 'lookups', u ->> 'total', u #>> '{usage,0,lookups}', u #>> '{month,lookups}', u #>> '{month,limit}'] from api.get_usage(:'initech') u),
+    '{3,1,3,3,50}', 'a batch that released some of its items still counts with the others, within the limit of its organization');
+
+-- Released after midnight under tokens of an earlier release, which do not say when they were claimed
+update public.lookup_leases set lease_token = '00000000-0000-4000-8000-000000000001' where organization_id = :'initech';
+select array_fill('00000000-0000-4000-8000-000000000001'::uuid, array[4]) as old_tokens, pg_temp.turn_clock('2026-12-04 00:00:05+00') \gset
+select array_agg(job_id) as new_jobs, array_agg(position) as new_positions, array_agg(lease_token) as new_tokens from api.claim_lookups(:'initech', 'w', 1) \gset
+select api.release_lookups(:'initech', :'jobs', :'positions', :'old_tokens') as released \gset
+create function pg_temp.counts(p_organization_id uuid) returns text
+language plpgsql as $$
+begin
+    return (select string_agg(format('%s: %s of %s', day, lookups, jobs), ', ' order by day) from app.usage_days where organization_id = p_organization_id)
+           || (select ', within limits: ' || sum(lookups) from app.job_budgets where organization_id = p_organization_id);
+end;
+$$;
+select is(
+    array[:'released', pg_temp.used(:'job')::text, pg_temp.counts(:'initech')], '{3,3,"2026-12-03: 3 of 1, 2026-12-04: 0 of 0, within limits: 3"}',
+    'items whose day is unknown never make the lookups of a day fewer than none');
+select api.release_lookups(:'initech', :'new_jobs', :'new_positions', :'new_tokens') as released \gset
+select is(array[:'released', pg_temp.used(:'job')::text, pg_temp.counts(:'initech')], '{1,3,"2026-12-03: 3 of 1, 2026-12-04: 0 of 0, within limits: 3"}', 'a batch leaves the count of a day once');
+
+-- Several batches on a day
+select pg_temp.look_up(:'initech', 9), pg_temp.submit(:'initech', 2) as second_job \gset
+select pg_temp.look_up(:'initech', 9), pg_temp.turn_clock('2026-12-05 00:00:00+00'), pg_temp.submit(:'initech', 1) as third_job \gset
+select pg_temp.look_up(:'initech', 9) as looked_up \gset
+create function pg_temp.pages(p_organization_id uuid) returns text[]
+language plpgsql as $$
+declare
+    v_page   json := api.get_usage(p_organization_id, p_limit => 1);
+    v_pages  text[] := '{}';
+begin
+    for n in 1 .. 9 loop
+        v_pages := v_pages || array(select concat_ws(' ', u ->> 'day', u ->> 'job_id', u ->> 'lookups', u ->> 'total_items') from json_array_elements(v_page -> 'usage') u);
+        exit when v_page ->> 'next_cursor' is null;
+        v_page := api.get_usage(p_organization_id, p_limit => 1, p_cursor => v_page ->> 'next_cursor');
+    end loop;
+    return v_pages;
+end;
+$$;
+select is(
+    pg_temp.pages(:'initech'),
+    array['2026-12-05 ' || :'third_job' || ' 1 1', '2026-12-04 ' || :'second_job' || ' 2 2', '2026-12-04 ' || :'job' || ' 5 5', '2026-12-03 ' || :'job' || ' 3 5'],
+    'each batch of a day is on one page, the newest first, and describes its own job');
+select is(
+    array(select u ->> 'job_id' from json_array_elements(api.get_usage(:'initech') -> 'usage') u), array[:'third_job', :'second_job', :'job', :'job'],
+    'a page has the newest batch of a day first');
+select is(
+    (select array[u #>> '{usage,0,day}', u ->> 'lookups', u ->> 'total'] from api.get_usage(:'initech', p_created_before => '2026-12-05') u),
+    '{2026-12-04,10,3}', 'usage before a day has neither its rows nor their sums');
 
 select * from finish();
 rollback;
