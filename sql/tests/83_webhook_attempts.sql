@@ -1,5 +1,5 @@
 begin;
-select plan(21);
+select plan(27);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config, pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2) \gset ignored_
@@ -47,10 +47,21 @@ select is(app.webhook_pause(1e9), interval '86400 seconds', 'a Retry-After count
 select is(app.webhook_pause(-5), null, 'a Retry-After in the past asks for nothing');
 
 select pg_temp.turn_clock('2026-11-24 14:00:00+00');
-select is((pg_temp.attempt(200)).attempts, 4, 'a delivery counts its attempts');
+update app.webhook_deliveries set lost_leases = 3 where organization_id = :'org' and id = :'second';
+select is(
+    (select jsonb_build_object('attempts', d.attempts, 'last_http_status', d.last_http_status, 'last_error', d.last_error, 'next_attempt_at', d.next_attempt_at,
+                               'lease', coalesce(d.lease_token::text, d.lease_expires_at::text, d.leased_by), 'lost_leases', d.lost_leases, 'ended', d.ended_at = app.clock())
+       from pg_temp.attempt(200) d),
+    '{"attempts": 4, "last_http_status": 200, "last_error": null, "next_attempt_at": null, "lease": null, "lost_leases": 0, "ended": true}',
+    'a delivery counts its attempts, and a success leaves neither an error nor a lease');
 select is((select failing_since from app.webhook_configs), null, 'a success ends the failing');
 select is((select status || enabled::text from app.webhook_deliveries join app.webhook_configs using (organization_id) where id = :'second'), 'deliveredtrue',
     'a receiver that works again stays enabled');
+
+select results_eq(
+    $$ select outcome, error_class, sum(items)::integer, sum(latency_seconds) from api.work_history where kind = 'webhook' group by 1, 2 order by 1, 2 $$,
+    $$ values ('delivered', null, 2, 1.0::float8), ('retried', 'http_3xx', 1, 0.5), ('retried', 'http_5xx', 1, 0.5), ('retried', 'timeout', 1, 0) $$,
+    'the work history has what attempts ended with, and how long they took');
 
 -- Its lease expired before the first attempt was recorded, and the sender claimed the delivery again.
 select pg_temp.turn_clock('2026-11-24 15:00:00+00');
@@ -84,7 +95,43 @@ select results_eq($$ select enabled, failing_since, paused_until from app.webhoo
 update app.webhook_configs set failing_since = '2026-11-18 12:00:00+00';
 select delivery_id, lease_token from api.start_webhook_test(:'org', 'sender') \gset
 select api.record_webhooks(:'org', array[:'delivery_id'::uuid], array[:'lease_token'::uuid], '{200}', '{null}', '{1}', '{""}', '{null}');
-select ok((select enabled from app.webhook_configs), 'a test disables no config, however long it has been since the last event failed');
+select is((select enabled || ' ' || failing_since from app.webhook_configs), 'true 2026-11-18 12:00:00+00', 'a test that succeeds does not end the failing of events');
+select delivery_id, lease_token from api.start_webhook_test(:'org', 'sender') \gset
+select api.record_webhooks(:'org', array[:'delivery_id'::uuid], array[:'lease_token'::uuid], '{500}', '{null}', '{1}', '{""}', '{null}');
+select ok((select enabled from app.webhook_configs), 'a test that fails disables no config, however long it has been since the first event failed');
+update app.webhook_configs set failing_since = null;
+select delivery_id, lease_token from api.start_webhook_test(:'org', 'sender') \gset
+select api.record_webhooks(:'org', array[:'delivery_id'::uuid], array[:'lease_token'::uuid], '{500}', '{null}', '{1}', '{""}', '{null}');
+select is((select failing_since from app.webhook_configs), null, 'a test that fails does not say that events fail');
+
+-- Several failures at once
+select pg_temp.turn_clock('2026-11-24 18:00:00+00');
+select api.set_webhook_config(:'other_org', '{"url": "https://example.com/"}') as config, pg_temp.submit(:'other_org', 11) as job, pg_temp.look_up(:'other_org', 11) \gset ignored_
+create function pg_temp.record_all(p_organization_id uuid, p_http_statuses integer[], p_body text, p_retry_afters double precision[]) returns uuid[]
+language plpgsql as $$
+declare
+    v_count  integer := cardinality(p_http_statuses);
+    v_ids    uuid[];
+    v_tokens uuid[];
+begin
+    select array_agg(c.delivery_id), array_agg(c.lease_token) into v_ids, v_tokens from api.claim_webhooks(p_organization_id, 'sender', v_count) c;
+    perform api.record_webhooks(p_organization_id, v_ids, v_tokens, p_http_statuses, array_fill(null::text, array[v_count]), array_fill(0.5::float8, array[v_count]),
+                                array_fill(p_body, array[v_count]), p_retry_afters);
+    return v_ids;
+end;
+$$;
+select pg_temp.record_all(:'other_org', '{199,300,301,302,303,304,305,306,307,308,309}', repeat('x', 600), array_fill(null::float8, array[11])) as ids \gset
+select is(
+    (select array_agg(last_http_status || case when last_error ~ 'redirects' then ' ' || length(last_error) else '' end order by last_http_status)
+       from app.webhook_deliveries where organization_id = :'other_org' and id = any (:'ids') and status = 'pending'),
+    '{199,300,301 538,302 538,303 538,304,305,306,307 538,308 538,309}', 'statuses beside 2xx are failures, and redirects show where they lead, in up to 500 characters');
+select is(
+    (select ready_at from app.webhook_queue_state where organization_id = :'other_org'),
+    (select min(next_attempt_at) from app.webhook_deliveries where organization_id = :'other_org'), 'senders come back for the first retry');
+select pg_temp.turn_clock('2026-11-24 18:00:10+00');
+select pg_temp.record_all(:'other_org', '{500,429,503}', '', '{5000,60,90}') as ids \gset
+select is((select paused_until from app.webhook_queue_state where organization_id = :'other_org'), '2026-11-24 18:01:40+00',
+    'the longest Retry-After of several 429 and 503 pauses the receiver');
 
 select * from finish();
 rollback;
