@@ -1,5 +1,5 @@
 begin;
-select plan(19);
+select plan(20);
 \ir fixtures.psql
 \set traceparent '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
 
@@ -43,6 +43,14 @@ select pg_temp.look_up(:'org', 1, 200, :'answer');
 select is(
     (select string_agg(event || ' ' || traceparent, ', ') from api.claim_webhooks(:'org', 'sender', 10)), 'lookup.completed ' || :'traceparent',
     'a webhook has the traceparent of its job');
+\set other_traceparent '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203332-01'
+select a.body ->> 'job_id' as one, b.body ->> 'job_id' as two, c.body ->> 'job_id' as three
+  from api.submit_batch_lookup(:'org', pg_temp.items(1), p_traceparent => :'traceparent') a, api.submit_batch_lookup(:'org', pg_temp.items(1), p_traceparent => :'other_traceparent') b,
+       api.submit_batch_lookup(:'org', pg_temp.items(1)) c \gset
+select pg_temp.look_up(:'org', 3, 200, :'answer');
+select bag_eq(
+    format($$ select body::json #>> '{data,job_id}', traceparent from api.claim_webhooks(%L, 'sender', 10) $$, :'org'),
+    format($$ values (%L, %L), (%L, %L), (%L, null) $$, :'one', :'traceparent', :'two', :'other_traceparent', :'three'), 'webhooks that are claimed together each have the traceparent of their own job');
 select api.retry_batch_lookup(:'org', :'other_job', p_traceparent => :'traceparent') ->> 'job_id' as second_retry \gset
 select is(
     (select traceparent from app.job_traces where job_id = :'second_retry'), :'traceparent',

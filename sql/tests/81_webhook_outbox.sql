@@ -1,5 +1,5 @@
 begin;
-select plan(36);
+select plan(40);
 \ir fixtures.psql
 
 -- Everything that waits to be sent, as (event, data).
@@ -44,6 +44,8 @@ select is(pg_temp.look_up(:'org', 1, 200, :'answer'), 1::bigint, 'a lookup is re
 select results_eq(
     format($$ select event, data ->> 'reference_id', data ->> 'status', (data #>> '{result,utility,eiaid}')::integer, data ->> 'job_id' from pg_temp.outbox(%L) $$, :'org'),
     format($$ values ('lookup.completed', 'site-1', 'completed', 1015, %L) $$, :'job'), 'the event of a completed lookup has its result');
+select results_eq(format('select last_error, ended_at from app.webhook_deliveries where organization_id = %L', :'org'), 'select null::text, null::timestamptz',
+    'an event that waits to be sent has neither an error nor an end');
 select is((select data ->> 'webhook_custom_fields' from pg_temp.outbox(:'org')), '{"deal": 7}', 'a webhook has the custom fields that are allowed');
 select api.set_webhook_config(:'org', '{"field_names": null}') as config \gset
 select is((select (data ->> 'webhook_custom_fields')::jsonb from pg_temp.outbox(:'org')), '{"deal": 7, "secret": 8}', 'a webhook has all custom fields by default');
@@ -73,6 +75,11 @@ select api.cancel_batch_lookup(:'org', :'ignored_job') as cancelled \gset
 select results_eq(format($$ select event, data ->> 'id' from pg_temp.outbox(%L) $$, :'org'), format($$ values ('batch.cancelled', %L) $$, :'ignored_job'),
     'a cancelled job is sent, its items are not');
 
+delete from app.webhook_deliveries;
+select api.set_webhook_config(:'org', '{"events": ["lookup.failed", "batch.completed"]}') as config, pg_temp.submit(:'org', 3) as job \gset ignored_
+select api.cancel_batch_lookup(:'org', :'ignored_job') as cancelled \gset
+select is_empty(format('select * from app.webhook_deliveries where organization_id = %L', :'org'), 'the cancel of a job is sent only on request');
+
 -- Lookups of deleted jobs
 delete from app.webhook_deliveries;
 select api.set_webhook_config(:'org', '{"events": ["lookup.failed", "batch.failed"]}') as config \gset
@@ -85,6 +92,24 @@ delete from app.webhook_deliveries;
 select api.set_webhook_config(:'org', '{"events": ["lookup.completed"], "bundle_items": true}') as config \gset
 select pg_temp.submit(:'org', 230) as job, pg_temp.look_up(:'org', 230) \gset ignored_
 select results_eq(format($$ select json_array_length(data -> 'items') from pg_temp.outbox(%L) order by 1 $$, :'org'), 'values (30), (100), (100)', 'lookups of a flush are bundled in hundreds');
+create function pg_temp.bundles(p_organization_id uuid) returns text[]
+language plpgsql as $$
+declare
+    v_bundle  record;
+    v_ids     uuid[];
+    v_bundles text[] := '{}';
+begin
+    for v_bundle in select d.job_id, d.item_ids, d.positions from app.webhook_deliveries d where d.organization_id = p_organization_id order by d.positions[1] loop
+        v_ids := array(select i.id from public.lookup_queue_items i
+                        where i.organization_id = p_organization_id and i.job_id = v_bundle.job_id and i.position = any (v_bundle.positions) order by i.position);
+        v_bundles := v_bundles || format('%s to %s%s%s', v_bundle.positions[1], v_bundle.positions[cardinality(v_bundle.positions)],
+                                         case when v_bundle.positions = array(select p from unnest(v_bundle.positions) p order by p) then ' in order' end,
+                                         case when v_bundle.item_ids = v_ids then ' with their ids' end);
+    end loop;
+    return v_bundles;
+end;
+$$;
+select is(pg_temp.bundles(:'org'), '{0 to 99 in order with their ids,100 to 199 in order with their ids,200 to 229 in order with their ids}', 'bundles have the lookups of a flush in the order of the file');
 select is((select count(distinct item ->> 'item_id')::integer from pg_temp.outbox(:'org'), json_array_elements(data -> 'items') item), 230, 'every lookup of a bundle is sent once');
 select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1, 404) \gset ignored_
 select is((select count(*) from app.webhook_deliveries where event = 'lookup.failed'), 0::bigint, 'a bundle has no lookups of events that were not requested');
@@ -138,6 +163,11 @@ select pg_temp.submit(:'org', 1) as job, pg_temp.look_up(:'org', 1) as recorded,
 delete from app.webhook_deliveries;
 select api.create_batch_lookup(:'org', pg_temp.items(1), p_options => '{"reuse_results": {"max_age_days": 1}, "labels": {"team": "north"}}') as created \gset
 select is((select data #>> '{labels,team}' from pg_temp.outbox(:'org')), 'north', 'the event of a batch whose results are all reused has its labels');
+
+-- Custom fields
+select is(
+    array[app.allowed_fields(null, '{deal}'), app.allowed_fields('null', null), app.allowed_fields('{"deal": 7}', '{other}'), app.allowed_fields('{"deal": 7}', '{}')],
+    array['{}', '{}', '{}', '{}']::jsonb[], 'a webhook without custom fields that are allowed has an empty object');
 
 -- The transaction
 delete from app.webhook_deliveries;

@@ -1,5 +1,5 @@
 begin;
-select plan(72);
+select plan(80);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
@@ -120,6 +120,9 @@ select is_empty(
          left join (values (1, 0), (2, 10), (3, 20), (31, 900)) w (lost_leases, seconds) using (lost_leases)
         where (extract(epoch from d.next_attempt_at - app.clock()) between w.seconds * 0.5 and w.seconds * 1.5) is not true $$,
     'a delivery whose senders die waits twice as long each time after the first, up to a quarter of an hour');
+select is(
+    (select array_agg(distinct coalesce(lease_token::text, lease_expires_at::text, leased_by, last_http_status::text, last_error)) from app.webhook_deliveries),
+    '{"The sender ended before it could tell the outcome"}', 'a delivery whose sender died is held by nobody, and says what happened');
 savepoint before;
 select app.settle_webhooks(:'org'), app.wake_webhooks(:'other_org', app.clock() + interval '1 hour') \gset ignored_
 select array[organization_ids::text, next_ready_in::text] as ready from api.ready_webhooks() \gset
@@ -195,6 +198,11 @@ select delivery_id as heard from api.claim_webhooks(:'lost', 'sender', 1) \gset
 select count(*) from api.claim_webhooks(:'lost', 'sender', 2) \gset unheard_
 select count(*) from api.claim_webhooks(:'lost', 'another', 1) \gset unheard_
 select is_empty(format($$ select from api.claim_webhooks(%L, 'another', 1) $$, :'lost'), 'deliveries leased to others are not claimed');
+savepoint before;
+select api.release_lost_webhooks(:'lost', 'another', '{}') as released \gset
+select :'lost' = any (organization_ids) as is_ready from api.ready_webhooks() \gset
+rollback to before;
+select is(array[:released, :'is_ready'::boolean::integer], '{1,1}', 'a single delivery that is released is due at once');
 select is(api.release_lost_webhooks(:'lost', 'sender', array[:'heard'::uuid]), 2, 'what a sender holds without knowing it is released');
 select results_eq(
     format('select leased_by, count(*) from app.webhook_deliveries where organization_id = %L group by 1 order by 1', :'lost'),
@@ -214,6 +222,31 @@ select others, first.organization_ids as served
 select count(c) as claimed from unnest(:'served'::uuid[]) o cross join api.claim_webhooks(o, 'sender', 1) c \gset
 select is((select organization_ids from api.ready_webhooks(10, :'others'::uuid[])), array_remove(array[:'turn_1', :'turn_2']::uuid[], (:'served'::uuid[])[1]) || :'served'::uuid[],
     'an organization that was just served comes after the others');
+select app.clock() as served_at, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
+select count(c) as claimed from unnest(array_remove(array[:'turn_1', :'turn_2']::uuid[], (:'served'::uuid[])[1])) o cross join api.claim_webhooks(o, 'sender', 1) c \gset
+select is((select served_at from app.webhook_queue_state where organization_id = (:'served'::uuid[])[1]), :'served_at', 'a claim takes no turn of another organization');
+
+-- What comes next
+select api.create_organization('Next') as next \gset
+select api.set_webhook_config(:'next', '{"url": "https://example.com/"}') as config, pg_temp.tell(:'next', 2) as told, app.clock() as began \gset
+select count(*) as claimed from api.claim_webhooks(:'next', 'sender', 1) \gset
+select pg_temp.turn_clock(app.clock() + interval '10 seconds');
+select count(*) as claimed from api.claim_webhooks(:'next', 'sender', 9) \gset
+select is((select ready_at from app.webhook_queue_state where organization_id = :'next'), :'began'::timestamptz + interval '60 seconds', 'senders come back when the first lease expires');
+select pg_temp.tell(:'next', 1) as told \gset
+select pg_temp.deliver(:'next', 1, 500) as delivered \gset
+select count(*) as claimed from api.claim_webhooks(:'next', 'sender', 9) \gset
+select is(
+    (select ready_at from app.webhook_queue_state where organization_id = :'next'),
+    (select min(next_attempt_at) from app.webhook_deliveries where organization_id = :'next'), 'senders come back for a retry before a lease expires');
+
+-- Without a URL
+select pg_temp.tell(:'turn_1', 1) as told, api.set_webhook_config(:'turn_1', '{"url": null}') as config \gset
+select count(*) as before from app.webhook_deliveries where organization_id = :'turn_1' \gset
+select is_empty(format($$ select from api.claim_webhooks(%L, 'sender', 9) $$, :'turn_1'), 'nothing is sent once a config has no URL');
+select is((select ready_at from app.webhook_queue_state where organization_id = :'turn_1'), null, 'an organization without a URL is not on the ready list');
+select pg_temp.tell(:'turn_1', 1) as told \gset
+select is((select count(*) from app.webhook_deliveries where organization_id = :'turn_1'), :before::bigint, 'no event is kept for a config without a URL');
 
 -- A body that cannot be built
 select api.set_webhook_config(:'org', '{"enabled": true}') as config \gset
@@ -231,8 +264,9 @@ end;
 $$;
 select results_eq(format($$ select body::json #>> '{data,reference_id}' from api.claim_webhooks(%L, 'a', 10) order by 1 $$, :'org'),
     $$ values ('site-1'), ('site-3') $$, 'a claim leaves out the delivery whose body cannot be built');
-select results_eq($$ select status, last_error, attempts from app.webhook_deliveries where status <> 'sending' $$,
-    $$ values ('failed', 'The body cannot be built: out of memory', 0) $$, 'a delivery whose body cannot be built has failed, with the reason');
+select results_eq(
+    $$ select status, last_error, attempts, coalesce(lease_token::text, lease_expires_at::text, leased_by) from app.webhook_deliveries where status <> 'sending' $$,
+    $$ values ('failed', 'The body cannot be built: out of memory', 0, null::text) $$, 'a delivery whose body cannot be built has failed, with the reason');
 select is((select count(*)::integer from app.webhook_deliveries where status = 'sending'), 2, 'the other deliveries of the claim are on their way');
 
 -- What is older than thirty days
