@@ -31,8 +31,8 @@ select is(array(select pg_temp.parts(t, 'street_1')
           array['', '', '', '1 Main St | Lothian | MD | 20711'], 'a unit or a county is not read as the city');
 select is(array(select pg_temp.parts(t, 'street_1', 'city') from unnest(array['Oakland, CA 94601', 'Oakland CA 94601', 'Port Washington 11050', 'CA 94601']) t),
           array['Oakland | CA | 94601', 'Oakland | CA | 94601', '', ''], 'a cell with a city may have the state and the postal code too');
-select is(array(select pg_temp.parts(t, 'street_1', 'city', 'postal_code') from unnest(array['Oakland, CA', 'New York, New York', 'Oakland ca', 'New York', 'Oakland']) t),
-          array['Oakland | CA', 'New York | New York', 'Oakland | ca', '', ''], 'a cell with a city may have the state alone');
+select is(array(select pg_temp.parts(t, 'street_1', 'city', 'postal_code') from unnest(array['Oakland, CA', 'New York, New York', 'Oakland ca', 'New York', 'Oakland', 'Orange County, CA']) t),
+          array['Oakland | CA', 'New York | New York', 'Oakland | ca', '', '', 'Orange County | CA'], 'a cell with a city may have the state alone');
 select is(array(select pg_temp.parts(t, 'street_1', 'city', 'state_or_province_code') from unnest(array['CA 94601', 'New York, 10001', 'Oakland, CA 94601', 'CA']) t),
           array['CA | 94601', 'New York | 10001', '', ''], 'a cell with a state may have the postal code too');
 select is(array[pg_temp.parts('1 Main St, Washington DC 20500', 'street_1'), pg_temp.parts('Washington DC 20500', 'street_1', 'city'),

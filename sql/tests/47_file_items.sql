@@ -146,10 +146,11 @@ select results_eq(
          from (values (1, '12', 'N', '12 N Main St', 'St', 'W'), (2, '12', 'N', '12A Main', 'St', null), (3, '12', null, '12-14 Main St', 'St', null),
                       (4, '12', null, '12th', 'Ave', null), (5, '12', null, '125 Main St', null, null), (6, '12', 'N', 'N Main St. NW', 'St', 'NW'),
                       (7, '9', null, 'St Charles', 'St', null), (8, null, 'N', 'Main', null, null), (9, '12', 'N', null, 'St', null), (10, '1(2', null, 'Main', '*', null),
-                      (11, '12', 'N.', 'N. Main St.', 'St.', null), (12, '12', 's.', 'S Main St NW', 'St.', 'N.W.'), (13, '5', null, 'Park', 'Park', null))
+                      (11, '12', 'N.', 'N. Main St.', 'St.', null), (12, '12', 's.', 'S Main St NW', 'St.', 'N.W.'), (13, '5', null, 'Park', 'Park', null),
+                      (14, '12', null, 'Main St', 'St', null))
               v (n, number, predirectional, street, suffix, postdirectional) order by n $$,
     $$ values ('12 N Main St'), ('12A Main'), ('12-14 Main St'), ('12 12th Ave'), ('12 125 Main St'), ('12 N Main St. NW'), ('9 St Charles St'), ('N Main'), (null),
-              ('1(2 Main *'), ('12 N. Main St.'), ('12 S Main St NW'), ('5 Park Park') $$,
+              ('1(2 Main *'), ('12 N. Main St.'), ('12 S Main St NW'), ('5 Park Park'), ('12 Main St') $$,
     'a street that starts with its number is not changed, and nothing is repeated');
 
 select is(array(select item #>> '{address,state_or_province_code}' || ' ' || (item #>> '{address,country_code}')

@@ -1,5 +1,5 @@
 begin;
-select plan(81);
+select plan(84);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -257,14 +257,27 @@ select is((select array_agg(position order by position) from public.lookup_queue
 select api.create_organization('Umbrella') as umbrella \gset
 select pg_temp.submit_with(:'umbrella', 10, '{"max_lookups": 4, "when_limit_reached": "wait"}') as job \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'umbrella', 'w', 4) \gset
-select pg_temp.submit_with(:'umbrella', 2, '{"max_lookups": 2, "when_limit_reached": "wait"}') as beside, (select count(*) from api.claim_lookups(:'umbrella', 'w', 1)) as claimed \gset
+select pg_temp.submit_with(:'umbrella', 2, '{"max_lookups": 2, "when_limit_reached": "wait"}') as beside \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'umbrella', 'w', 1) \gset beside_
 select is(
     array(select b.held_position from app.job_budgets b where b.organization_id = :'umbrella' order by b.held_position), '{4,null}',
     'a job that is held at its limit leaves others in the queue');
-select pg_temp.record(:'umbrella', :'jobs', :'positions', :'tokens', 500) as recorded, pg_temp.drain(:'umbrella') as others, pg_temp.turn_clock(app.clock() + interval '3 seconds') \gset
+select pg_temp.record(:'umbrella', :'jobs', :'positions', :'tokens', 500) as recorded, pg_temp.drain(:'umbrella') as others \gset
+select pg_temp.record(:'umbrella', :'beside_jobs', :'beside_positions', :'beside_tokens', 200, '{}') as recorded, pg_temp.turn_clock(app.clock() + interval '3 seconds') \gset
 select is(array[pg_temp.drain(:'umbrella')::text, pg_temp.job(:'job', 'processed_items', 'waiting_for')], '{0,0 lookup_limit}', 'a held job does not repeat lookups that failed meanwhile');
-select api.continue_batch_lookup(:'umbrella', :'job', 20) as continued, pg_temp.drain(:'umbrella') as drained \gset
+select is(pg_temp.job(:'beside', 'status', 'waiting_for'), 'completed null', 'a job that has ended at its limit waits for nothing');
+select api.continue_batch_lookup(:'umbrella', :'job', 20) as continued \gset
+select is((select count(*)::integer from api.ready_organizations() o where o = :'umbrella'), 1, 'workers learn that a job continues');
+select pg_temp.drain(:'umbrella') as drained \gset
 select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 14 0', 'a job that was held twice continues with all of its items');
+select pg_temp.submit_with(:'umbrella', 10, '{"sample": 2, "max_lookups": 4, "when_limit_reached": "wait"}') as job, pg_temp.drain(:'umbrella') as sampled \gset
+select api.continue_batch_lookup(:'umbrella', :'job') as continued \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'umbrella', 'w', 9) \gset
+select pg_temp.drain(:'umbrella') as drained, api.release_lookups(:'umbrella', :'jobs', :'positions', :'tokens') as released \gset
+select count(*) as claimed from api.claim_lookups(:'umbrella', 'w', 1) \gset
+select is(
+    (select array[:drained, :released, :claimed, b.lookups, b.held_position] from app.job_budgets b where b.organization_id = :'umbrella' and b.job_id = :'job'), '{0,2,1,3,null}',
+    'a job that was continued after its sample is back in the queue once lookups were released at its limit');
 
 -- Only a monthly limit
 select api.create_organization('Initech') as initech \gset

@@ -1,5 +1,5 @@
 begin;
-select plan(22);
+select plan(27);
 \ir fixtures.psql
 create function pg_temp.submit_labelled(p_organization_id uuid, p_labels jsonb, p_options jsonb default '{}') returns uuid
 language sql as $$ select (api.create_batch_lookup(p_organization_id, pg_temp.items(1) || jsonb_build_object('labels', p_labels), p_options => p_options) ->> 'job_id')::uuid $$;
@@ -38,8 +38,17 @@ select is(pg_temp.found(:'org', '{"team": "north"}', 'march', '2026-11-24', '202
 select throws_ok(format($$ select pg_temp.submit_labelled(%L, %L) $$, :'org', l), 'PT400',
     'labels must be an object of at most 16 strings: keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256 characters',
     'labels of another form are refused: ' || left(l, 20))
-  from (values ('["north"]'), ('{"team": 1}'), ('{"a b": "c"}'), ('{"team": ""}'),
+  from (values ('["north"]'), ('{"team": 1}'), (jsonb_build_object('team', repeat('x', 257))::text), ('{"a b": "c"}'), ('{"team": ""}'),
                ((select jsonb_object_agg('k' || n, 'v') from generate_series(1, 17) n)::text)) v (l);
+
+select jsonb_object_agg('k' || n, 'v') || jsonb_build_object('k16', repeat('x', 256)) as most from generate_series(1, 16) n \gset
+select pg_temp.submit_labelled(:'org', :'most') as labelled \gset
+select api.get_batch_lookup(:'org', :'labelled') -> 'labels' as labels \gset
+select is(:'labels'::jsonb, :'most', 'a job may have 16 labels, of up to 256 characters');
+select is(array(select json_object_keys(:'labels')), array(select k from jsonb_object_keys(:'most') k order by k), 'labels are shown in the order of their keys');
+select is(pg_temp.found(:'org', '{"k1": "v", "k2": "v"}'), 1, 'labels of the same value are told apart by their keys');
+select throws_ok(format($$ select pg_temp.found(%L, '["north"]') $$, :'org'), 'PT400',
+    'labels must be an object of at most 16 strings: keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256 characters', 'a filter of labels of another form is refused');
 
 -- Housekeeping
 select pg_temp.look_up(:'org', 100, 404);
