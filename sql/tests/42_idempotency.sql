@@ -1,7 +1,7 @@
 begin;
-select plan(28);
+select plan(32);
 \ir fixtures.psql
-select api.create_organization('Initech') as third_org \gset
+select api.create_organization('Initech') as third_org, current_setting('lock_timeout') as lock_timeout \gset
 
 select status as status1, replayed as replayed1, body as body1 from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'key', 'a') \gset
 select status as status2, replayed as replayed2, body as body2 from api.submit_batch_lookup(:'org', pg_temp.items(1), true, '{}', 'key', 'a') \gset
@@ -66,6 +66,29 @@ select throws_ok(
     format($$ select api.submit_retry(%L, %L, null, 'key') $$, :'other_org', :'failed'), 'PT404', 'Batch job not found',
     'another organization gets no answer of a retry by its key');
 select isnt(api.retry_batch_lookup(:'third_org', :'failed') ->> 'job_id', :'body1'::json ->> 'job_id', 'without a key, a job that has ended is retried again');
+
+-- Keys of the same organization, and one that has expired
+select api.create_organization('Hooli') as hooli \gset
+create function pg_temp.answers(p_organization_id uuid) returns text[]
+language plpgsql as $$
+declare
+    v_job    record := api.submit_batch_lookup(p_organization_id, pg_temp.items(1), true, '{}', 'key', 'a');
+    v_second record := api.submit_batch_lookup(p_organization_id, pg_temp.items(1), true, '{}', 'second-key', 'a');
+    v_draft  record := api.submit_upload(p_organization_id, pg_temp.items(1), p_name => 'March', p_idempotency_key => 'key', p_fingerprint => 'a');
+    v_other  record := api.submit_upload(p_organization_id, pg_temp.items(1), p_name => 'April', p_idempotency_key => 'dry', p_fingerprint => 'a');
+begin
+    perform api.submit_batch_lookup(p_organization_id, pg_temp.items(1), true, '{"dry_run": true}', 'dry', 'a');
+    return array[v_job.body ->> 'job_id', v_second.body ->> 'job_id', v_draft.body ->> 'id', v_other.body ->> 'id'];
+end;
+$$;
+select pg_temp.answers(:'hooli') as first_answers \gset
+select is(pg_temp.answers(:'hooli'), :'first_answers', 'each key has the answer of its own request');
+select is(current_setting('lock_timeout'), :'lock_timeout', 'a request with a key leaves the lock_timeout of its transaction as it was');
+select pg_temp.turn_clock(app.clock() + interval '7 days 1 second');
+select array_agg(body ->> 'job_id') as job_ids from api.submit_batch_lookup(:'hooli', pg_temp.items(2), true, '{}', 'key', 'b') \gset
+select isnt((:'job_ids'::text[])[1], (:'first_answers'::text[])[1], 'after seven days a key can be used for another request');
+select is((select body ->> 'job_id' from api.submit_batch_lookup(:'hooli', pg_temp.items(2), true, '{}', 'key', 'b')), (:'job_ids'::text[])[1],
+    'a key that was used again keeps the answer of its latest request');
 
 select * from finish();
 rollback;
