@@ -1,5 +1,5 @@
 begin;
-select plan(84);
+select plan(85);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -218,6 +218,9 @@ select api.update_settings('{"deduplicate_seconds": null}') as settings \gset
 select api.create_organization('Month of retries') as retries \gset
 select api.set_monthly_lookups(:'retries', 1), pg_temp.submit_with(:'retries', 2, '{"when_limit_reached": "wait"}') as job \gset
 select pg_temp.look_up(:'retries', 1, 500), pg_temp.drain(:'retries') as drained \gset
+insert into public.lookup_leases (organization_id, job_id, lease_token, worker, expires_at, positions)
+values (:'retries', :'job', '00000000-0000-4000-8000-000000000001', 'w', '2026-12-31 00:00:00+00', '{}');
+select is(pg_temp.job(:'job', 'waiting_for'), 'lookup_limit', 'a lease that has become empty is not a lookup in flight');
 select is(pg_temp.ready_at(:'retries'), app.next_month(app.clock()), 'retries that wait for the next month keep no worker busy before it');
 
 -- An answer that comes late

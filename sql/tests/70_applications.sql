@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(28);
 \ir fixtures.psql
 
 -- Filed by batch items
@@ -48,6 +48,8 @@ select results_eq(
     (select format('select (%L::bigint[])', array_agg((body #>> '{applications,0,id}')::bigint)) from page),
     'select array_agg(id order by id desc) from public.applications', 'applications are paged, newest first');
 select throws_ok(format($$ select api.list_applications(%L, p_cursor => 'x') $$, :'org'), 'PT400', 'cursor does not belong to this list and sort order', 'an invalid cursor is refused');
+
+select is(array(select a ->> 'total_incentive' from json_array_elements(api.list_applications(:'org', 'site-2') -> 'applications') a), '{400.50,800.00}', 'an application has its amount in dollars and cents');
 
 -- Moved on
 select id as application from public.applications where reference_id = 'site-1' and program_id = '7' \gset
