@@ -1,5 +1,5 @@
 begin;
-select plan(13);
+select plan(16);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp() + interval '1 hour');
 
@@ -50,6 +50,21 @@ select app.expire_leases(:'org', app.clock()) as expired \gset
 select count(*) as extended from api.extend_leases(:'org', array[:'job'::uuid], array[:position], array[:'token'::uuid]) \gset
 select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('living')) $$ from generate_series(1, 13) \gexec
 select is(array[:expired, :extended, app.expire_leases(:'org', app.clock())], '{0,1,0}', 'a lease that was overdue and then renewed gets some more time again');
+
+-- A worker that renews what it holds
+select api.create_organization('Initech') as initech \gset
+select pg_temp.submit(:'initech', 3) as job \gset
+select array_agg(job_id) as jobs, array_agg(position order by position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'initech', 'living', 2) \gset
+select count(*) from api.claim_lookups(:'initech', 'another', 1) \gset claimed_
+select pg_temp.record(:'initech', (:'jobs'::uuid[])[:1], (:'positions'::integer[])[:1], (:'tokens'::uuid[])[:1], 200, '{}') as recorded,
+       pg_temp.turn_clock(app.clock() + interval '30 seconds') \gset
+select is_empty(format('select from api.extend_leases(%L, %L, %L, %L)', :'other_org', :'jobs', :'positions', :'tokens'), 'nobody renews a lease of another organization');
+select results_eq(
+    format('select position, expires_in from api.extend_leases(%L, %L, %L, %L)', :'initech', :'jobs', :'positions', :'tokens'), 'values (1, 60::double precision)',
+    'a worker that renews a lease learns what it still holds under it, and for how long');
+select results_eq(
+    format('select worker, expires_at - app.clock() from public.lookup_leases where organization_id = %L order by worker', :'initech'),
+    $$ values ('another', interval '30 seconds'), ('living', interval '60 seconds') $$, 'renewing a lease renews no other one of its job');
 
 select * from finish();
 rollback;

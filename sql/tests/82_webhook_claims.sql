@@ -1,5 +1,5 @@
 begin;
-select plan(80);
+select plan(83);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
@@ -225,6 +225,29 @@ select is((select organization_ids from api.ready_webhooks(10, :'others'::uuid[]
 select app.clock() as served_at, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
 select count(c) as claimed from unnest(array_remove(array[:'turn_1', :'turn_2']::uuid[], (:'served'::uuid[])[1])) o cross join api.claim_webhooks(o, 'sender', 1) c \gset
 select is((select served_at from app.webhook_queue_state where organization_id = (:'served'::uuid[])[1]), :'served_at', 'a claim takes no turn of another organization');
+
+-- Beside another organization
+select api.create_organization('Ours') as ours, api.create_organization('Theirs') as theirs \gset
+select api.set_webhook_config(:'theirs', '{"url": "https://example.com/"}') as config, pg_temp.tell(:'ours', 1) as told \gset
+select is((select count(*)::integer from app.webhook_deliveries where organization_id = :'ours'), 0, 'no event is kept for an organization because another one has a config');
+select api.set_webhook_config(:'ours', '{"url": "https://example.com/", "events": ["lookup.completed", "batch.completed"]}') as config \gset
+select pg_temp.tell(:'ours', 1) as told, pg_temp.tell(:'theirs', 1) as their_told, app.clock() as began \gset
+select count(*) as claimed from api.claim_webhooks(:'ours', 'sender', 9) \gset
+select is(
+    array[:claimed, (select count(*) from app.webhook_deliveries where organization_id = :'ours'), (select least(count(*), 1) from app.webhook_wakeups where organization_id = :'theirs')],
+    '{2,2,1}', 'a claim uses up no wake-up of another organization');
+select pg_temp.turn_clock(app.clock() + interval '5 seconds');
+select count(*) as claimed from api.claim_webhooks(:'theirs', 'sender', 9) \gset
+select pg_temp.turn_clock(app.clock() + interval '5 seconds');
+savepoint before;
+update app.webhook_queue_state set paused_until = '2100-01-01 00:00:00+00' where organization_id <> :'ours';
+select pg_temp.tell(:'ours', 1) as told \gset
+select count(*) as claimed from api.claim_webhooks(:'ours', 'sender', 9) \gset
+select ready_at as ours_ready_at from app.webhook_queue_state where organization_id = :'ours' \gset
+select ready_at as theirs_ready_at from app.webhook_queue_state where organization_id = :'theirs' \gset
+rollback to before;
+select is(
+    array[:'ours_ready_at'::timestamptz - :'began', :'theirs_ready_at'::timestamptz - :'began'], '{60 seconds,65 seconds}', 'each organization is on the ready list at a time of its own');
 
 -- What comes next
 select api.create_organization('Next') as next \gset

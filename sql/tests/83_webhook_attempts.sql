@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(29);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config, pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2) \gset ignored_
@@ -125,6 +125,8 @@ select is(
     (select array_agg(last_http_status || case when last_error ~ 'redirects' then ' ' || length(last_error) else '' end order by last_http_status)
        from app.webhook_deliveries where organization_id = :'other_org' and id = any (:'ids') and status = 'pending'),
     '{199,300,301 538,302 538,303 538,304,305,306,307 538,308 538,309}', 'statuses beside 2xx are failures, and redirects show where they lead, in up to 500 characters');
+select is((select failing_since from app.webhook_configs where organization_id = :'org'), null, 'a failure does not say that the receiver of another organization fails');
+update app.webhook_configs set failing_since = '2026-11-18 12:00:00+00' where organization_id = :'org';
 select is(
     (select ready_at from app.webhook_queue_state where organization_id = :'other_org'),
     (select min(next_attempt_at) from app.webhook_deliveries where organization_id = :'other_org'), 'senders come back for the first retry');
@@ -132,6 +134,11 @@ select pg_temp.turn_clock('2026-11-24 18:00:10+00');
 select pg_temp.record_all(:'other_org', '{500,429,503}', '', '{5000,60,90}') as ids \gset
 select is((select paused_until from app.webhook_queue_state where organization_id = :'other_org'), '2026-11-24 18:01:40+00',
     'the longest Retry-After of several 429 and 503 pauses the receiver');
+select pg_temp.turn_clock('2026-11-24 18:10:00+00');
+select pg_temp.record_all(:'other_org', '{200}', '', '{null}') as ids \gset
+select is(
+    array(select concat_ws(' ', enabled, failing_since) from app.webhook_configs where organization_id in (:'org', :'other_org') order by failing_since), '{t 2026-11-18 12:00:00+00,t}',
+    'a success does not end the failing of another organization, nor did that disable the config');
 
 select * from finish();
 rollback;
