@@ -1,5 +1,5 @@
 begin;
-select plan(32);
+select plan(33);
 \ir fixtures.psql
 select api.create_organization('Initech') as third_org, current_setting('lock_timeout') as lock_timeout \gset
 
@@ -83,6 +83,11 @@ end;
 $$;
 select pg_temp.answers(:'hooli') as first_answers \gset
 select is(pg_temp.answers(:'hooli'), :'first_answers', 'each key has the answer of its own request');
+select array_agg(body ->> 'job_id') as their_ids from api.submit_batch_lookup(:'third_org', pg_temp.items(1), true, '{}', 'dry', 'a') \gset
+select pg_temp.answers(:'third_org') as their_answers \gset
+select is(
+    pg_temp.answers(:'hooli') || pg_temp.answers(:'third_org') || array(select body ->> 'job_id' from api.submit_batch_lookup(:'third_org', pg_temp.items(1), true, '{}', 'dry', 'a')),
+    :'first_answers'::text[] || :'their_answers'::text[] || :'their_ids'::text[], 'requests of another organization leave the answers to the same keys as they are');
 select is(current_setting('lock_timeout'), :'lock_timeout', 'a request with a key leaves the lock_timeout of its transaction as it was');
 select pg_temp.turn_clock(app.clock() + interval '7 days 1 second');
 select array_agg(body ->> 'job_id') as job_ids from api.submit_batch_lookup(:'hooli', pg_temp.items(2), true, '{}', 'key', 'b') \gset

@@ -1,5 +1,5 @@
 begin;
-select plan(16);
+select plan(21);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp() + interval '1 hour');
 
@@ -10,6 +10,9 @@ select count(*) from api.claim_lookups(:'org', 'silent', 1) \gset claimed_
 -- Heartbeats in between, so that this does not count as an outage.
 select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('living')) $$ from generate_series(1, 13) \gexec
 select is(app.expire_leases(:'org', app.clock()), 1, 'the lease of a silent worker expires');
+select results_eq(
+    format('select status, retry_count, error_code, error_message, processed_at from public.lookup_queue_items where organization_id = %L and job_id = %L and retry_at is not null', :'org', :'job'),
+    $$ values ('pending', 1, null::text, null::text, null::timestamptz) $$, 'an item whose lease expired waits for its next attempt, without an error');
 select results_eq('select worker, is_overdue, expires_at - app.clock() from public.lookup_leases',
     $$ values ('living', true, interval '20 seconds') $$, 'the lease of a living worker is overdue, and gets some more time');
 select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('living')) $$ from generate_series(1, 5) \gexec
@@ -56,8 +59,8 @@ select api.create_organization('Initech') as initech \gset
 select pg_temp.submit(:'initech', 3) as job \gset
 select array_agg(job_id) as jobs, array_agg(position order by position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'initech', 'living', 2) \gset
 select count(*) from api.claim_lookups(:'initech', 'another', 1) \gset claimed_
-select pg_temp.record(:'initech', (:'jobs'::uuid[])[:1], (:'positions'::integer[])[:1], (:'tokens'::uuid[])[:1], 200, '{}') as recorded,
-       pg_temp.turn_clock(app.clock() + interval '30 seconds') \gset
+select pg_temp.record(:'initech', (:'jobs'::uuid[])[:1], (:'positions'::integer[])[:1], (:'tokens'::uuid[])[:1], 200, '{}') as recorded \gset
+select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('living')) $$ from generate_series(1, 6) \gexec
 select is_empty(format('select from api.extend_leases(%L, %L, %L, %L)', :'other_org', :'jobs', :'positions', :'tokens'), 'nobody renews a lease of another organization');
 select results_eq(
     format('select position, expires_in from api.extend_leases(%L, %L, %L, %L)', :'initech', :'jobs', :'positions', :'tokens'), 'values (1, 60::double precision)',
@@ -65,6 +68,30 @@ select results_eq(
 select results_eq(
     format('select worker, expires_at - app.clock() from public.lookup_leases where organization_id = %L order by worker', :'initech'),
     $$ values ('another', interval '30 seconds'), ('living', interval '60 seconds') $$, 'renewing a lease renews no other one of its job');
+select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('another')) $$ from generate_series(1, 7) \gexec
+select app.expire_leases(:'initech', app.clock()) as expired \gset
+select results_eq(
+    format('select worker, is_overdue, expires_at - app.clock() from public.lookup_leases where organization_id = %L order by worker', :'initech'),
+    $$ values ('another', true, interval '20 seconds'), ('living', false, interval '25 seconds') $$, 'more time for a lease that is overdue changes no other one of its job');
+
+-- The last attempt
+select api.create_organization('Umbrella') as umbrella \gset
+select api.update_settings('{"max_retries": 1}') as settings, pg_temp.submit(:'umbrella', 1) as last_job \gset
+select count(*) from api.claim_lookups(:'umbrella', 'silent', 9) \gset claimed_
+select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('another')) $$ from generate_series(1, 13) \gexec
+select app.expire_leases(:'umbrella', app.clock()) as expired \gset
+select count(*) from api.claim_lookups(:'umbrella', 'silent', 9) \gset claimed_
+select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('another')) $$ from generate_series(1, 13) \gexec
+select pg_temp.submit(:'umbrella', 1) as beside, app.expire_leases(:'umbrella', app.clock()) as expired \gset
+select results_eq(
+    format('select status, retry_count, retry_at, error_code, error_message, processed_at = app.clock() from public.lookup_queue_items where organization_id = %L and job_id = %L', :'umbrella', :'last_job'),
+    $$ values ('failed', 1, null::timestamptz, 'lease_expired', 'The lookup was started 2 times and never came to an end', true) $$, 'an item whose last lease expired fails, and says how often it was tried');
+select results_eq(
+    format('select status, retry_count, retry_at from public.lookup_queue_items where organization_id = %L and job_id = %L', :'umbrella', :'beside'),
+    $$ values ('pending', 0, null::timestamptz) $$, 'an expired lease concerns no item of another job');
+select results_eq(
+    format($$ select outcome, sum(items)::integer from api.work_history where organization_id = %L and error_class = 'lease_expired' group by 1 order by 1 $$, :'umbrella'),
+    $$ values ('failed', 1), ('retried', 1) $$, 'the work history has each attempt whose lease expired');
 
 select * from finish();
 rollback;

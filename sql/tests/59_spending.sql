@@ -1,5 +1,5 @@
 begin;
-select plan(85);
+select plan(86);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -306,13 +306,21 @@ begin
            || case when v_is_ready then ' and ready' else '' end;
 end
 $$;
-select api.cancel_batch_lookup(:'other_org', :'other_job') as cancelled, pg_temp.open_jobs(:'other_org') as before \gset
+select api.cancel_batch_lookup(:'other_org', :'other_job') as cancelled, pg_temp.open_jobs(:'other_org') as before, app.clock() + interval '1 second' as later \gset
+select pg_temp.turn_clock(:'later');
 select count(*) from api.claim_lookups(:'other_org', 'w', 10) \gset claimed_
 select is(array[:'before', pg_temp.open_jobs(:'other_org')], '{102 and ready,2 and ready}', 'at the monthly limit a claim ends a hundred batches, and leaves the others to the next claim');
-select is((select served_at from app.organization_queue_state where organization_id = :'other_org'), app.clock(), 'an organization with more batches to end takes turns with others');
+select is(array(select organization_id from app.organization_queue_state where served_at = :'later'), array[:'other_org']::uuid[], 'an organization with more batches to end takes turns with others');
 select count(*) from api.claim_lookups(:'other_org', 'w', 10) \gset claimed_
 select is(pg_temp.open_jobs(:'other_org'), '0', 'the last claim ends the rest, and nothing is ready any more');
 select is(pg_temp.ready_at(:'other_org'), null, 'an organization whose batches have all ended at the monthly limit is not ready next month, either');
+
+-- The month of one organization
+select pg_temp.submit(:'initech', 1) as job, api.create_organization('Hubs') as hubs \gset
+select pg_temp.submit(:'hubs', 1) as their_job \gset
+select (select count(*) from app.queue_wakeups where organization_id = :'hubs') as wakeups \gset
+select count(*) as claimed from api.claim_lookups(:'initech', 'w', 10) \gset
+select is((select count(*) from app.queue_wakeups where organization_id = :'hubs'), :wakeups::bigint, 'an organization at its monthly limit uses up no wake-up of another one');
 
 select * from finish();
 rollback;

@@ -95,7 +95,7 @@ select results_eq($$ select enabled, failing_since, paused_until from app.webhoo
 update app.webhook_configs set failing_since = '2026-11-18 12:00:00+00';
 select delivery_id, lease_token from api.start_webhook_test(:'org', 'sender') \gset
 select api.record_webhooks(:'org', array[:'delivery_id'::uuid], array[:'lease_token'::uuid], '{200}', '{null}', '{1}', '{""}', '{null}');
-select is((select enabled || ' ' || failing_since from app.webhook_configs), 'true 2026-11-18 12:00:00+00', 'a test that succeeds does not end the failing of events');
+select is((select enabled || ' ' || app.rfc3339(failing_since) from app.webhook_configs), 'true 2026-11-18T12:00:00.000Z', 'a test that succeeds does not end the failing of events');
 select delivery_id, lease_token from api.start_webhook_test(:'org', 'sender') \gset
 select api.record_webhooks(:'org', array[:'delivery_id'::uuid], array[:'lease_token'::uuid], '{500}', '{null}', '{1}', '{""}', '{null}');
 select ok((select enabled from app.webhook_configs), 'a test that fails disables no config, however long it has been since the first event failed');
@@ -137,7 +137,7 @@ select is((select paused_until from app.webhook_queue_state where organization_i
 select pg_temp.turn_clock('2026-11-24 18:10:00+00');
 select pg_temp.record_all(:'other_org', '{200}', '', '{null}') as ids \gset
 select is(
-    array(select concat_ws(' ', enabled, failing_since) from app.webhook_configs where organization_id in (:'org', :'other_org') order by failing_since), '{t 2026-11-18 12:00:00+00,t}',
+    array(select concat_ws(' ', enabled, app.rfc3339(failing_since)) from app.webhook_configs where organization_id in (:'org', :'other_org') order by failing_since), '{t 2026-11-18T12:00:00.000Z,t}',
     'a success does not end the failing of another organization, nor did that disable the config');
 
 select * from finish();
