@@ -1,5 +1,5 @@
 begin;
-select plan(29);
+select plan(32);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config, pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 2) \gset ignored_
@@ -92,6 +92,10 @@ select api.record_webhooks(:'org', :'ids', :'tokens', '{410,503}', '{null,null}'
 select results_eq($$ select enabled, failing_since, paused_until from app.webhook_configs join app.webhook_queue_state using (organization_id) $$,
     $$ values (true, null::timestamptz, '-infinity'::timestamptz) $$, 'outcomes of a former receiver do not affect its successor');
 
+select is(
+    (select array_agg(status order by last_http_status) from app.webhook_deliveries where id = any (:'ids')), '{failed,pending}',
+    'a delivery has failed once its receiver is gone, and is tried again if its receiver was busy');
+
 update app.webhook_configs set failing_since = '2026-11-18 12:00:00+00';
 select delivery_id, lease_token from api.start_webhook_test(:'org', 'sender') \gset
 select api.record_webhooks(:'org', array[:'delivery_id'::uuid], array[:'lease_token'::uuid], '{200}', '{null}', '{1}', '{""}', '{null}');
@@ -125,6 +129,13 @@ select is(
     (select array_agg(last_http_status || case when last_error ~ 'redirects' then ' ' || length(last_error) else '' end order by last_http_status)
        from app.webhook_deliveries where organization_id = :'other_org' and id = any (:'ids') and status = 'pending'),
     '{199,300,301 538,302 538,303 538,304,305,306,307 538,308 538,309}', 'statuses beside 2xx are failures, and redirects show where they lead, in up to 500 characters');
+select results_eq(
+    format($$ select error_class, sum(items)::integer from api.work_history where organization_id = %L and kind = 'webhook' group by 1 order by 1 $$, :'other_org'),
+    $$ values ('http_1xx', 1), ('http_3xx', 10) $$, 'the work history counts each of several attempts once, by the class of its status');
+select results_eq(
+    format($$ select verdict from api.record_webhooks(%L, array[%L, gen_random_uuid()]::uuid[], array[gen_random_uuid(), gen_random_uuid()], '{500,500}', '{null,null}', '{1,1}', '{"",""}', '{null,null}') $$,
+           :'other_org', (:'ids'::uuid[])[1]),
+    $$ values ('stale'), ('unknown') $$, 'a delivery that never was is told from one that is not held');
 select is((select failing_since from app.webhook_configs where organization_id = :'org'), null, 'a failure does not say that the receiver of another organization fails');
 update app.webhook_configs set failing_since = '2026-11-18 12:00:00+00' where organization_id = :'org';
 select is(
