@@ -1,5 +1,5 @@
 begin;
-select plan(33);
+select plan(34);
 \ir fixtures.psql
 select api.create_organization('Initech') as third_org, current_setting('lock_timeout') as lock_timeout \gset
 
@@ -94,6 +94,9 @@ select array_agg(body ->> 'job_id') as job_ids from api.submit_batch_lookup(:'ho
 select isnt((:'job_ids'::text[])[1], (:'first_answers'::text[])[1], 'after seven days a key can be used for another request');
 select is((select body ->> 'job_id' from api.submit_batch_lookup(:'hooli', pg_temp.items(2), true, '{}', 'key', 'b')), (:'job_ids'::text[])[1],
     'a key that was used again keeps the answer of its latest request');
+select app.prune_idempotency_keys(app.clock()) as pruned \gset
+select is((select body ->> 'job_id' from api.submit_batch_lookup(:'hooli', pg_temp.items(2), true, '{}', 'key', 'b')), (:'job_ids'::text[])[1],
+    'a key that is deleted takes no valid one of another organization with it');
 
 select * from finish();
 rollback;

@@ -1,5 +1,5 @@
 begin;
-select plan(21);
+select plan(23);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp() + interval '1 hour');
 
@@ -73,6 +73,18 @@ select app.expire_leases(:'initech', app.clock()) as expired \gset
 select results_eq(
     format('select worker, is_overdue, expires_at - app.clock() from public.lookup_leases where organization_id = %L order by worker', :'initech'),
     $$ values ('another', true, interval '20 seconds'), ('living', false, interval '25 seconds') $$, 'more time for a lease that is overdue changes no other one of its job');
+
+-- A worker that records some items of two jobs
+select is(
+    array[app.count_positions('{}'), app.count_positions('{[3,4)}'), app.count_positions('{[0,2),[5,9)}')], '{0,1,6}', 'a lease may have no items, and its items may be apart');
+select api.create_organization('Hooli') as hooli \gset
+select pg_temp.submit(:'hooli', 1) as one, pg_temp.submit(:'hooli', 2) as two \gset
+select array_agg(c.job_id order by c.position) as jobs, array_agg(c.position order by c.position) as positions, array_agg(c.lease_token order by c.position) as tokens
+  from api.claim_lookups(:'hooli', 'living', 9) c where c.job_id = :'one' or c.position = 1 \gset
+select pg_temp.record(:'hooli', :'jobs', :'positions', :'tokens', 200, '{}') as recorded \gset
+select results_eq(
+    format('select job_id, positions from public.lookup_leases where organization_id = %L', :'hooli'), format($$ values (%L::uuid, '{[0,1)}'::int4multirange) $$, :'two'),
+    'a lease keeps an item that is under way, although one at the same place of another job has ended');
 
 -- The last attempt
 select api.create_organization('Umbrella') as umbrella \gset

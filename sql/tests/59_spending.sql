@@ -1,5 +1,5 @@
 begin;
-select plan(86);
+select plan(87);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -53,6 +53,9 @@ select pg_temp.submit_with(:'org', 20, '{"sample": 5}') as job \gset
 select pg_temp.drain(:'org') as sampled, api.cancel_batch_lookup(:'org', :'job') as cancelled \gset
 select is(pg_temp.job(:'job', 'status', 'processed_items', 'failed_items'), 'cancelled 20 15', 'a job that was only sampled can be cancelled');
 select pg_temp.submit_with(:'org', 5, '{"sample": 5}') as job \gset
+select array_agg(position order by position) as positions, array_agg(lease_token) as tokens, array_agg(job_id) as jobs from api.claim_lookups(:'org', 'w', 2) \gset
+select is(:'positions'::integer[], '{0,1}', 'a sample of all items is looked up in the order of the file');
+select api.release_lookups(:'org', :'jobs', :'positions', :'tokens') as released \gset
 select is(pg_temp.drain(:'org'), 5::bigint, 'a sample of all items has no effect');
 
 -- A limit at which the other items fail
