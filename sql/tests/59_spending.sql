@@ -1,5 +1,5 @@
 begin;
-select plan(87);
+select plan(88);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -317,6 +317,12 @@ select is(array(select organization_id from app.organization_queue_state where s
 select count(*) from api.claim_lookups(:'other_org', 'w', 10) \gset claimed_
 select is(pg_temp.open_jobs(:'other_org'), '0', 'the last claim ends the rest, and nothing is ready any more');
 select is(pg_temp.ready_at(:'other_org'), null, 'an organization whose batches have all ended at the monthly limit is not ready next month, either');
+
+-- A sample of what has no result yet
+select api.create_organization('Soylent') as soylent \gset
+select pg_temp.submit(:'soylent', 2) as earlier, pg_temp.look_up(:'soylent', 2) as looked_up \gset
+select pg_temp.submit_with(:'soylent', 4, '{"sample": 1, "reuse_results": {"max_age_days": 1}}') as job, pg_temp.drain(:'soylent') as drained \gset
+select is(array[:'drained', pg_temp.job(:'job', 'processed_items', 'waiting_for')], '{1,3 continue}', 'a sample is one of the items without a result to reuse');
 
 -- The month of one organization
 select pg_temp.submit(:'initech', 1) as job, api.create_organization('Hubs') as hubs \gset
