@@ -184,6 +184,10 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_catalogue::test_the_checks_of_a_catalogue_scale_linearly_with_its_rows",
         "test_sql_users::test_statements_of_the_pages_read_items_by_an_index",
         "test_sql_users::test_waiting_without_an_organization_looks_for_it_once",
+        "test_spending::test_held_batches_cost_a_claim_nothing_but_a_look_at_their_limits",
+        "test_spending::test_a_batch_at_its_limit_is_not_read_while_its_last_lookups_are_in_flight",
+        "test_wide_rows::test_an_edited_row_is_fetched_once",
+        "test_wide_rows::test_the_source_of_an_item_is_fetched_once",
     ),
     "one statement compares rows of an organization with what a function for it answers": (
         "test_counts::test_totals_are_exact_at_every_moment",
@@ -216,6 +220,7 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_notifications::test_many_subscribers_share_one_connection",
         "test_notifications::test_all_subscribers_learn_that_notifications_may_have_been_missed",
         "test_notifications::test_a_handler_that_fails_does_not_keep_notifications_from_others",
+        "test_spending::test_watchers_learn_that_a_batch_is_held_and_that_it_continues",
     ),
     "the limit of a function for locks holds at the coordinator, and nodes do the work": (
         "test_queue_races::test_maintenance_skips_an_organization_whose_expired_rows_are_locked",
