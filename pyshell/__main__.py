@@ -132,6 +132,11 @@ def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
         )
 
 
+def counted(count: int, noun: str) -> str:
+    """Such as 1 row; 1,204 rows."""
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
+
+
 @contextmanager
 def owner_connection(settings: Settings) -> Iterator[OwnerConnection]:
     from pyshell.local import stack
@@ -176,9 +181,9 @@ def import_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
     for line in differences:
         print(line)
     for file, counts in summary.items():
-        print(f"{file}: {counts['rows']:,} rows, {counts['changed']:,} new or changed, {counts['retired']:,} retired")
-    if skipped:
-        print(f"{sum(skipped.values()):,} incentives were skipped:")
+        print(f"{file}: {counted(counts['rows'], 'row')}, {counts['changed']:,} new or changed, {counts['retired']:,} retired")
+    if total := sum(skipped.values()):
+        print(f"{counted(total, 'incentive')} {'was' if total == 1 else 'were'} skipped:")
         for reason, count in sorted(skipped.items(), key=lambda entry: (-entry[1], entry[0])):
             print(f"{count:7,}  {reason}")
     if arguments.dry_run:
@@ -190,7 +195,7 @@ def export_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
 
     with owner_connection(settings) as connection:
         for file, rows in catalogue.export(connection, arguments.folder, arguments.name).items():
-            print(f"{arguments.folder / file}.csv: {rows:,} rows")
+            print(f"{arguments.folder / file}.csv: {counted(rows, 'row')}")
 
 
 def list_catalogues(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -201,7 +206,7 @@ def list_catalogues(settings: Settings, arguments: argparse.Namespace) -> None:
             print(f"{found['catalogue']}:")
             for file, counts in found["files"].items():
                 retired = f", {counts['retired']:,} retired" if counts["retired"] else ""
-                print(f"  {file}: {counts['rows']:,} rows{retired}")
+                print(f"  {file}: {counted(counts['rows'], 'row')}{retired}")
 
 
 def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -215,7 +220,7 @@ def check_catalogue(settings: Settings, arguments: argparse.Namespace) -> None:
             print(f"{warning['warning']}: {' '.join(filter(None, (warning['program_id'], warning['tier_id'])))}: {warning['explanation']}")
     for kind, count in sorted(kinds.items()):
         print(f"{count:7,}  {kind}")
-    print(f"{len(warnings):,} warnings" if len(warnings) != 1 else "1 warning")
+    print(counted(len(warnings), "warning"))
 
 
 def psql(settings: Settings, arguments: argparse.Namespace) -> None:

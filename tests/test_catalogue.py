@@ -322,6 +322,20 @@ def test_an_export_that_breaks_off_leaves_nothing_and_can_be_done_again(
     export(owner, tmp_path, "starter")
 
 
+def test_the_commands_count_one_row_as_one_row(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    (tmp_path / "device_categories.csv").write_text("key,name,typical_cost,basis\nmine,Mine,100,A guess\n", encoding="utf-8")
+    main(["catalogue", "import", str(tmp_path), "--name", "ours"])
+    main(["catalogue", "list"])
+    main(["catalogue", "export", str(tmp_path / "export"), "--name", "ours"])
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "device_categories: 1 row, 1 new or changed, 0 retired"
+    assert told[1:3] == ["ours:", "  device_categories: 1 row"]
+    assert told[-1].endswith("device_categories.csv: 1 row")
+
+
 def test_a_mistake_is_seen_in_a_dry_run_and_undone_by_an_export(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import httpx
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from pyshell.__main__ import main
 from pyshell.api import api_keys
@@ -516,6 +517,30 @@ def test_the_owner_switches_schedules_on_as_the_advice_says(cron_database_url: s
         connection.rollback()
 
 
+def test_an_owner_who_may_not_switch_schedules_on_is_told_who_may(cron_database_url: str) -> None:
+    """Usage of the schema, which docs/operations/deploy.md grants the owner, lets nobody call cron.alter_job."""
+    with psycopg.connect(cron_database_url) as connection:
+        connection.execute("create role usual_owner")
+        for schema in ("app", "cron"):
+            connection.execute(SQL("grant usage on schema {} to usual_owner").format(Identifier(schema)))
+        connection.execute("grant select on all tables in schema app to usual_owner")
+        connection.execute("grant execute on all functions in schema app to usual_owner")
+        connection.execute("set local role usual_owner")
+        for name in ("batch-lookups-maintenance", "batch-lookups-retention"):
+            connection.execute("select cron.schedule(%s, '0 0 1 1 *', 'select 1')", [name])
+        connection.execute("reset role")
+        connection.execute("select cron.alter_job(jobid, active => false) from cron.job")
+        connection.execute("set local role usual_owner")
+        [[advice]] = connection.execute("select advice from app.diagnose_maintenance() where \"check\" = 'pg_cron'").fetchall()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            connection.execute("select cron.alter_job(jobid, active => true) from cron.job")
+        assert advice.startswith("As a superuser: select cron.alter_job(")
+        connection.execute("reset role")
+        connection.execute(advice.removeprefix("As a superuser: ").removesuffix("."))
+        assert connection.execute("select distinct active from cron.job").fetchall() == [(True,)]
+        connection.rollback()
+
+
 def test_many_missing_migrations_are_counted(new_database: Callable[..., str]) -> None:
     findings = {finding.check: finding for finding in doctor.diagnose(Settings(database_url=new_database(empty=True)))}
     assert re.fullmatch(r"the database lacks \d+ migrations, 0001_initial\.sql to \d{4}_\w+\.sql", findings["migrations"].finding)
@@ -525,6 +550,8 @@ def test_weak_secrets_are_named() -> None:
     settings = Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing", service_role_key="a" * 40, metrics_token="short")
     findings = {finding.check: finding for finding in doctor.diagnose(settings)}
     assert findings["secrets"].finding == "easy to guess: SERVICE_ROLE_KEY, METRICS_TOKEN"
+    assert findings["secrets"].advice is not None
+    assert "docs/operations/security.md" in findings["secrets"].advice
 
 
 def test_a_missing_service_role_key_is_named() -> None:

@@ -17,7 +17,7 @@ from pyshell.deploy.sql_reference import FILE, reference
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.settings import ROOT
 from tests.conftest import Connection
-from tests.http_fixtures import site
+from tests.http_fixtures import look_up, site
 from tests.test_plans import Plans, nodes
 
 
@@ -58,6 +58,23 @@ def test_statements_of_the_pages_read_items_by_an_index(page: str, statement: st
     [scan] = [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "lookup_queue_items"]
     assert scan["Index Name"] == index
     assert "job_id" not in scan["Index Cond"] or "organization_id" in scan["Index Cond"], "it goes through the items of all organizations"
+
+
+def test_the_statement_of_the_runbook_retries_each_batch_once(owner: Connection) -> None:
+    """A batch that its organization is retrying itself is passed over: retrying it again is refused, and would undo the others."""
+    [query] = re.findall(r"```sql\n(select api\.retry_batch_lookup.*?);\n```", (ROOT / "docs/operations/runbook.md").read_text(), re.DOTALL)
+    [organization] = owner.execute("select api.create_organization('Retries')").fetchone() or [None]
+    jobs = []
+    for name in ("retried", "second", "third"):
+        items = json.dumps({"items": [site(f"{name}-site")]})
+        [job] = owner.execute("select api.create_batch_lookup(%s, %s)", [organization, items]).fetchone() or ()
+        look_up(owner, job, 1, status=401)
+        jobs.append(job["job_id"])
+    owner.execute("select api.retry_batch_lookup(%s, %s)", [organization, jobs[0]])
+    assert len(owner.execute(query.encode()).fetchall()) == 2
+    assert owner.execute(query.encode()).fetchall() == []
+    retried = owner.execute("select retry_of_job_id::text from public.batch_lookup_jobs where retry_of_job_id is not null").fetchall()
+    assert sorted(retried) == sorted((job,) for job in jobs)
 
 
 def test_waiting_without_an_organization_looks_for_it_once(owner: Connection) -> None:

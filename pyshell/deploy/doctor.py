@@ -144,14 +144,15 @@ def check_secrets(settings: Settings) -> Iterator[Finding]:
             "secrets",
             PROBLEM,
             f"easy to guess: {', '.join(weak)}",
-            "Make another: openssl rand -hex 32. Rotate the first two with ..._PREVIOUS.",
+            "Make another: openssl rand -hex 32. Rotation in docs/operations/security.md says how to replace the old one.",
         )
     elif settings.api_key_pepper is None:
         yield Finding(
             "secrets",
             WARNING,
             "API_KEY_PEPPER is not set: whoever can read the database can try out API keys against their hashes",
-            "Set API_KEY_PEPPER to the output of openssl rand -hex 32, and API_KEY_PEPPER_PREVIOUS to none.",
+            "Set API_KEY_PEPPER to the output of openssl rand -hex 32, and API_KEY_PEPPER_PREVIOUS to none. If there is more than one API"
+            " server, go by Rotation in docs/operations/security.md.",
         )
     else:
         yield Finding("secrets", OK, "the secrets are long and varied")

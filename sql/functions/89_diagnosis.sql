@@ -109,7 +109,9 @@ begin
     elsif v_missing is not null then
         return next app.found('pg_cron', 'problem', format('missing from pg_cron: %s', v_missing), 'Run python -m pyshell migrate, which creates it.');
     elsif v_inactive is not null then
-        return next app.found('pg_cron', 'problem', format('switched off in pg_cron: %s', v_inactive), 'select cron.alter_job(jobid, active => true) from cron.job where jobname like ''batch-lookups-%''.');
+        return next app.found('pg_cron', 'problem', format('switched off in pg_cron: %s', v_inactive),
+                        case when has_function_privilege(to_regprocedure('cron.alter_job(bigint, text, text, text, text, boolean)')::oid, 'execute')
+                             then '' else 'As a superuser: ' end || 'select cron.alter_job(jobid, active => true) from cron.job where jobname like ''batch-lookups-%''.');
     elsif v_failure is not null then
         return next app.found('pg_cron', 'problem', format('the last run failed or hangs: %s', v_failure), 'Look at cron.job_run_details, and restart PostgreSQL if pg_cron hangs.');
     else
