@@ -77,6 +77,27 @@ def test_the_statement_of_the_runbook_retries_each_batch_once(owner: Connection)
     assert sorted(retried) == sorted((job,) for job in jobs)
 
 
+def test_the_query_of_the_rotation_lists_the_keys_that_would_stop_working(owner: Connection) -> None:
+    page = (ROOT / "docs/operations/security.md").read_text()
+    [query] = re.findall(r"```sql\n(select k\.organization_id.*?);\n```", page, re.DOTALL)
+    [organization] = owner.execute("select api.create_organization('Rotates')").fetchone() or ()
+    for name in ("used", "idle", "revoked", "expired"):
+        owner.execute(
+            "select api.create_api_key(%s, sha256(%s), 'leap_live_', right(%s, 4), p_name => %s,"
+            " p_expires_at => case when %s = 'expired' then now() + interval '1 second' end)",
+            [organization, name.encode(), name, name, name],
+        )
+        if name != "idle":
+            owner.execute("select api.authenticate_api_key(sha256(%s))", [name.encode()])
+    owner.execute("update app.api_keys set revoked_at = now() where name = 'revoked'")
+    owner.execute(
+        "update app.api_keys set expires_at = now() - interval '1 day', created_at = created_at - interval '2 days' where name = 'expired'"
+    )
+    for end, listed in (("-infinity", ["idle"]), ("infinity", ["idle", "used"])):
+        rows = owner.execute(query.replace("END OF STEP 2", end).encode()).fetchall()
+        assert sorted(row[1] for row in rows) == listed
+
+
 def test_waiting_without_an_organization_looks_for_it_once(owner: Connection) -> None:
     [organization] = owner.execute("select api.create_organization('Waits')").fetchone() or [None]
     items = json.dumps([site("waits")])
