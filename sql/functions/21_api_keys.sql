@@ -212,7 +212,7 @@ begin
 end;
 $$;
 
-comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[], text) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is invalid or unknown. 401: the key p_created_by has been revoked. 403: scopes beyond p_granted_scopes, or limits beyond those of the key p_created_by. 409 too_many_api_keys: it has max_api_keys (a setting) valid keys.';
+comment on function api.request_api_key(uuid, bytea, text, text, jsonb, text[], text) is 'api.create_api_key from a body {name, scopes, expires_at, allowed_networks}, all optional. 400: a member is invalid or unknown. 401: the key p_created_by has been revoked. 403: scopes beyond p_granted_scopes, or limits beyond those of the key p_created_by. 404: no such organization. 409 too_many_api_keys: it has max_api_keys (a setting) valid keys.';
 
 create or replace function app.find_api_key(p_organization_id uuid, p_api_key_id uuid, p_granted_scopes text[]) returns app.api_keys
 language plpgsql stable

@@ -31,7 +31,7 @@ begin
 end;
 $$;
 
-comment on function api.note_write(uuid, boolean) is 'Notes that the organization has written, after the commit: replicas that have not replayed everything up to now no longer answer it. p_has_ended false: it is not known whether the write has ended, so no replica answers it for five minutes.';
+comment on function api.note_write(uuid, boolean) is 'Notes that the organization has written, after the commit: replicas that have not replayed everything up to now no longer answer it. p_has_ended false: it is not known whether the write has ended, so no replica answers it for five minutes. 404: no organization is given.';
 
 create or replace function api.read_position(
     p_organization_id uuid, out wal_history text, out written pg_lsn, out lsn pg_lsn, out read_at timestamptz

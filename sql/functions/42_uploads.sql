@@ -300,7 +300,7 @@ p_file is the content of a file: {lines: [the line of each item]} along with ite
 
 The result ends with total_invalid, invalid_items, warnings, total_warnings and notes; that of a dry run also has problem_groups and warning_groups: [{field, code, count, examples}].
 
-400: invalid_items (with index, error and problems [{field, column, code, message, value, suggestion}] of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns, too_many_columns, column_names_too_long. 429: too_many_open_items.';
+400: invalid_items (with index, error and problems [{field, column, code, message, value, suggestion}] of the first hundred; total_invalid counts all), duplicate_reference_ids, invalid_item_count, items_missing, unknown_fields, unknown_option, number_out_of_range, invalid_p_file, invalid_columns, ambiguous_columns, missing_columns, too_many_columns, column_names_too_long. 404: no such organization. 429: too_many_open_items.';
 grant execute on function api.create_batch_lookup(uuid, jsonb, boolean, jsonb, jsonb) to authenticated;
 
 create or replace function api.submit_batch_lookup(

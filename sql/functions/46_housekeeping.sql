@@ -121,7 +121,7 @@ begin
 end;
 $$;
 
-comment on function api.retry_batch_lookup(uuid, uuid, text, text) is 'Creates a new job from the failed items of a job that has ended, all or those with p_error_code, and returns it as api.create_batch_lookup does, with retry_of_job_id. The new job has the labels of the old one, and waits at the monthly limit if the old one did (when_limit_reached); max_lookups is not copied. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
+comment on function api.retry_batch_lookup(uuid, uuid, text, text) is 'Creates a new job from the failed items of a job that has ended, all or those with p_error_code, and returns it as api.create_batch_lookup does, with retry_of_job_id. The new job has the labels of the old one, and waits at the monthly limit if the old one did (when_limit_reached); max_lookups is not copied. 400: invalid_error_code. 404: no such job. 409: job_not_ended, retry_in_progress, no_failed_items. 429: too_many_open_items.';
 grant execute on function api.retry_batch_lookup(uuid, uuid, text, text) to authenticated;
 
 create or replace function api.submit_retry(

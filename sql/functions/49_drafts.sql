@@ -416,7 +416,7 @@ p_request and p_file are those of api.create_batch_lookup, with no options but n
 
 Returns {id, name, status, job_id, created_at, updated_at, expires_at, total_rows, valid_rows, invalid_rows, skipped_rows, warning_rows, columns: [{number, header, field, how, samples}], missing_fields, defaults, value_maps, problem_groups, warning_groups: [{field, code, count, examples}], notes: [{code, message, sheet, sheets}] (the last two of a workbook with several sheets), reuse_results, estimate: {lookups, known_already, seconds}}.
 
-400: invalid_item_count, items_missing, invalid_p_file, invalid_columns, too_many_columns, column_names_too_long, invalid_name, invalid_reuse_results, unknown_fields. 409 too_many_open_uploads: see the setting max_open_uploads.';
+400: invalid_item_count, items_missing, invalid_p_file, invalid_columns, too_many_columns, column_names_too_long, invalid_name, invalid_reuse_results, unknown_fields. 404: no such organization. 409 too_many_open_uploads: see the setting max_open_uploads.';
 grant execute on function api.create_upload(uuid, jsonb, boolean, text, jsonb, jsonb) to authenticated;
 
 create or replace function api.submit_upload(

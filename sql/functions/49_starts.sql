@@ -96,5 +96,5 @@ end;
 $$;
 
 comment on function api.start_upload(uuid, uuid, jsonb, text, bytea, text) is
-'Creates a batch from a draft, without the skipped rows, and returns what api.submit_batch_lookup does. p_options are those of api.create_batch_lookup, and skip_invalid (true: on_invalid skip); the name and reuse_results are the upload''s unless given. The mappings of columns and values are remembered for the next file. The draft is kept until it expires. Further: 404 upload_not_found; 409 upload_started, with its job_id.';
+'Creates a batch from a draft, without the skipped rows, and returns what api.submit_batch_lookup does. p_options are those of api.create_batch_lookup, and skip_invalid (true: on_invalid skip); the name and reuse_results are the upload''s unless given. The mappings of columns and values are remembered for the next file. The draft is kept until it expires. Its errors are those of api.submit_batch_lookup; further: 404 upload_not_found; 409 upload_started, with its job_id.';
 grant execute on function api.start_upload(uuid, uuid, jsonb, text, bytea, text) to authenticated;

@@ -63,7 +63,7 @@ end;
 $$;
 
 comment on function api.create_batch_lookup_from(regclass, uuid, boolean, text, text, boolean, jsonb) is
-'Creates a batch from the rows of a table or view that the caller may read; for a query, create a temporary view. Columns are recognized by name as in a file (api.sites has the standard names). Instead of the parts of the address there may be a column address, of jsonb with the parts or of text with all of them; device_ids may be an array or text such as 1;4; other columns come back with the results. Values are corrected as in a file. p_options are those of api.create_batch_lookup, such as {"reuse_results": {"max_age_days": 30}, "sample": 50}; p_name, p_on_invalid (reject or skip) and p_dry_run override those in it. Results and errors are those of api.create_batch_lookup.';
+'Creates a batch from the rows of a table or view that the caller may read; for a query, create a temporary view. Columns are recognized by name as in a file (api.sites has the standard names). Instead of the parts of the address there may be a column address, of jsonb with the parts or of text with all of them; device_ids may be an array or text such as 1;4; other columns come back with the results. Values are corrected as in a file. p_options are those of api.create_batch_lookup, such as {"reuse_results": {"max_age_days": 30}, "sample": 50}; p_name, p_on_invalid (reject or skip) and p_dry_run override those in it. Results and errors are those of api.create_batch_lookup and api.file_of_table.';
 grant execute on function api.create_batch_lookup_from(regclass, uuid, boolean, text, text, boolean, jsonb) to authenticated;
 
 create or replace function api.create_upload_from(
@@ -144,5 +144,5 @@ end;
 $$;
 
 comment on function api.wait_for_batch(uuid, interval, uuid) is
-'Waits until a batch has ended, at most p_timeout and less than statement_timeout, and returns its row of api.jobs: check its status. Progress comes as notices. The caller must be allowed to select from api.jobs; the organization may be left out. 404: no such job. 409 batch_not_committed: the transaction that created it is still open.';
+'Waits until a batch has ended, at most p_timeout and less than statement_timeout, and returns its row of api.jobs: check its status. Progress comes as notices. The caller must be allowed to select from api.jobs; the organization may be left out. 400 unsupported_isolation_level: not read committed. 404: no such job. 409 batch_not_committed: the transaction that created it is still open.';
 grant execute on function api.wait_for_batch(uuid, interval, uuid) to authenticated;
