@@ -549,6 +549,40 @@ def test_a_table_can_change_although_older_functions_take_its_rows(empty_databas
     assert value(empty_database_url, "select app.of_row(row(1, 2)::app.things)") == 1
 
 
+def views_with(columns: str) -> str:
+    return f"""
+        create schema if not exists api;
+        create or replace view app.parts as select {columns};
+        create or replace view api.wholes as select * from app.parts;
+        create or replace function api.name_of(api.wholes) returns text language sql stable return ($1).name;
+    """
+
+
+def test_an_older_release_takes_columns_of_views_away(empty_database_url: str, sources: Sources) -> None:
+    views = sources.functions / "20_views.sql"
+    for columns in ("'a' as name, 1 as size", "'b' as name", "'c' as name, 1 as size, 2 as weight"):
+        views.write_text(views_with(columns))
+        migrate(empty_database_url, sources)
+        assert value(empty_database_url, "select api.name_of(w) from api.wholes w") == columns[1]
+        assert value(empty_database_url, "select count(*) from information_schema.columns where table_name = 'parts'") == columns.count(
+            " as "
+        )
+
+
+def test_a_view_of_somebody_else_is_not_dropped_with_ours(empty_database_url: str, sources: Sources) -> None:
+    views = sources.functions / "20_views.sql"
+    views.write_text(views_with("'a' as name, 1 as size"))
+    migrate(empty_database_url, sources)
+    with psycopg.connect(empty_database_url, autocommit=True) as owner:
+        owner.execute("create view public.theirs as select size from api.wholes")
+    views.write_text(views_with("'b' as name"))
+    with pytest.raises(
+        MigrationError, match=r"something of yours depends on them: view theirs depends on view api\.wholes\. Drop it first"
+    ):
+        migrate(empty_database_url, sources)
+    assert value(empty_database_url, "select size from public.theirs") == 1
+
+
 def test_only_old_overloads_of_changed_functions_are_dropped(database_url: str) -> None:
     def functions() -> list[str]:
         with psycopg.connect(database_url) as connection:

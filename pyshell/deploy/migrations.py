@@ -28,6 +28,9 @@ MAX_ATTEMPTS = 60
 # The errors of a first deploy if another one creates the same schema and tables concurrently.
 MADE_MEANWHILE = ("23505", "42P06", "42P07")
 INSUFFICIENT_PRIVILEGE = "42501"
+# `create or replace view` takes no column away and changes none, as going back to an older release can mean.
+INVALID_TABLE_DEFINITION = "42P16"
+DEPENDENT_OBJECTS_STILL_EXIST = "2BP01"
 # Checksums of earlier texts of files that were edited, without a change of effect, after databases had been created with them.
 FORMER_CHECKSUMS = {"0064_counts_of_ended.sql": "1870701cf772bf95bd8fa027f372c33e705f72440543b84c2dc8d58f99f87f65"}
 
@@ -146,6 +149,7 @@ def migrate(
     the nodes of the Citus cluster that it coordinates; a distributed database stays so without it. `report` gets a line per step.
     """
     sources = sources or Sources()
+    forget_views = False
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             with connect_as_owner(database_url, "batch-lookups migrate") as connection:
@@ -153,7 +157,7 @@ def migrate(
                 if distribute:
                     _prepare_nodes(connection)
                 is_new = _take_turn(connection, sources)
-                _deploy(connection, sources, distribute, report)
+                _deploy(connection, sources, distribute, forget_views, report)
                 if is_new and lookups_per_second is not None:
                     pace = None if math.isinf(lookups_per_second) else lookups_per_second
                     connection.execute("select api.update_settings(%s::jsonb)", [json.dumps({"lookups_per_second": pace})])
@@ -164,6 +168,9 @@ def migrate(
                     f"{error.diag.message_primary}. For this, DATABASE_URL must name the owner of the database, as for the first deploy:"
                     " the role of the API and the workers may not change it."
                 ) from error
+            if not forget_views and isinstance(error.__cause__, DatabaseError) and error.__cause__.sqlstate == INVALID_TABLE_DEFINITION:
+                forget_views = True
+                continue
             if attempt == MAX_ATTEMPTS or not _will_pass(error):
                 raise
             report(f"waiting, others use the database: {error}")
@@ -283,12 +290,14 @@ def _is_distributed(connection: OwnerConnection) -> bool:
     return connection.execute("select app.is_distributed()").fetchone() == (True,)
 
 
-def _deploy(connection: OwnerConnection, sources: Sources, distribute: bool, report: Callable[[str], None]) -> None:
+def _deploy(connection: OwnerConnection, sources: Sources, distribute: bool, forget_views: bool, report: Callable[[str], None]) -> None:
     connection.execute(name_what_is_ours(sources).encode())
     distribute = distribute or _is_distributed(connection)
     _apply_migrations(connection, sql_files(sources.migrations), report)
     if distribute:
         _distribute(connection, sources, report)
+    if forget_views:
+        _forget_views(connection)
     _apply_functions(connection, sql_files(sources.functions), report)
     if distribute:
         connection.execute("select app.delegate_functions(), app.close_tables_to_members()")
@@ -346,6 +355,43 @@ begin
 end;
 $forget$;
 """
+
+
+# Functions that take the rows of a view go with it; this release brings both back. Views of others that stand on ours stop the deploy.
+FORGET_VIEWS = """
+do $forget$
+declare
+    v_views constant oid[] := array(
+        select oid from pg_class where relkind = 'v' and relnamespace in (to_regnamespace('app'), to_regnamespace('api')));
+    v_names constant text := (select string_agg(v::regclass::text, ', ') from unnest(v_views) v);
+    v_function text;
+begin
+    foreach v_function in array array(
+        select p.oid::regprocedure::text
+          from pg_proc p
+         where p.pronamespace in (to_regnamespace('app'), to_regnamespace('api'))
+           and exists (select from pg_type t where t.typrelid = any (v_views) and t.oid = any (p.proargtypes || p.prorettype)))
+    loop
+        execute format('drop function %s', v_function);
+    end loop;
+    if v_names is not null then
+        execute format('drop view %s', v_names);
+    end if;
+end;
+$forget$;
+"""
+
+
+def _forget_views(connection: OwnerConnection) -> None:
+    try:
+        connection.execute(FORGET_VIEWS)
+    except DatabaseError as error:
+        if error.sqlstate != DEPENDENT_OBJECTS_STILL_EXIST:
+            raise
+        raise MigrationError(
+            f"This release has other columns in its views, and something of yours depends on them: {error.diag.message_detail}."
+            " Drop it first, and create it again afterwards."
+        ) from error
 
 
 def _apply_functions(connection: OwnerConnection, files: list[Path], report: Callable[[str], None]) -> None:
