@@ -69,21 +69,45 @@ class Attempts:
         self.maybe_done |= unknown
         if not waits or (unknown and not self._repeatable):
             raise error
-        delay = self._next_delay(response.headers.get("retry-after"))
+        delay = self._next_delay(retry_after(response))
         if delay is None:
             raise error
         return Retry(str(error), delay)
 
-    def _next_delay(self, retry_after: str | None) -> float | None:
+    def _next_delay(self, asked_for: float | None) -> float | None:
         """Seconds to wait: at least what the service says, else longer each time, with jitter. None: time is up."""
         delay: float = min(FIRST_DELAY * 2.0 ** min(self._count, 10), LONGEST_DELAY) * random.uniform(0.7, 1.3)
-        if retry_after is not None and retry_after.isdecimal():
-            delay = max(float(retry_after) + random.random(), delay)
+        if asked_for is not None:
+            delay = max(asked_for + random.random(), delay)
         self._count += 1
         now = time.monotonic()
         if self._ends_at is None:
             self._ends_at = now + self._seconds
         return delay if now + delay < self._ends_at else None
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """The seconds that `Retry-After` asks to wait, in seconds or as a date, which is one of the server's clock; None: it does not say."""
+    text = response.headers.get("retry-after", "").strip()
+    if text.isdecimal():
+        return float(text)
+    until = http_date(text)
+    if until is None:
+        return None
+    now = http_date(response.headers.get("date", ""))
+    return until - (time.time() if now is None else now)
+
+
+def http_date(text: str) -> float | None:
+    """Seconds since 1970 of an HTTP date; None if it is not one."""
+    from datetime import UTC
+    from email.utils import parsedate_to_datetime
+
+    try:
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _fails_at_tls(error: BaseException | None) -> bool:

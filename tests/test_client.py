@@ -15,6 +15,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
@@ -83,6 +84,28 @@ def test_a_busy_service_is_asked_again_at_the_time_that_it_gives(naps: list[floa
     assert [retry.reason for retry in told] == ["Too many requests", "The service is busy"]
     assert script.requests[0].headers["x-api-key"] == "key"
     assert script.requests[0].headers["user-agent"].startswith("batch-lookups/")
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "date", "least", "most"),
+    [
+        ("Mon, 30 Nov 2026 12:00:07 GMT", "Mon, 30 Nov 2026 12:00:00 GMT", 7, 8),
+        ("Mon, 30 Nov 2026 12:00:07 -0000", "Mon, 30 Nov 2026 12:00:00 GMT", 7, 8),
+        ("Mon, 30 Nov 2026 12:00:00 GMT", "Mon, 30 Nov 2026 12:00:07 GMT", 0.3, 1),
+        ("Mon, 30 Nov 2026 12:00:07 GMT", "noon", 7, 8),
+        (" 7 ", "", 7, 8),
+        ("soon", "Mon, 30 Nov 2026 12:00:00 GMT", 0.3, 1),
+        ("-7", "", 0.3, 1),
+        ("Mon, 30 Nov 99999 12:00:07 GMT", "", 0.3, 1),
+    ],
+)
+def test_the_time_to_try_again_may_be_a_date_of_the_servers_clock(
+    naps: list[float], monkeypatch: pytest.MonkeyPatch, retry_after: str, date: str, least: float, most: float
+) -> None:
+    monkeypatch.setattr("batch_lookups.retrying.time.time", lambda: datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp())
+    busy = httpx.Response(503, headers={"retry-after": retry_after, "date": date}, json={"error": "The service is busy", "code": "busy"})
+    client_of(Script(busy, httpx.Response(200, json={"id": JOB}))).get_job(JOB)
+    assert least <= naps[0] <= most
 
 
 def test_clients_that_are_refused_at_once_do_not_come_back_at_once(naps: list[float]) -> None:

@@ -179,7 +179,7 @@ def examine() -> Iterator[Finding]:
 
 def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
     from batch_lookups.bodies import send
-    from batch_lookups.retrying import document_of, error_of
+    from batch_lookups.retrying import document_of, error_of, http_date
 
     def get(path: str) -> httpx.Response:
         return send(http, http.build_request("GET", path))
@@ -198,7 +198,7 @@ def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
     ready = get("/readyz")
     reason = "" if ready.status_code == 200 else str(error_of(ready))
     yield Finding("database", not reason, reason or "ready", "Ask the operator to fix this.", exits.UNAVAILABLE)
-    if (date := date_of(up)) is not None:
+    if (date := http_date(up.headers.get("date", ""))) is not None:
         # The header has whole seconds, truncated.
         off = began + took / 2 - date - 0.5
         hint = "Set this machine's clock, for example with NTP: webhook signatures are checked against it."
@@ -210,16 +210,6 @@ def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
     # Without the database, the service cannot check any key.
     if not reason:
         yield from examine_key(http)
-
-
-def date_of(response: httpx.Response) -> float | None:
-    """When it was sent, in seconds since 1970; None if it does not say."""
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return parsedate_to_datetime(response.headers.get("date", "")).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def examine_key(http: httpx.Client) -> Iterator[Finding]:
