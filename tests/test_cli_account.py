@@ -352,6 +352,35 @@ def test_a_page_of_another_server_is_not_taken_for_an_answer(cli: Cli) -> None:
     assert not (cli.folder / ".config").exists()
 
 
+class AsksToSignIn(BaseHTTPRequestHandler):
+    """The service behind a proxy that asks to sign in, but for `paths`; for /app with a redirect."""
+
+    paths = ("/healthz",)
+
+    def do_GET(self) -> None:
+        passes = self.path.removeprefix("/app") in self.paths
+        self.send_response(302 if self.path.startswith("/app") and not passes else 200)
+        self.send_header("Content-Type", "application/json" if passes else "text/html")
+        self.send_header("Location", "https://sso.example.com/login?state=secret")
+        self.end_headers()
+        self.wfile.write(json.dumps({"info": {"version": batch_lookups.__version__}}).encode() if passes else b"<html>Sign in</html>")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("paths", [("/healthz",), ("/healthz", "/readyz"), ("/healthz", "/readyz", "/openapi.json")])
+def test_doctor_names_a_proxy_that_asks_to_sign_in(cli: Cli, monkeypatch: pytest.MonkeyPatch, paths: tuple[str, ...]) -> None:
+    monkeypatch.setattr(AsksToSignIn, "paths", paths)
+    with served(AsksToSignIn) as url:
+        redirected, shown = cli.run("doctor", BATCH_LOOKUPS_URL=f"{url}/app"), cli.run("doctor", BATCH_LOOKUPS_URL=url)
+    assert f"FAIL  service: {url} redirects to https://sso.example.com/login\n" in redirected.stdout
+    assert f"FAIL  service: {url} answers with text/html instead of application/json; it is not Batch Lookups\n" in shown.stdout
+    for done in (redirected, shown):
+        assert (done.returncode, done.stderr, "ok    key" in done.stdout) == (1, "", False)
+        assert done.stdout.splitlines()[-1] == "      Check the address. A proxy that asks to sign in must let requests to it pass."
+
+
 @pytest.mark.parametrize("body", [b'{"info": {"version": 1}}', b'{"info": "ok"}', b"[]"])
 def test_doctor_copes_with_another_server(cli: Cli, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     monkeypatch.setattr(StrangerWithJson, "body", body)

@@ -174,28 +174,35 @@ def examine() -> Iterator[Finding]:
             hint = f"Is this the right address ({settings.URL}, `batch-lookups login`)? Is a proxy or a firewall in the way?"
             yield Finding("service", False, describe(error), hint, exits.UNAVAILABLE)
         except BatchLookupsError as error:
-            yield Finding("service", False, str(error), "Check the address.")
+            yield Finding("service", False, str(error), "Check the address. A proxy that asks to sign in must let requests to it pass.")
+
+
+def ask(http: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
+    """The response. Raises BatchLookupsError if it is not the service's: a redirect or a page, as of a proxy that asks to sign in."""
+    from batch_lookups.bodies import send
+    from batch_lookups.calls import JSON
+    from batch_lookups.retrying import error_of, require_ours
+
+    response = send(http, http.build_request(method, path, **options))
+    if response.has_redirect_location:
+        raise error_of(response)
+    if response.is_success:
+        require_ours(response, JSON)
+    return response
 
 
 def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
-    from batch_lookups.bodies import send
     from batch_lookups.retrying import document_of, error_of, http_date
-
-    def get(path: str) -> httpx.Response:
-        return send(http, http.build_request("GET", path))
 
     address = settings.without_password(url)
     began = time.time()
-    up = get("/healthz")
+    up = ask(http, "GET", "/healthz")
     took = time.time() - began
-    if up.status_code != 200 or not up.headers.get("content-type", "").startswith("application/json"):
-        detail = (
-            str(error_of(up)) if up.has_redirect_location else f"{address} answers with status {up.status_code}; it is not Batch Lookups"
-        )
-        yield Finding("service", False, detail, "Check the address.")
+    if up.status_code != 200:
+        yield Finding("service", False, f"{address} answers with status {up.status_code}; it is not Batch Lookups", "Check the address.")
         return
     yield Finding("service", True, f"{address} answers in {took * 1000:.0f} ms")
-    ready = get("/readyz")
+    ready = ask(http, "GET", "/readyz")
     reason = "" if ready.status_code == 200 else str(error_of(ready))
     yield Finding("database", not reason, reason or "ready", "Ask the operator to fix this.", exits.UNAVAILABLE)
     if (date := http_date(up.headers.get("date", ""))) is not None:
@@ -203,7 +210,7 @@ def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
         off = began + took / 2 - date - 0.5
         hint = "Set this machine's clock, for example with NTP: webhook signatures are checked against it."
         yield Finding("clock", abs(off) < CLOCK_SECONDS, f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the service's", hint)
-    info = (document_of(get("/openapi.json")) or {}).get("info")
+    info = (document_of(ask(http, "GET", "/openapi.json")) or {}).get("info")
     version = str(info.get("version", "?")) if isinstance(info, dict) else "?"
     same = version.split(".")[0] == __version__.split(".")[0]
     yield Finding("versions", same, f"the service is {version}, this is {__version__}", "Install the same version as the service.")
@@ -213,7 +220,6 @@ def examine_service(http: httpx.Client, url: str) -> Iterator[Finding]:
 
 
 def examine_key(http: httpx.Client) -> Iterator[Finding]:
-    from batch_lookups.bodies import send
     from batch_lookups.retrying import error_of
 
     try:
@@ -223,7 +229,7 @@ def examine_key(http: httpx.Client) -> Iterator[Finding]:
         return
     scopes = []
     for scope, (method, path, body) in PROBES.items():
-        response = send(http, http.build_request(method, path, json=body, headers={"x-api-key": credentials.api_key}))
+        response = ask(http, method, path, json=body, headers={"x-api-key": credentials.api_key})
         if response.status_code == 401 or (response.status_code == 403 and error_of(response).code != "insufficient_scope"):
             detail = f"{credentials.masked_key} from {credentials.source}: {error_of(response)}"
             yield Finding("key", False, detail, "Store a valid key: batch-lookups login", exits.AUTHENTICATION)
