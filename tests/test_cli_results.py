@@ -364,6 +364,20 @@ def test_a_terminal_gets_a_bar_and_ctrl_c_detaches(cli: Cli, service: Service) -
     assert again.exit_code() == 0
 
 
+def test_a_terminal_that_is_gone_costs_no_results(cli: Cli, service: Service) -> None:
+    service.hold("gone-9")
+    cli.sites("sites.csv", [f"gone-{number}" for number in range(10)])
+    # As after `disown`.
+    cli.command = ["/usr/bin/env", "--ignore-signal=HUP", *cli.command]
+    terminal = Terminal(cli, "run", "sites.csv", "-o", "results.csv", "--report", "report.html")
+    terminal.read_until(lambda output: "9 of 10 done" in output)
+    os.close(terminal.descriptor)
+    service.release()
+    assert terminal.exit_code() == 0
+    assert (cli.folder / "results.csv").read_bytes().count(b"\n") == 11
+    assert (cli.folder / "report.html").exists()
+
+
 def test_events_go_to_standard_output_whatever_is_on_the_terminal(cli: Cli) -> None:
     job = submit(cli, 2)
     terminal = Terminal(cli, "watch", job, "--ndjson")

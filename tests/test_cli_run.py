@@ -217,6 +217,16 @@ def test_scripts_get_the_invalid_rows_as_json(cli: Cli) -> None:
     assert twice["duplicates"] == ["deal-1"]
 
 
+def test_scripts_get_the_values_of_invalid_rows_unchanged(cli: Cli) -> None:
+    lines = cli.sites("sites.csv", 1).read_text().splitlines()
+    (cli.folder / "sites.csv").write_text("\n".join([lines[0], lines[1].replace(",CA,", ",C\u200bX,")]))
+    checked, refused = (
+        json.loads(text) for text in (cli.run("check", "sites.csv", "--json").stdout, cli.run("submit", "sites.csv", "--json").stderr)
+    )
+    assert refused["invalid_items"] == checked["invalid_items"]
+    assert "\u200b" in checked["invalid_items"][0]["problems"][0]["value"]
+
+
 def test_a_file_may_have_a_name_of_another_encoding(cli: Cli) -> None:
     name = os.fsdecode("März.csv".encode("latin-1"))
     cli.sites("sites.csv", 1).rename(cli.folder / name)
@@ -583,5 +593,11 @@ def test_closed_streams_cause_no_traceback(cli: Cli) -> None:
     for words in (["list"], ["results", job], ["--help"]):
         lost = run_in_bash(cli, '"$@" >&-', *words)
         assert (lost.returncode, lost.stderr) == (1, b"error: Bad file descriptor\n"), words
+    for messages in ("2> /dev/full", "2> >(head -n 0)"):
+        heard = run_in_bash(cli, f'"$@" {messages}', "run", "sites.csv", "-o", "again.csv")
+        assert (heard.returncode, len(rows_of(cli.folder / "again.csv"))) == (0, 2), messages
+        (cli.folder / "again.csv").unlink()
+    for words, code in ((["status", "none"], 1), (["status", "none", "--json"], 1), (["status"], 2), (["status", "--json"], 2)):
+        assert run_in_bash(cli, '"$@" 2> /dev/full', *words).returncode == code, words
     empty = run_in_bash(cli, '"$@" <&-', "check", "-")
     assert (empty.returncode, empty.stderr.splitlines()[0]) == (1, b"error: The file is empty (empty_file)")

@@ -17,7 +17,7 @@ import click
 
 from batch_lookups import __version__
 from batch_lookups.cli import account, batches, errors, exits, keys, reports, runs, settings, webhooks
-from batch_lookups.cli.session import Session, as_json, say
+from batch_lookups.cli.session import Session, discard, say, say_document, telling
 from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentError, UnavailableError
 
 # httpx has a command line of its own, and would import it with rich and pygments if they are installed; it works without.
@@ -50,13 +50,8 @@ def ending_with_its_reader() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
-        discard_output()
+        discard(sys.stdout)
         raise click.exceptions.Exit(exits.BROKEN_PIPE) from error
-
-
-def discard_output() -> None:
-    """Discards remaining output: at exit, Python would try to write it again, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def open_closed_streams() -> None:
@@ -110,7 +105,8 @@ def main(words: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         code = exits.USAGE if isinstance(error, click.UsageError) else exits.ERROR
         if session.output == "text" and not wants_json(words):
-            error.show()
+            with telling():
+                error.show()
         else:
             session.output = "json"
             context = getattr(error, "ctx", None)
@@ -125,7 +121,7 @@ def main(words: Sequence[str] | None = None) -> None:
             hint = errors.hint_of(error)
             code = fail(session, exits.of_error(error), details, hint, error.request_id if error.status >= 500 else "")
         else:
-            say(as_json(error.body or {"error": str(error)}))
+            say_document(error.body or {"error": str(error)})
             code = exits.of_error(error)
     except InvalidArgumentError as error:
         code = fail(session, exits.USAGE, str(error))
@@ -143,7 +139,7 @@ def main(words: Sequence[str] | None = None) -> None:
         try:
             sys.stdout.flush()
         except OSError:
-            discard_output()
+            discard(sys.stdout)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         # Responses are used as openapi.json describes them: a missing member, or one of another type, fails where it is used.
         if session.url is None or isinstance(error, UnicodeError):
@@ -202,5 +198,5 @@ def fail(
             if text:
                 say(text if code == exits.DETACHED else f"{name}: {text}")
     else:
-        say(as_json({"error": message, "hint": hint or None, **(details or {})}))
+        say_document({"error": message, "hint": hint or None, **(details or {})})
     return code

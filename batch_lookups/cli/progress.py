@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from batch_lookups.cli.session import is_terminal, minute, say
+from batch_lookups.cli.session import is_terminal, minute, say, telling
 
 if TYPE_CHECKING:
     from batch_lookups.types import Job
@@ -38,20 +38,27 @@ def _bar() -> Iterator[Show]:
 
     console, bar, text = Console(stderr=True), BarColumn(), TextColumn("{task.percentage:>3.0f}% {task.description}", markup=False)
     # Standard output is left alone: it is for data.
-    with Progress(text, console=console, auto_refresh=False, redirect_stdout=False) as progress:
-        task = progress.add_task("waiting", total=None)
+    progress = Progress(text, console=console, auto_refresh=False, redirect_stdout=False)
+    task = progress.add_task("waiting", total=None)
 
-        def show(job: Job) -> None:
-            room = console.width - len("100% ")
-            description = told(job)
-            if len(description) > room:
-                description = told(job, brief=True)
-            bar.bar_width = min(BAR_WIDTH, room - len(description) - 1)
-            progress.columns = (bar, text) if bar.bar_width >= LEAST_BAR_WIDTH else (text,)
-            progress.update(task, total=job["total_items"], completed=job["processed_items"], description=description)
+    def show(job: Job) -> None:
+        room = console.width - len("100% ")
+        description = told(job)
+        if len(description) > room:
+            description = told(job, brief=True)
+        bar.bar_width = min(BAR_WIDTH, room - len(description) - 1)
+        progress.columns = (bar, text) if bar.bar_width >= LEAST_BAR_WIDTH else (text,)
+        progress.update(task, total=job["total_items"], completed=job["processed_items"], description=description)
+        with telling():
             progress.refresh()
 
+    with telling():
+        progress.start()
+    try:
         yield show
+    finally:
+        with telling():
+            progress.stop()
 
 
 def _lines() -> Show:

@@ -6,9 +6,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
@@ -103,7 +104,28 @@ pass_session = click.make_pass_decorator(Session, ensure=True)
 
 def say(text: str) -> None:
     """Writes to stderr for people, so that stdout contains only data."""
-    click.echo(printable_lines(text), err=True)
+    with telling():
+        click.echo(printable_lines(text), err=True)
+
+
+def say_document(document: Any) -> None:
+    """Writes a JSON document to stderr, such as an error."""
+    with telling():
+        click.echo(as_json(document), err=True)
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """For writing to stderr. If its disk is full, or its reader or its terminal gone, the work goes on, and its data is not lost."""
+    try:
+        yield
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Discards the remaining output of a stream: at exit, Python would try to write it again, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def warn_of_clear_text(url: str) -> None:
