@@ -81,6 +81,15 @@ def test_follow_leaves_alone_a_foreign_file_without_a_complete_row(cli: Cli, nam
     assert (cli.folder / name).read_bytes() == content
 
 
+def test_follow_of_a_job_that_does_not_exist_leaves_no_file_behind(cli: Cli) -> None:
+    (cli.folder / "empty.csv").touch()
+    for name in ("results.csv", "empty.csv"):
+        done = cli.run("results", "0193a5b2-0000-7000-8000-000000000000", "--follow", "-o", name)
+        assert (done.returncode, "(job_not_found)" in done.stderr) == (1, True)
+    assert (cli.folder / "empty.csv").exists()
+    assert not (cli.folder / "results.csv").exists()
+
+
 def test_follow_writes_rows_to_stdout_as_they_arrive(cli: Cli, service: Service) -> None:
     service.hold("slow")
     job = submit(cli, ["quick", "slow"])

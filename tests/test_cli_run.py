@@ -431,6 +431,13 @@ def test_rows_without_an_id_can_be_numbered(cli: Cli) -> None:
     assert [row["reference_id"] for row in rows_of(cli.folder / "results.csv")] == ["row-2", "site-2", "row-4"]
 
 
+def test_a_pipe_does_not_name_a_job(cli: Cli) -> None:
+    cli.sites("sites.csv", 1)
+    done = run_in_bash(cli, '"$@" <(cat sites.csv)', "submit")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(cli.run("status", done.stdout.decode().strip(), "--json").stdout)["name"] is None
+
+
 def test_the_same_command_finds_its_job_and_with_again_creates_another(cli: Cli, service: Service) -> None:
     sites = cli.sites("same.csv", 3)
     first = cli.run("submit", sites)

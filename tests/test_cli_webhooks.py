@@ -235,3 +235,13 @@ def test_keys_are_made_listed_rotated_and_revoked(cli: Cli, service: Service) ->
     assert cli.run("keys", "revoke", new["id"], "--yes").returncode == 0
     assert cli.run("list", BATCH_LOOKUPS_API_KEY=new["key"]).returncode == 4
     assert cli.run("keys", "create", "--scope", "everything").returncode == 1
+
+
+def test_columns_are_aligned_beside_characters_of_any_width(cli: Cli) -> None:
+    for name in ("nightly", "夜間バッチ", "ナイトリー", "Nuit d'e\u0301te\u0301"):
+        assert cli.run("keys", "create", "--name", name).returncode == 0
+    _, *rows = cli.run("keys", "list").stdout.splitlines()
+    before = [row.partition("leap_live_")[0] for row in rows]
+    wide = [sum(character >= "\u3000" for character in text) - text.count("\u0301") for text in before]
+    assert len({len(text) + more for text, more in zip(before, wide, strict=True)}) == 1
+    assert sorted(wide) == [-2, 0, 0, 5, 5]

@@ -135,9 +135,16 @@ def follow(client: Client, job_id: str, path: Path | None, results_format: Resul
     if is_special(path):
         with naming(path), path.open("wb") as file:
             return _follow(client, job_id, file, results_format, b"", 0)
-    with naming(path), path.open("r+b" if path.exists() else "w+b") as file:
-        header, count = _resume(client, job_id, file, results_format)
-        return _follow(client, job_id, file, results_format, header, count)
+    is_new = not path.exists()
+    try:
+        with naming(path), path.open("w+b" if is_new else "r+b") as file:
+            header, count = _resume(client, job_id, file, results_format)
+            return _follow(client, job_id, file, results_format, header, count)
+    except BaseException:
+        # Such as for a job that does not exist.
+        if is_new and path.is_file() and path.stat().st_size == 0:
+            path.unlink()
+        raise
 
 
 def _follow(client: Client, job_id: str, file: BinaryIO, results_format: ResultsFormat, header: bytes, count: int) -> Job:

@@ -197,14 +197,26 @@ class Dollars(float):
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns for people: numbers to the right, the last column of any width."""
     cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max(len(line[n]) for line in [list(columns), *cells]) for n in range(len(columns))]
+    widths = [max(width_of(line[n]) for line in [list(columns), *cells]) for n in range(len(columns))]
     numeric = [_are_numbers([row[n] for row in rows if row[n] is not None]) for n in range(len(columns))]
 
     def line(values: Sequence[str]) -> str:
-        padded = [value.rjust(width) if right else value.ljust(width) for value, width, right in zip(values, widths, numeric, strict=True)]
+        padded = []
+        for value, width, right in zip(values, widths, numeric, strict=True):
+            space = " " * (width - width_of(value))
+            padded.append(space + value if right else value + space)
         return "  ".join(padded).rstrip()
 
     return "\n".join([click.style(line([name.upper() for name in columns]), bold=True), *map(line, cells)])
+
+
+def width_of(text: str) -> int:
+    """How many columns of a terminal a text takes: two for each character of Chinese, Japanese or Korean, none for an accent by itself."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def _are_numbers(values: Sequence[object]) -> bool:

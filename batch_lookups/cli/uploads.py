@@ -147,7 +147,11 @@ class Upload:
         suffix = "" if path is None else Path(path.name.removesuffix(".gz")).suffix.lower()
         self.media_type = NDJSON if suffix in LINES_OF_JSON else ANY_FILE
         self.options: FileOptions = FileOptions(
-            name=name or (name_of(path) if path else None), columns=dict(columns), labels=dict(labels), **options
+            # A pipe, as of <(...), has only a number.
+            name=name or (name_of(path) if path and path.is_file() else None),
+            columns=dict(columns),
+            labels=dict(labels),
+            **options,
         )
 
     def idempotency_key(self, again: str | None) -> str:
