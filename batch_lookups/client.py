@@ -149,6 +149,9 @@ class Client(_Methods):
             if has_ended(job):
                 return
             changed, etag = self.send(calls.changed_job(job_id, etag, WAIT_SECONDS))
+            if changed == job:
+                # A proxy may have altered its ETag, for which the service would never wait.
+                etag = ""
             job = changed or job
 
     def items(self, job_id: str, *, status: str | None = None, error_code: str | None = None) -> Generator[Item, None, None]:
@@ -245,6 +248,9 @@ class AsyncClient(_Methods):
             if has_ended(job):
                 return
             changed, etag = await self.send(calls.changed_job(job_id, etag, WAIT_SECONDS))
+            if changed == job:
+                # A proxy may have altered its ETag, for which the service would never wait.
+                etag = ""
             job = changed or job
 
     async def items(self, job_id: str, *, status: str | None = None, error_code: str | None = None) -> AsyncGenerator[Item, None]:

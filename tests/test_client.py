@@ -75,6 +75,22 @@ def test_a_proxy_that_removes_etags_does_not_make_watching_a_hot_loop() -> None:
     assert [request.url.params.get("wait") for request in script.requests] == [None, "10", "10"]
 
 
+async def test_a_proxy_that_alters_etags_does_not_make_watching_a_hot_loop() -> None:
+    job = {"id": JOB, "total_items": 2}
+
+    def script() -> Script:
+        return Script(
+            *(httpx.Response(200, json=job | {"processed_items": done}, headers={"etag": f'"{done} altered"'}) for done in (0, 0, 1, 2))
+        )
+
+    sync, other = script(), script()
+    assert [seen["processed_items"] for seen in client_of(sync).watch(JOB)] == [0, 0, 1, 2]
+    async with AsyncClient("http://service", "key", transport=httpx.MockTransport(other)) as client:
+        assert [seen["processed_items"] async for seen in client.watch(JOB)] == [0, 0, 1, 2]
+    for requests in (sync.requests, other.requests):
+        assert [request.headers.get("if-none-match") for request in requests] == [None, '"0 altered"', None, '"1 altered"']
+
+
 def test_a_busy_service_is_asked_again_at_the_time_that_it_gives(naps: list[float]) -> None:
     limited = httpx.Response(429, headers={"retry-after": "7"}, json={"error": "Too many requests", "code": "too_many_requests"})
     script, told = Script(limited, BUSY, httpx.Response(200, json={"id": JOB})), list[Retry]()

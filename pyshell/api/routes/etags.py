@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from pyshell.api.routes.parameters import json_response
 from pyshell.postgres.compact import PIECE_BYTES
+
+# Apache adds this to the ETag of a response that it compresses, and never removes it from If-None-Match.
+COMPRESSED: Final = re.compile(r'-(gzip|br)(?="$)')
 
 
 async def response_with_etag(request: Request, body: bytes, cache_control: str) -> Response:
@@ -35,5 +40,5 @@ def is_known(body: bytes, if_none_match: str) -> bool:
 
 
 def lists(if_none_match: str, etag: str) -> bool:
-    known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    known = [COMPRESSED.sub("", tag.strip().removeprefix("W/")) for tag in if_none_match.split(",")]
     return "*" in known or f'"{etag}"' in known
