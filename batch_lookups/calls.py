@@ -66,6 +66,9 @@ class Call(Generic[T]):
         return self.method in ("GET", "PUT", "DELETE") if self.repeatable is None else self.repeatable
 
     def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        for name, value in self.headers.items():
+            if not (value and value.isascii() and value.isprintable() and value == value.strip()):
+                raise InvalidArgumentError(f"{name} must be ASCII, without line breaks, and not empty, unlike {value[:100]!r}")
         with refusing_what_cannot_be_sent():
             return client.build_request(
                 self.method,
@@ -170,7 +173,7 @@ def create_batch(
 
     With the `idempotency_key` of a batch of the last seven days: returns that batch, and creates none.
     """
-    headers = {"Content-Type": media_type, "Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+    headers = {"Content-Type": media_type, "Idempotency-Key": str(uuid.uuid4()) if idempotency_key is None else idempotency_key}
     params = (options or FileOptions()).params()
     return Call("POST", "/batch-lookups", _created, params=params, headers=headers, content=_content_of(file), repeatable=True)
 
@@ -245,7 +248,7 @@ def retry_job(job_id: str, *, error_code: str | None = None, idempotency_key: st
 
     With the `idempotency_key` of a retry of the last seven days: returns its job, and creates none.
     """
-    headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+    headers = {"Idempotency-Key": str(uuid.uuid4()) if idempotency_key is None else idempotency_key}
     path = path_of("batch-lookups", job_id, "retry")
     return Call("POST", path, _created, params={"error_code": error_code}, headers=headers, repeatable=True)
 

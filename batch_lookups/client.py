@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from functools import partial, update_wrapper
-from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 import httpx
 
@@ -33,20 +34,37 @@ class Method(Generic[P, T]):
 
     def __init__(self, call: Callable[P, calls.Call[T]]) -> None:
         self._call = call
-        self.__doc__ = call.__doc__
 
-    @overload
-    def __get__(self, client: None, owner: object) -> Self: ...
-    @overload
-    def __get__(self, client: Client, owner: object) -> Callable[P, T]: ...
-    @overload
-    def __get__(self, client: AsyncClient, owner: object) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    def __get__(self, client: Any, owner: object) -> Any:
-        return self if client is None else update_wrapper(partial(_send, client, self._call), self._call)
+    if TYPE_CHECKING:
 
+        @overload
+        def __get__(self, client: None, owner: type[Client]) -> Callable[Concatenate[Client, P], T]: ...
+        @overload
+        def __get__(self, client: None, owner: type[AsyncClient]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]: ...
+        @overload
+        def __get__(self, client: Client, owner: object) -> Callable[P, T]: ...
+        @overload
+        def __get__(self, client: AsyncClient, owner: object) -> Callable[P, Coroutine[Any, Any, T]]: ...
+        def __get__(self, client: Any, owner: Any) -> Any: ...
 
-def _send(client: Any, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    return client.send(call(*arguments, **options))
+    def function(self, *, is_async: bool) -> Callable[..., Any]:
+        """A plain function with the name, the text and the signature of the call, for `help`, editors and mocks."""
+        call = self._call
+
+        def method(self: Client, *arguments: P.args, **options: P.kwargs) -> T:
+            return self.send(call(*arguments, **options))
+
+        async def async_method(self: AsyncClient, *arguments: P.args, **options: P.kwargs) -> T:
+            return await self.send(call(*arguments, **options))
+
+        made: Any = async_method if is_async else method
+        update_wrapper(made, call, ("__name__", "__qualname__", "__doc__"))
+        signature = inspect.signature(call)
+        returned = signature.return_annotation.removeprefix("Call[").removesuffix("]")
+        made.__annotations__ = call.__annotations__ | {"return": returned}
+        client = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        made.__signature__ = signature.replace(parameters=[client, *signature.parameters.values()], return_annotation=returned)
+        return cast(Callable[..., Any], made)
 
 
 class _Methods:
@@ -86,12 +104,18 @@ class _Methods:
     resend_webhook_delivery = Method(calls.resend_webhook_delivery)
     recover_webhook_deliveries = Method(calls.recover_webhook_deliveries)
 
+    def __init_subclass__(cls, *, is_async: bool | None = None) -> None:
+        if is_async is not None:
+            for name, method in vars(_Methods).items():
+                if isinstance(method, Method):
+                    setattr(cls, name, method.function(is_async=is_async))
+
     def __init__(self, *, retry_seconds: float, on_retry: OnRetry | None) -> None:
         self._retry_seconds = retry_seconds
         self._on_retry = on_retry or (lambda retry: None)
 
 
-class Client(_Methods):
+class Client(_Methods, is_async=False):
     """A client with an API key. `retry_seconds`: how long a request is retried while the service is busy or unreachable.
 
     Methods raise ApiError for an unsuccessful response, UnavailableError for none, InvalidArgumentError before anything is sent.
@@ -193,7 +217,7 @@ class Client(_Methods):
             time.sleep(retry.delay)
 
 
-class AsyncClient(_Methods):
+class AsyncClient(_Methods, is_async=True):
     """`Client` for asyncio: the same methods, awaited; `watch`, `items` and `results` with `async for`."""
 
     def __init__(

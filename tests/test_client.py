@@ -9,6 +9,7 @@ import inspect
 import io
 import json
 import pickle
+import pydoc
 import re
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
+from unittest.mock import create_autospec
 from urllib.parse import urlsplit
 
 import httpx
@@ -29,6 +31,7 @@ from batch_lookups import ApiError, AsyncClient, BatchLookupsError, Client, Inva
 from batch_lookups.calls import FileOptions
 from batch_lookups.records import Reader, RecordSplitter, ResultsFormat, whole_records
 from batch_lookups.retrying import Retry
+from batch_lookups.types import Job
 from batch_lookups.webhooks import SecretError, sign, why_not_genuine
 from pyshell.settings import ROOT
 from tests.certificates import authority
@@ -333,6 +336,16 @@ def test_a_number_that_json_does_not_have_is_refused(seconds: float) -> None:
         client_of(Script()).rotate_key("id", grace_seconds=seconds)
 
 
+@pytest.mark.parametrize("text", ["", "März", "a\nb", "text/csv\r\nx-other: value", " a", "a\x7f"])
+@pytest.mark.parametrize("option", ["idempotency_key", "media_type"])
+def test_a_value_that_no_header_can_have_is_refused_and_not_sent(option: str, text: str) -> None:
+    script = Script()
+    options: Any = {option: text}
+    with pytest.raises(InvalidArgumentError, match=r"^(Idempotency-Key|Content-Type) must be ASCII, without line breaks, and not empty"):
+        client_of(script).create_batch(b"x", **options)
+    assert script.requests == []
+
+
 def test_an_address_that_is_not_a_url_is_refused() -> None:
     for make in (Client, AsyncClient):
         with pytest.raises(InvalidArgumentError, match="no URL"):
@@ -362,6 +375,25 @@ def test_methods_describe_themselves() -> None:
         assert client.cancel_job.__doc__ == calls.cancel_job.__doc__
         assert client.cancel_job.__name__ == "cancel_job"
         assert list(inspect.signature(client.cancel_job).parameters) == ["job_id"]
+        assert inspect.signature(client.create_batch).return_annotation == "CreatedBatch"
+        assert get_type_hints(type(client).get_job)["return"] is Job
+        described = pydoc.plain(pydoc.render_doc(type(client)))
+        assert "cancel_job(self, job_id: 'str') -> 'dict[str, Any]'\n" in described
+
+
+class OwnAsyncClient(AsyncClient):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient, OwnAsyncClient])
+async def test_mocks_have_the_methods_of_a_client(kind: type[Client | AsyncClient]) -> None:
+    is_async = kind is not Client
+    mocked: Any = create_autospec(kind, instance=True)
+    mocked.get_job.return_value = {"id": JOB}
+    assert (await mocked.get_job(JOB) if is_async else mocked.get_job(JOB)) == {"id": JOB}
+    with pytest.raises(TypeError, match="job_id"):
+        mocked.get_job()
+    assert inspect.iscoroutinefunction(kind.get_job) == is_async
 
 
 def test_programs_with_strict_types_start_tasks_and_close_what_they_iterate(tmp_path: Path) -> None:
