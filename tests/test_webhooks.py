@@ -24,11 +24,13 @@ from psycopg.conninfo import make_conninfo
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from pyshell.postgres.notifications import Notifier
+from pyshell.postgres.pool import Pool
 from pyshell.settings import ROOT, Settings
 from pyshell.webhooks import receiver_limits, sender
 from pyshell.webhooks.calls import claim_webhooks
 from pyshell.webhooks.receiver_limits import FIRST_WINDOW, LARGEST_WINDOW, MAX_RECEIVER_BYTES, LoadShedding, ReceiverLimit
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
+from pyshell.webhooks.runs import send_due
 from pyshell.webhooks.sender import APPLICATION_NAME
 from tests.certificates import authority
 from tests.conftest import Clock, Connection, sessions
@@ -284,6 +286,24 @@ def test_deliveries_in_flight_or_unrecorded_are_bounded(
         other.rollback()
         second.wait(delivered=1)
     assert first.statuses() == {"delivered": 2}
+
+
+async def test_a_manual_run_records_its_attempts_after_the_database_was_away(
+    owner: Connection, receiver: FakeReceiver, sender_settings: Settings
+) -> None:
+    receiver.delay = PATIENCE
+    organization = Organization(owner, receiver.url, events=["lookup.completed"])
+    organization.complete(3)
+    end_connections = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = 'batch-lookups'"
+    async with Pool(sender_settings.database_url) as pool:
+        await pool.wait()
+        owner.execute(end_connections)
+        sending = asyncio.create_task(send_due(pool, sender_settings))
+        await asyncio.to_thread(wait_until, lambda: receiver.in_flight == 3)
+        owner.execute(end_connections)
+        receiver.hurry.set()
+        assert await sending == 3
+    assert organization.statuses() == {"delivered": 3}
 
 
 def test_a_receiver_that_times_out_is_tried_one_by_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import socket
 import time
@@ -455,6 +456,20 @@ async def test_a_manual_run_records_what_it_looked_up_beside_what_failed(
         assert await run_once(pool, worker_settings) == {"claimed": 4, "accepted": 4}
     assert leases(owner) == 0
     assert [each.counts() for each in others] == [{"completed": 1, "pending": 1}] * 2
+
+
+async def test_a_manual_run_records_its_lookups_after_the_database_was_away(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection
+) -> None:
+    upstream.usual = Reply(delay=1)
+    job = batches.create(3)
+    async with Pool(worker_settings.database_url) as pool:
+        run = asyncio.create_task(run_once(pool, worker_settings))
+        await asyncio.to_thread(wait_until, lambda: len(upstream.requests) == 3)
+        assert terminate(owner, "application_name = 'batch-lookups'") >= 2
+        assert await run == {"claimed": 3, "accepted": 3}
+    assert batches.wait(job) == "completed"
+    assert len(upstream.requests) == 3
 
 
 def terminate(owner: Connection, which: str) -> int:

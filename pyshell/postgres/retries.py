@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from pyshell.postgres.connections import Backoff
-from pyshell.postgres.sqlstates import DatabaseError, Kind, kind_of
+from pyshell.postgres.sqlstates import DatabaseError, is_about_the_data
 
 T = TypeVar("T")
 
@@ -16,19 +16,19 @@ LONGEST_PAUSE: Final = 2.0
 BUSY_BEFORE_A_WARNING: Final = 5
 FAILURES_A_MINUTE: Final = 30
 OUTAGE_WARNING_SECONDS: Final = 60.0
-# How long a manual run waits for rows that are locked. With what it did before, less than a lease lasts.
+# How long a manual run waits for rows that are locked, or for a database that is away. With what it did before, less than a lease lasts.
 RECORD_SECONDS: Final = 20.0
 
 
-async def once_free(attempt: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """The result of the first attempt that finds the rows unlocked. Raises DatabaseError, for locked rows after so many seconds."""
+async def until_recorded(record: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """The result of `record`, which may be repeated; it is for so many seconds, unless the data are at fault. Raises DatabaseError."""
     backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
     gives_up_at = time.monotonic() + seconds
     while True:
         try:
-            return await attempt()
+            return await record()
         except DatabaseError as error:
-            if kind_of(error) is not Kind.BUSY or time.monotonic() >= gives_up_at:
+            if is_about_the_data(error) or time.monotonic() >= gives_up_at:
                 raise
         await asyncio.sleep(backoff.delay())
 

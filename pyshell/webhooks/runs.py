@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 from pyshell.postgres.pool import Pool
-from pyshell.postgres.retries import RECORD_SECONDS, once_free
+from pyshell.postgres.retries import RECORD_SECONDS, until_recorded
 from pyshell.settings import Settings
 from pyshell.webhooks.calls import claim_webhooks, ready_webhooks, record_webhooks, start_webhook_test
 from pyshell.webhooks.requests import Attempt, Delivery, Receiver
@@ -22,8 +23,7 @@ async def send_due(pool: Pool, settings: Settings) -> int:
 
     Raises an ExceptionGroup once all others are recorded, for organizations with locked rows, and for other failures.
     """
-    async with pool.connection() as connection:
-        ready = await ready_webhooks(connection, ORGANIZATIONS_PER_RUN, [])
+    ready = await pool.run("ready_webhooks", partial(ready_webhooks, limit=ORGANIZATIONS_PER_RUN, besides=[]))
     sending = [_send_due_of(pool, settings, organization_id) for organization_id in ready.organization_ids]
     counts, failures = [], []
     for organization_id, outcome in zip(ready.organization_ids, await asyncio.gather(*sending, return_exceptions=True), strict=True):
@@ -38,8 +38,8 @@ async def send_due(pool: Pool, settings: Settings) -> int:
 
 
 async def _send_due_of(pool: Pool, settings: Settings, organization_id: bytes) -> int:
-    async with pool.connection() as connection:
-        deliveries = await claim_webhooks(connection, MANUAL_RUN, organization_id, DUE_PER_RUN)
+    claim = partial(claim_webhooks, sender=MANUAL_RUN, organization_id=organization_id, limit=DUE_PER_RUN)
+    deliveries = await pool.run("claim_webhooks", claim)
     await _send_and_record(pool, settings, deliveries)
     return len(deliveries)
 
@@ -56,18 +56,15 @@ async def _send_and_record(pool: Pool, settings: Settings, deliveries: list[Deli
         attempts = await asyncio.gather(*[receiver.attempt(delivery) for delivery in deliveries])
         receiver.close()
 
-    async def record() -> None:
-        async with pool.connection() as connection:
-            await record_webhooks(connection, deliveries[0].organization_id, attempts)
-
-    await once_free(record, RECORD_SECONDS)
+    record = partial(record_webhooks, organization_id=deliveries[0].organization_id, attempts=attempts)
+    await until_recorded(partial(pool.run, "record_webhooks", record), RECORD_SECONDS)
     return attempts
 
 
 async def send_test(pool: Pool, settings: Settings, organization_id: UUID) -> dict[str, Any]:
     """Sends a `webhook.test` immediately and records it: {delivery_id, delivered, http_status, error_class, latency_ms, response_body}."""
-    async with pool.connection() as connection:
-        delivery = await start_webhook_test(connection, MANUAL_RUN, organization_id.bytes)
+    start = partial(start_webhook_test, sender=MANUAL_RUN, organization_id=organization_id.bytes)
+    delivery = await pool.run("start_webhook_test", start)
     [attempt] = await _send_and_record(pool, settings, [delivery])
     return {
         "delivery_id": str(UUID(bytes=delivery.delivery_id)),

@@ -4,11 +4,12 @@ import asyncio
 import json
 import logging
 import time
+from functools import partial
 
 from pyshell import logs
 from pyshell.postgres.calls import call
 from pyshell.postgres.pool import Pool
-from pyshell.postgres.retries import RECORD_SECONDS, once_free
+from pyshell.postgres.retries import RECORD_SECONDS, until_recorded
 from pyshell.postgres.sqlstates import DatabaseError, Kind, is_away, kind_of
 from pyshell.settings import Settings
 from pyshell.worker import lookups
@@ -25,7 +26,7 @@ async def run_once(pool: Pool, settings: Settings) -> dict[str, int]:
     """Claims, looks up and records; returns how many items were `claimed`, and how many of their outcomes `accepted`.
 
     It obeys the rate limit like any worker: if that is used up, it claims nothing. Raises DatabaseError, once all others are recorded,
-    if rows of an organization stay locked for long.
+    if rows of an organization stay locked for long, or the database stays away.
     """
     limits = json.loads(await call(pool, "get_settings"))
     # Nothing may fail between the claim and the record: leases would be left to expire.
@@ -51,17 +52,14 @@ async def run_once(pool: Pool, settings: Settings) -> dict[str, int]:
 async def _record(pool: Pool, organization_id: bytes, outcomes: list[Outcome]) -> int:
     """Returns how many were accepted."""
 
-    async def record() -> dict[str, int]:
-        async with pool.connection() as connection:
-            return await record_lookups(connection, organization_id, outcomes)
-
-    return (await once_free(record, RECORD_SECONDS)).get("accepted", 0)
+    record = partial(record_lookups, organization_id=organization_id, outcomes=outcomes)
+    recorded = await until_recorded(partial(pool.run, "record_lookups", record), RECORD_SECONDS)
+    return recorded.get("accepted", 0)
 
 
 async def claim(pool: Pool, limits: dict[str, int]) -> list[Lease]:
     """Raises DatabaseError if nothing could be claimed, unless rows were locked by other transactions."""
-    async with pool.connection() as connection:
-        organization_ids = await ready_organizations(connection, limits["items_per_run"])
+    organization_ids = await pool.run("ready_organizations", partial(ready_organizations, limit=limits["items_per_run"]))
     if not organization_ids:
         return []
     paced = limits["lookups_per_second"] is not None
@@ -69,10 +67,16 @@ async def claim(pool: Pool, limits: dict[str, int]) -> list[Lease]:
     failures: list[DatabaseError] = []
     for organization_id, share in fair_shares(organization_ids, limits["items_per_run"]).items():
         try:
+            claim_some = partial(
+                claim_lookups,
+                worker=WORKER,
+                organization_id=organization_id,
+                limit=share,
+                lease_seconds=limits["lease_seconds"],
+                paced=paced,
+            )
             # Each in its own transaction, also behind a connection pooler.
-            async with pool.connection() as connection:
-                claimed = await claim_lookups(connection, WORKER, organization_id, share, limits["lease_seconds"], paced)
-            leases += claimed
+            leases += await pool.run("claim_lookups", claim_some)
         except DatabaseError as error:
             if kind_of(error) is not Kind.BUSY:
                 failures.append(error)
