@@ -174,6 +174,16 @@ def test_slow_clients_do_not_delay_the_metrics_of_a_worker() -> None:
         assert slow[0].recv(1) == b"", "the oldest makes room"
 
 
+def test_a_worker_starts_where_no_name_server_responds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait_for_name_servers(host: str) -> None:
+        raise AssertionError(f"nobody needs the name of {host}")
+
+    monkeypatch.setattr("socket.gethostbyaddr", wait_for_name_servers)
+    settings = Settings(metrics_port=free_port())
+    with served(settings, list):
+        assert httpx.get(f"http://127.0.0.1:{settings.metrics_port}/metrics").status_code == 200
+
+
 def test_a_thousand_organizations_cost_a_scrape_little(owner: Connection) -> None:
     """Each has work, was counted in the last minutes, and has much behind it: only what is open and recent is read."""
     owner.execute(

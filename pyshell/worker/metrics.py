@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -68,6 +68,12 @@ class Server(ThreadingMixIn, WSGIServer):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._clients: deque[socket.socket] = deque()
+
+    def server_bind(self) -> None:
+        # HTTPServer would ask for the name of the address, and the worker would wait until the name servers have timed out.
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+        self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._clients.append(request)
