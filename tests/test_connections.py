@@ -12,16 +12,19 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from pyshell.postgres import connections
-from pyshell.postgres.calls import LARGE_LENGTH, call, call_row
+from pyshell.postgres import pool as pool_module
+from pyshell.postgres.calls import LARGE_LENGTH, call, call_row, fetch_row
 from pyshell.postgres.connections import Connection as AsyncConnection
 from pyshell.postgres.connections import Session, connect, connect_as_owner, set_up
-from pyshell.postgres.pool import REPEATABLE, Pool
+from pyshell.postgres.pool import REPEATABLE, Pool, PooledConnection
 from pyshell.postgres.sqlstates import DatabaseError, NotMigratedError
 from pyshell.settings import ROOT
 from tests.conftest import Connection
-from tests.timed import wait_until
+from tests.tcp_proxy import running_proxy
+from tests.timed import PATIENCE, wait_until
 
 SETTINGS = ("client_encoding", "role", "statement_timeout", "jit", "TimeZone")
 
@@ -65,6 +68,32 @@ async def test_a_connection_that_cannot_be_set_up_is_closed(database_url: str, o
     opened = "select from pg_stat_activity where application_name = 'closed at once'"
     await asyncio.to_thread(wait_until, lambda: not owner.execute(opened).rowcount)
     assert refused.tb, "which keeps the connection until here"
+
+
+async def test_no_request_waits_for_connections_that_have_fallen_silent(
+    database_url: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a pooler or a load balancer that has lost its server without noticing."""
+    monkeypatch.setattr(pool_module, "CHECK_SECONDS", 0.1)
+    calls: list[PooledConnection] = []
+
+    async def once(connection: PooledConnection) -> list[bytes | None]:
+        calls.append(connection)
+        if len(calls) == 1:
+            await connection.close()
+            raise psycopg.OperationalError("the connection is lost")
+        return await fetch_row(connection, "get_settings", {})
+
+    with running_proxy(owner.info.port) as proxy:
+        async with Pool(make_conninfo(database_url, host="127.0.0.1", port=proxy.port), min_size=3, max_size=3) as pool:
+            await pool.wait()
+            proxy.strand()
+            asking = asyncio.create_task(pool.run("get_settings", once))
+            answered, _ = await asyncio.wait([asking], timeout=PATIENCE)
+            proxy.recover()
+            assert answered
+            assert json.loads(asking.result()[0] or b"")["items_per_run"] == 10
+        assert len(calls) == 2
 
 
 async def test_a_session_leaves_a_connection_that_does_not_answer(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

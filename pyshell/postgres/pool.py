@@ -44,6 +44,8 @@ MAX_CONNECTIONS = 10
 NOT_MIGRATED_SECONDS = 1.0
 # The server cancels a statement that takes too long, but not a commit that waits for a synchronous standby.
 ANSWER_SECONDS = STATEMENT_TIMEOUT + 5.0
+# For the response of each connection that is checked after another one was lost.
+CHECK_SECONDS = 1.0
 # These write, but may run twice: they record the use of a key and what replicas need, or create a new organization.
 REPEATABLE = frozenset({"authenticate_api_key", "authenticate_clerk_member", "note_write", "read_position"})
 READ_ONLY_FUNCTIONS = """
@@ -117,6 +119,18 @@ class Pool(AsyncConnectionPool[PooledConnection]):
                         "the database's URL leads to a connection pooler in transaction mode: nothing is prepared, and Realtime polls"
                     )
         return self._per_transaction
+
+    @staticmethod
+    async def check_connection(conn: PooledConnection) -> None:
+        """Raises DatabaseError for a connection that is lost, or silent: the base class would wait for a response without end."""
+        asking = asyncio.create_task(conn.execute(""))
+        try:
+            await asyncio.wait({asking}, timeout=CHECK_SECONDS)
+        finally:
+            if not asking.done():
+                await conn.close()
+                await asyncio.gather(asking, return_exceptions=True)
+        await asking
 
     @asynccontextmanager
     async def connection(self, timeout: float | None = None) -> AsyncIterator[PooledConnection]:  # noqa: ASYNC109 (the base class has it)
