@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from pyshell.api import api_keys, authentication
-from pyshell.api.authentication import Authenticator
+from pyshell.api.authentication import Authenticator, unauthorized
 from pyshell.api.realtime import connection, credentials, endpoint, feed, filters, joins, limits, outbox, reader
 from pyshell.api.realtime import websocket as realtime_websocket
 from pyshell.api.realtime.credentials import Subscriber
@@ -280,6 +280,47 @@ def test_a_token_that_comes_while_the_database_is_away_is_checked_when_it_is_bac
             database.execute("select api.create_batch_lookup(%s, %s)", [organization_id, Jsonb([site()])])
             told = bare.receive(PATIENCE)
             assert (told[3], told[4]["data"]["type"]) == ("postgres_changes", "INSERT")
+            shifted.seconds = 3660
+            assert bare.receive(PATIENCE)[4]["message"].endswith("oken has expired")
+
+
+@pytest.mark.parametrize("is_valid", [True, False], ids=["valid", "refused"])
+def test_a_new_token_outlives_a_check_of_the_one_before_it(
+    http_settings: Settings, monkeypatch: pytest.MonkeyPatch, is_valid: bool
+) -> None:
+    """The check began before the new token came, and ends after it."""
+    shifted = ShiftedTime()
+    monkeypatch.setattr(credentials, "time", shifted)
+    monkeypatch.setattr(credentials, "RECHECK_SECONDS", 0.5)
+    identified: list[str] = []
+    begun, ended = threading.Event(), threading.Event()
+
+    async def identify(authenticator: Authenticator, token: str, address: str | None = None) -> Subscriber:
+        if token in identified and not begun.is_set():
+            begun.set()
+            await asyncio.to_thread(ended.wait, PATIENCE)
+            if not is_valid:
+                raise unauthorized("invalid_token", "Invalid token")
+        subscriber = await credentials.identify(authenticator, token, address)
+        identified.append(token)
+        return subscriber
+
+    with clerk_instance() as clerk, running_server(replace(http_settings, clerk_issuer=clerk.issuer)) as url:
+        organization = f"org_{uuid.uuid4().hex}"
+        old, new = (clerk.token(v=2, o={"id": organization, "rol": "admin"}, exp=int(clerk.claims()["iat"] + n)) for n in (600, 3600))
+        with bare_socket(url, old) as bare:
+            assert bare.join({"event": "INSERT"})["status"] == "ok"
+            assert bare.receive()[4]["status"] == "ok"
+            monkeypatch.setattr(joins, "identify", identify)
+            identified.append(old)
+            assert begun.wait(PATIENCE)
+            bare.send("access_token", {"access_token": new})
+            wait_until(lambda: new in identified)
+            ended.set()
+            shifted.seconds = 660
+            with pytest.raises(TimeoutError):
+                bare.receive(3 * endpoint.SWEEP_SECONDS)
+            assert bare.ask("heartbeat", topic="phoenix", join_ref=None)["status"] == "ok"
             shifted.seconds = 3660
             assert bare.receive(PATIENCE)[4]["message"].endswith("oken has expired")
 

@@ -64,6 +64,10 @@ class Channel:
         self.unchecked_token: str | None = None
 
     @property
+    def latest_token(self) -> str:
+        return self.subscriber.token if self.unchecked_token is None else self.unchecked_token
+
+    @property
     def organization_id(self) -> UUID:
         return self.subscriber.organization_id
 
@@ -204,11 +208,11 @@ class Connection:
                 task.cancel()
         for channel in tuple(self._channels.values()):
             if channel.unchecked_token is not None:
-                await self._identify_again(channel, channel.unchecked_token)
+                await self._identify_again(channel, channel.unchecked_token, is_new=False)
             elif channel.subscriber.has_expired:
                 self.close_channel(channel, "Token has expired")
             elif channel.subscriber.recheck_at <= now or changed & {None, channel.organization_id}:
-                await self._identify_again(channel, channel.subscriber.token)
+                await self._identify_again(channel, channel.subscriber.token, is_new=False)
 
     async def _write(self) -> None:
         while True:
@@ -240,7 +244,7 @@ class Connection:
             case "access_token" if channel:
                 token = frame.payload.get("access_token")
                 if isinstance(token, str) and token != channel.subscriber.token:
-                    await self._identify_again(channel, token)
+                    await self._identify_again(channel, token, is_new=True)
             case "access_token":
                 pass
             case "phx_leave":
@@ -313,13 +317,18 @@ class Connection:
             limit = limits.MAX_CONNECTIONS_PER_ORGANIZATION
             raise JoinError(f"ConnectionRateLimitReached: An organization can have {limit} connections")
 
-    async def _identify_again(self, channel: Channel, token: str) -> None:
+    async def _identify_again(self, channel: Channel, token: str, *, is_new: bool) -> None:
+        """Checks a token that is new or that the channel has already, unless the client sends another one meanwhile."""
         try:
             subscriber = await self._subscriber(token)
+            if not is_new and token != channel.latest_token:
+                return
             check_scopes(subscriber, channel.subscriptions)
             if self.has(channel):
                 self._count(subscriber.organization_id)
         except JoinError as error:
+            if not is_new and token != channel.latest_token:
+                return
             if not error.transient:
                 self.close_channel(channel, str(error))
             elif isinstance(error.__cause__, DatabaseError) and token != channel.subscriber.token:
