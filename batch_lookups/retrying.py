@@ -15,6 +15,9 @@ from batch_lookups.errors import GATEWAY, ApiError, BatchLookupsError, Unavailab
 RETRY_SECONDS = 60.0
 FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0
 
+PROXY_PASSWORD_NEEDED = 407
+PROXY_PASSWORD_HINT = "Put them into its address: HTTPS_PROXY=http://name:password@proxy.example.com:3128"
+
 # Nothing was sent, so nothing was done.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
@@ -126,6 +129,8 @@ def error_of(response: httpx.Response) -> ApiError:
             "hint": "Use the address of the service itself, without a redirect.",
         }
         return ApiError(response.status_code, said)
+    if response.status_code == PROXY_PASSWORD_NEEDED:
+        return ApiError(response.status_code, {"error": "The proxy asks for a user name and a password", "hint": PROXY_PASSWORD_HINT})
     return ApiError(response.status_code, document_of(response) or {})
 
 
@@ -165,6 +170,7 @@ def describe(error: httpx.RequestError) -> str:
         httpx.ConnectError: f"The {service} cannot be reached",
         httpx.ConnectTimeout: f"The {service} cannot be reached: no connection in time",
         httpx.ReadTimeout: f"The {service} did not answer in time",
+        httpx.ProxyError: f"The proxy does not connect to the {service}",
         httpx.DecodingError: f"The answer of the {service} is not compressed as it says",
         httpx.UnsupportedProtocol: "The address of the service is not an http:// or https:// address",
     }.get(type(error), f"The connection to the {service} was lost")

@@ -123,6 +123,14 @@ def test_login_gives_up_soon_where_nothing_answers(stranger: Cli) -> None:
     assert settings.DEFAULT_URL in stranger.run("--help").stdout
 
 
+def test_the_address_of_a_page_is_told_from_that_of_the_service(stranger: Cli, service: Service) -> None:
+    for page in ("portal", "docs"):
+        refused = stranger.run("login", f"{service.url}/{page}", stdin=service.new_key().encode())
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "(route_not_found)\nhint: The address may have something extra at its end, such as /portal; " in refused.stderr
+    assert not (stranger.folder / ".config").exists()
+
+
 def test_a_stored_key_is_sent_nowhere_but_where_it_belongs(stranger: Cli, service: Service) -> None:
     assert stranger.run("login", service.url, stdin=service.new_key().encode(), XDG_CONFIG_HOME=str(stranger.folder / "x")).returncode == 0
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -183,6 +183,14 @@ def test_the_target_of_a_redirect_is_given_without_possible_secrets() -> None:
     assert str(refused.value) == "http://service redirects to https://sso.example/login"
 
 
+def test_a_proxy_that_asks_for_a_password_is_named() -> None:
+    with pytest.raises(UnavailableError, match=r"^The proxy does not connect to the service at http://service \(407 "):
+        client_of(Script(httpx.ProxyError("407 Proxy Authentication Required"))).get_job(JOB)
+    with pytest.raises(ApiError, match=r"^The proxy asks for a user name and a password$") as refused:
+        client_of(Script(httpx.Response(407, text="<html>Sign in</html>"))).get_job(JOB)
+    assert "HTTPS_PROXY=http://name:password@" in refused.value.hint
+
+
 def test_an_answer_that_cannot_be_decoded_is_an_error() -> None:
     def garbled() -> httpx.Response:
         stream = httpx.ByteStream(gzip.compress(b'{"status": "completed"}')[:10] + b"no block of deflate")

@@ -29,6 +29,7 @@ WORDS = {
 }
 # What to do here about an error, by its code.
 HINTS = {
+    "route_not_found": "The address may have something extra at its end, such as /portal; batch-lookups doctor shows it.",
     "job_not_waiting": "batch-lookups status JOB shows what it waits for.",
     "invalid_api_key": "Store a valid key: batch-lookups login",
     "job_not_found": "batch-lookups list shows all jobs.",
