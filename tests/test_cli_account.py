@@ -485,6 +485,13 @@ def test_help_has_examples(cli: Cli, words: list[str]) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 110
 
 
+@pytest.mark.parametrize("group", [[], ["report"], ["webhooks"], ["keys"]])
+def test_summaries_of_commands_fit_into_eighty_columns(cli: Cli, group: list[str]) -> None:
+    summaries = cli.run(*group, "--help", COLUMNS="80").stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(summaries) >= 3
+    assert [line for line in summaries if not line.endswith(".") or line.endswith("...") or len(line) > 80] == []
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_completes_words(cli: Cli, shell: str) -> None:
     assert "_BATCH_LOOKUPS_COMPLETE" in cli.run("completion", shell).stdout

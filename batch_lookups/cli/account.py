@@ -43,7 +43,7 @@ PROBES: dict[str, tuple[str, str, Any]] = {
 }
 
 
-@click.command()
+@click.command(short_help="Store the address of the service and an API key.")
 @click.argument("url", required=False)
 @pass_session
 def login(session: Session, url: str | None) -> None:
@@ -120,7 +120,7 @@ class Finding(NamedTuple):
     code: int = exits.ERROR
 
 
-@click.command()
+@click.command(short_help="Find out why something doesn't work.")
 @with_output
 @pass_session
 def doctor(session: Session) -> int:
@@ -277,7 +277,7 @@ def completion(shell: str) -> None:
     click.echo(found(root.command, {}, "batch-lookups", "_BATCH_LOOKUPS_COMPLETE").source())
 
 
-@click.command()
+@click.command(short_help="Count the lookups by day and job, and those of this month.")
 @click.option("--from", "created_from", metavar="DAY", help="From this day on, such as 2026-11-01.")
 @click.option("--before", "created_before", metavar="DAY", help="Only days before this one.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many rows.")

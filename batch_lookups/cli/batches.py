@@ -111,7 +111,7 @@ def cancel(session: Session, job: str) -> None:
     session.show(answer, answer["message"])
 
 
-@click.command("continue")
+@click.command("continue", short_help="Continue a job after its sample, or at its lookup limit.")
 @with_job
 @click.option("--max-lookups", type=click.IntRange(min=1), metavar="N", help="A new limit, which includes what the job has already used.")
 @with_output
@@ -129,7 +129,7 @@ def continue_job(session: Session, job: str, max_lookups: int | None) -> None:
     session.show(continued, continued["id"])
 
 
-@click.command()
+@click.command(short_help="Retry the failed items of a job that has ended.")
 @with_job
 @click.option("--error", "error_code", metavar="CODE", help="Only the items that failed with this code.")
 @with_output
@@ -154,7 +154,7 @@ def retry(session: Session, job: str, error_code: str | None) -> None:
     session.show(created, created["job_id"])
 
 
-@click.command()
+@click.command(short_help="Delete a job that has ended, with its items.")
 @with_job
 @click.option("--with-report", is_flag=True, help="Also delete its report.")
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")

@@ -27,7 +27,7 @@ class ReportGroup(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=ReportGroup)
+@click.group(cls=ReportGroup, short_help="Show, save, compare or share what a batch found.")
 def report() -> None:
     """Show what a batch found, save its report, compare it with another one, or share it by a link.
 
@@ -84,7 +84,7 @@ def show(session: Session, job_or_report: str, output: Path | None, opens: bool)
         open_browser(output.resolve().as_uri())
 
 
-@report.command()
+@report.command(short_help="List the sites that differ between two reports.")
 @click.argument("first", metavar="JOB|REPORT")
 @click.argument("second", metavar="JOB|REPORT")
 @click.option("--change", type=click.Choice(["added", "removed", "changed"]), help="Only differences of this kind.")

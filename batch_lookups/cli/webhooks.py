@@ -31,7 +31,7 @@ FORWARD_SECONDS = 15.0
 EVENTS = ["lookup.completed", "lookup.failed", "batch.completed", "batch.failed", "batch.cancelled"]
 
 
-@click.group()
+@click.group(short_help="Set up and test webhooks, and see what was sent.")
 def webhooks() -> None:
     """Set up and test webhooks, see what was sent, and send it again."""
 
@@ -77,7 +77,7 @@ def set_config(session: Session, /, all_fields: bool, **options: Any) -> None:
     show_config(session, session.client.set_webhook_config(changes))
 
 
-@webhooks.command()
+@webhooks.command(short_help="Stop sending webhooks, and delete the address.")
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @with_output
 @pass_session
@@ -143,7 +143,7 @@ def deliveries(session: Session, status: str | None, event: str | None, job_id: 
     )
 
 
-@webhooks.command()
+@webhooks.command(short_help="Show a delivery with each attempt and its response.")
 @click.argument("delivery", metavar="ID")
 @with_output
 @pass_session
@@ -257,7 +257,7 @@ def verify(body: str, message_id: str, timestamp: str, signature: str, seconds_o
     say("Genuine")
 
 
-@webhooks.command()
+@webhooks.command(short_help="Print each webhook message as it is created.")
 @click.option("--forward", "forward_url", metavar="URL", help="Forward each message to this address, signed with the secret.")
 @click.option("--event", type=click.Choice([*EVENTS, "webhook.test"]), help="Only those of this event.")
 @click.option("--all", "all_kept", is_flag=True, help="Begin with the messages of the last thirty days.")
