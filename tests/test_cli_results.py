@@ -377,7 +377,8 @@ def test_a_terminal_that_is_gone_costs_no_results(cli: Cli, service: Service) ->
     service.hold("gone-9")
     cli.sites("sites.csv", [f"gone-{number}" for number in range(10)])
     # As after `disown`.
-    cli.command = ["/usr/bin/env", "--ignore-signal=HUP", *cli.command]
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from batch_lookups.cli.main import main; main()"
+    cli.command = [sys.executable, "-c", program]
     terminal = Terminal(cli, "run", "sites.csv", "-o", "results.csv", "--report", "report.html")
     terminal.read_until(lambda output: "9 of 10 done" in output)
     os.close(terminal.descriptor)

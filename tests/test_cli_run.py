@@ -501,18 +501,21 @@ def test_a_killed_run_continues_the_same_file_with_the_same_job(cli: Cli, servic
     assert (cli.folder / "results.csv").read_bytes() == results
 
 
-def test_ctrl_c_detaches_and_says_how_to_continue(cli: Cli, service: Service) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_detaches_and_says_how_to_continue(cli: Cli, service: Service, number: signal.Signals, code: int) -> None:
+    name = f"detached-{code}.csv"
     service.hold("detached-39")
-    cli.sites("detached.csv", [f"detached-{number}" for number in range(40)])
-    running = cli.start("run", "detached.csv", "-o", "results of March.csv")
-    wait_until(lambda: service.count_jobs("detached.csv"))
+    cli.sites(name, [f"detached-{number}" for number in range(40)])
+    running = cli.start("run", name, "-o", "results of March.csv")
+    wait_until(lambda: service.count_jobs(name))
     assert running.stderr is not None
     while b" done" not in running.stderr.readline():
         pass
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     _, stderr = running.communicate(timeout=30)
-    assert running.returncode == 130
+    assert running.returncode == code
     assert b"Traceback" not in stderr
+    assert stderr.decode().splitlines()[-2] == "Detached; the job continues"
     service.release()
     command = stderr.decode().strip().splitlines()[-1].removeprefix("Watch it again: batch-lookups ")
     assert command.endswith("-o 'results of March.csv'")
@@ -520,8 +523,9 @@ def test_ctrl_c_detaches_and_says_how_to_continue(cli: Cli, service: Service) ->
     assert len(rows_of(cli.folder / "results of March.csv")) == 40
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("command", ["submit", "run"])
-def test_ctrl_c_before_the_job_is_known_says_how_to_find_it(cli: Cli, command: str) -> None:
+def test_a_signal_before_the_job_is_known_says_how_to_find_it(cli: Cli, command: str, number: signal.Signals, code: int) -> None:
     cli.sites("sites.csv", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         cli.environment["BATCH_LOOKUPS_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -529,9 +533,9 @@ def test_ctrl_c_before_the_job_is_known_says_how_to_find_it(cli: Cli, command: s
         connection, _ = silent.accept()
         with connection:
             connection.recv(65536)
-            running.send_signal(signal.SIGINT)
+            running.send_signal(number)
             _, stderr = running.communicate(timeout=30)
-    assert running.returncode == 130
+    assert running.returncode == code
     assert stderr.decode().splitlines() == ["Interrupted before the job was known", "The same command finds it, if it was created."]
 
 

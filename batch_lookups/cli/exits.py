@@ -24,6 +24,11 @@ Exit codes:
 """
 
 
+def interrupted(error: KeyboardInterrupt | SystemExit) -> int:
+    """The exit code after Ctrl-C, or a signal such as SIGTERM, which both end the command from wherever it is."""
+    return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else DETACHED
+
+
 class Ended(Exception):  # noqa: N818 - not always an error
     """Ends the command with an exit code, what happened and what to do about it; as JSON, also with `details`."""
 

@@ -24,6 +24,8 @@ from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentErr
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 END_SECONDS = 3.0
+# The exit codes of signals begin above this.
+SIGNALS = 128
 OTHER_FORM = "It may be another service or version: batch-lookups doctor tells. If it is neither, report this line as a bug."
 
 
@@ -163,11 +165,11 @@ def end_in_order() -> None:
 
     def end(number: int, _: object) -> None:
         if hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
+            signal.signal(signal.SIGALRM, lambda *_: os._exit(SIGNALS + number))
             signal.setitimer(signal.ITIMER_REAL, END_SECONDS)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        sys.exit(128 + number)
+        sys.exit(SIGNALS + number)
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
@@ -193,10 +195,12 @@ def fail(
 ) -> int:
     """Reports what went wrong and what to do about it; as a single JSON document if JSON was requested."""
     if session.output == "text":
-        say(f"{'' if code == exits.DETACHED else 'error: '}{message}")
+        # After Ctrl-C or a signal, nothing is wrong.
+        is_error = code <= SIGNALS
+        say(f"{'error: ' if is_error else ''}{message}")
         for name, text in (("hint", hint), ("request id", request_id)):
             if text:
-                say(text if code == exits.DETACHED else f"{name}: {text}")
+                say(f"{name}: {text}" if is_error else text)
     else:
         say_document({"error": message, "hint": hint or None, **(details or {})})
     return code

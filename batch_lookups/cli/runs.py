@@ -204,8 +204,8 @@ def follow_job(session: Session, job_id: str, command: str) -> Job:
 def detaching(command: str) -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
-        raise Ended(exits.DETACHED, "Detached; the job continues", f"Watch it again: {command}") from None
+    except (KeyboardInterrupt, SystemExit) as error:
+        raise Ended(exits.interrupted(error), "Detached; the job continues", f"Watch it again: {command}") from None
 
 
 def summary_of(job: Job) -> str:

@@ -173,11 +173,12 @@ def check(session: Session, upload: Upload) -> Checked:
 
 @contextmanager
 def until_known() -> Iterator[None]:
-    """What Ctrl-C means before the job is known, whether it was created or not."""
+    """What Ctrl-C or SIGTERM means before the job is known, whether it was created or not."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise Ended(exits.DETACHED, "Interrupted before the job was known", "The same command finds it, if it was created.") from None
+    except (KeyboardInterrupt, SystemExit) as error:
+        code = exits.interrupted(error)
+        raise Ended(code, "Interrupted before the job was known", "The same command finds it, if it was created.") from None
 
 
 def submit(session: Session, upload: Upload, again: str | None) -> CreatedBatch:
