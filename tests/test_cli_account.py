@@ -386,7 +386,9 @@ def test_doctor_names_a_proxy_that_asks_to_sign_in(cli: Cli, monkeypatch: pytest
     assert f"FAIL  service: {url} answers with text/html instead of application/json; it is not Batch Lookups\n" in shown.stdout
     for done in (redirected, shown):
         assert (done.returncode, done.stderr, "ok    key" in done.stdout) == (1, "", False)
-        assert done.stdout.splitlines()[-1] == "      Check the address. A proxy that asks to sign in must let requests to it pass."
+        assert (
+            done.stdout.splitlines()[-1] == "      Check the address. A proxy that asks to sign in must let requests to the service pass."
+        )
 
 
 @pytest.mark.parametrize("body", [b'{"info": {"version": 1}}', b'{"info": "ok"}', b"[]"])

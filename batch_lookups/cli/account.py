@@ -174,7 +174,9 @@ def examine() -> Iterator[Finding]:
             hint = f"Is this the right address ({settings.URL}, `batch-lookups login`)? Is a proxy or a firewall in the way?"
             yield Finding("service", False, describe(error), hint, exits.UNAVAILABLE)
         except BatchLookupsError as error:
-            yield Finding("service", False, str(error), "Check the address. A proxy that asks to sign in must let requests to it pass.")
+            yield Finding(
+                "service", False, str(error), "Check the address. A proxy that asks to sign in must let requests to the service pass."
+            )
 
 
 def ask(http: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
