@@ -498,6 +498,15 @@ def test_names_from_files_cannot_control_the_terminal(cli: Cli) -> None:
     assert "(�]0;title�) is revoked" in cli.run("keys", "revoke", json.loads(made.stdout)["id"], "--yes").stdout
 
 
+def test_names_are_shown_with_the_spaces_of_their_language(cli: Cli) -> None:
+    name = "東京\u3000支店, n°\u00a05, 10\u202f000"
+    job = cli.run("submit", cli.sites("sites.csv", 1), "--name", name).stdout.strip()
+    for words in (["list"], ["status", job]):
+        assert name in cli.run(*words).stdout, words
+    broken = cli.run("keys", "create", "--name", "two\u2028lines\u200b")
+    assert "(two�lines�) has the scopes " in broken.stderr
+
+
 def test_without_a_terminal_there_is_a_line_now_and_then(cli: Cli, service: Service) -> None:
     service.hold("line-49")
     started = time.monotonic()

@@ -230,8 +230,12 @@ def facts(lines: Sequence[tuple[str, object]]) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that may contain anything, made safe for the terminal."""
-    return "".join(character if character.isprintable() else "�" for character in text)
+    """A text that may contain anything, made safe for the terminal. Spaces of any width are safe, though not printable to Python."""
+    if text.isprintable():
+        return text
+    from unicodedata import category
+
+    return "".join(character if character.isprintable() or category(character) == "Zs" else "�" for character in text)
 
 
 def printable_lines(text: str) -> str:
