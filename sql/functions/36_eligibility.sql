@@ -110,23 +110,18 @@ begin
 end;
 $$;
 
--- The tiers of the utility's and the state's programs, evaluated for every device that they cover. A device that none covers is evaluated
--- by the nearest tier of every program, so that the response can say why. Missing sizes and costs are assumed to be typical. Tiers of a
--- program are alternatives for a device: the one that pays most counts, of equal ones the one with the largest cap; the others pay nothing.
--- For a device that a tier pays for, the programs that it excludes pay nothing and exclude nothing themselves; while the tier is
--- conditional, it excludes only what is conditional, too. A cap limits all devices of a tier together, in the order of the request. A
--- shared cap then limits all tiers of the program that have it: first what is certain, then what conditional tiers would pay beyond that
--- for the same devices.
-create or replace function app.judge_tiers(
-    p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb default null,
-    p_city text default null
+-- The tiers of the utility's and the state's programs, evaluated for every device that they cover, before they are paid. A device that none
+-- covers is evaluated by the nearest tier of every program, so that the response can say why. Missing sizes and costs are assumed to be
+-- typical.
+create or replace function app.find_offers(
+    p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb, p_city text
 ) returns setof app.judged_tier
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
-    with recursive request as (
+    with request as (
         select row(d.*)::app.devices as device, c.name as category, c.typical_cost, count(*) as quantity, min(r.place) as place,
                coalesce(p_device_facts -> d.id::text, '{}') as facts
           from unnest(p_device_ids) with ordinality r (id, place)
@@ -159,80 +154,231 @@ begin
                                            when 'per_unit' then (j.tier).amount * j.size
                                            when 'percent'  then (j.tier).amount / 100 * j.cost end, 2) as full_amount
           from judged j
-    ), limited as (
-        select v.*, case when v.failed = '{}' then least(v.full_amount, round(v.quantity * v.cost * (v.tier).cap_percent / 100, 2))
-                         else 0 end as limited_amount
-          from valued v
-    ), ranked as (
-        select l.*, row_number() over (partition by l.program_id, (l.device).id, l.failed = '{}', l.conditions = '{}'
-                                       order by least(l.limited_amount, (l.tier).cap, (l.tier).shared_cap) desc, (l.tier).cap desc,
-                                                (l.tier).shared_cap desc, (l.tier).id) as rank
-          from limited l
-    ), shared as (
-        -- What the caps would leave if no program excluded another: a program that pays nothing for a device excludes nothing.
-        select r.*, case when r.rank > 1 then 0
-                         else least(r.limited_amount, greatest(coalesce((r.tier).cap, 'infinity')
-                                                               - coalesce(sum(r.limited_amount) filter (where r.rank = 1) over earlier, 0), 0)) end as own_amount
-          from ranked r
-        window earlier as (partition by r.program_id, (r.tier).id order by r.place rows between unbounded preceding and 1 preceding)
-    ), payable as (
-        select s.*, least(s.own_amount, greatest(coalesce((s.tier).shared_cap, 'infinity') - coalesce(sum(s.own_amount) over earlier, 0), 0)) as payable_amount
-          from shared s
-        window earlier as (partition by s.program_id, (s.tier).shared_cap, s.conditions = '{}' order by s.place, (s.tier).id
-                           rows between unbounded preceding and 1 preceding)
-    ), exclusion as (
-        select (r.device).id as device_id, r.program_id, r.program_name, r.conditions = '{}' as certainly, e.program_id as excluded_id
-          from payable r
-         cross join unnest((r.tier).excludes) e (program_id)
-         where r.payable_amount > 0
-    ), settled as (
-        -- The certain exclusions, and all of them, as if all conditions were met; each unless excluded itself in the step before: a step
-        -- settles one more link of a chain of exclusions.
-        select c.certainly, 0 as step, null::text[] as before, '{}'::text[] as excluded
-          from (values (true), (false)) c (certainly)
-         union all
-        select s.certainly, s.step + 1, s.excluded, array(select x.device_id || ' ' || x.excluded_id
-                                                            from exclusion x
-                                                           where (x.certainly or not s.certainly) and x.device_id || ' ' || x.program_id <> all (s.excluded)
-                                                           order by 1)
-          from settled s
-         where s.excluded is distinct from s.before and s.step < 21
-    ), excluded as (
-        select x.device_id, x.excluded_id, bool_or(s.certainly) as certainly, min(x.program_name) filter (where s.certainly) as excluding
-          from (select distinct on (certainly) * from settled order by certainly, step desc) s
-          join exclusion x on (x.certainly or not s.certainly) and x.device_id || ' ' || x.program_id <> all (s.excluded)
-         group by x.device_id, x.excluded_id
-    ), chosen as (
-        select r.*, case when e.certainly then r.failed || format('Other programs: not in addition to %s', e.excluding) else r.failed end as unmet,
-               case when r.rank > 1 or e.certainly or e.device_id is not null and r.conditions <> '{}' then 0 else r.limited_amount end as chosen_amount
-          from payable r
-          left join excluded e on e.device_id = (r.device).id and e.excluded_id = r.program_id
-    ), capped as (
-        select c.*, coalesce((c.tier).shared_cap, 'infinity') as shared_cap,
-               case when c.payable_amount = 0 and (c.tier).excludes is not null then 0
-                    else least(c.chosen_amount, greatest(coalesce((c.tier).cap, 'infinity') - coalesce(sum(c.chosen_amount) over earlier, 0), 0)) end as capped_amount
-          from chosen c
-        window earlier as (partition by c.program_id, (c.tier).id order by c.place rows between unbounded preceding and 1 preceding)
-    ), certain as (
-        select c.*, case when c.conditions = '{}' then least(c.capped_amount, greatest(c.shared_cap - coalesce(sum(c.capped_amount) over earlier, 0), 0))
-                         else 0 end as certain_amount
-          from capped c
-        window earlier as (partition by c.program_id, c.shared_cap, c.conditions = '{}' order by c.place, (c.tier).id
-                           rows between unbounded preceding and 1 preceding)
-    ), compared as (
-        select c.*, sum(c.certain_amount) over (partition by c.program_id, c.shared_cap) as certain_of_all,
-               sum(c.certain_amount) over (partition by c.program_id, c.shared_cap, (c.device).id) as certain_of_device
-          from certain c
     )
-    select c.program_id, c.program_name, c.location, c.tier, c.device, c.category, c.quantity, c.place, c.size, c.size_known, c.cost,
-           c.cost_known, c.unmet, c.completed, c.full_amount, c.chosen_amount,
-           c.certain_amount, c.conditions,
-           case when c.conditions = '{}' then 0
-                else least(c.capped_amount, c.certain_of_device + greatest(c.shared_cap - c.certain_of_all - coalesce(
-                         sum(greatest(c.capped_amount - c.certain_of_device, 0)) over earlier, 0), 0)) end
-      from compared c
-    window earlier as (partition by c.program_id, c.shared_cap, c.conditions = '{}' order by c.place, (c.tier).id
-                       rows between unbounded preceding and 1 preceding);
+    select v.program_id, v.program_name, v.location, v.tier, v.device, v.category, v.quantity, v.place, v.size, v.size_known, v.cost,
+           v.cost_known, v.failed, v.completed, v.full_amount,
+           case when v.failed = '{}' then least(v.full_amount, round(v.quantity * v.cost * (v.tier).cap_percent / 100, 2)) else 0 end, 0.00,
+           v.conditions, 0.00
+      from valued v;
+end;
+$$;
+
+-- In the order in which they are paid: device by device, in the order of the request; each program after those that exclude it; of the
+-- program's offers first the one that pays most, and of equal ones the one with the largest cap.
+create or replace function app.in_order_of_payment(p_offers app.judged_tier[]) returns app.judged_tier[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return array(
+        with recursive exclusion as materialized (
+            select distinct (o.device).id as device_id, o.program_id, e.program_id as excluded_id
+              from unnest(p_offers) o
+             cross join unnest((o.tier).excludes) e (program_id)
+        ), chain as (
+            -- The limit is for chains without an end, which an import refuses.
+            select x.device_id, x.excluded_id as program_id, 1 as length from exclusion x
+             union
+            select x.device_id, x.excluded_id, c.length + 1
+              from chain c
+              join exclusion x on x.device_id = c.device_id and x.program_id = c.program_id
+             where c.length < 100
+        )
+        select row(o.*)::app.judged_tier
+          from unnest(p_offers) o
+          left join (select device_id, program_id, max(length) as length from chain group by device_id, program_id) c
+            on c.device_id = (o.device).id and c.program_id = o.program_id
+         order by o.place, coalesce(c.length, 0), o.program_id, least(o.limited_amount, (o.tier).cap, (o.tier).shared_cap) desc,
+                  (o.tier).cap desc, (o.tier).shared_cap desc, (o.tier).id);
+end;
+$$;
+
+-- What the caps leave of an offer. p_spent: what has been paid, by offer and by shared cap. p_replaced: what would not be paid then.
+create or replace function app.payable(p_offer app.judged_tier, p_spent jsonb, p_replaced app.judged_tier default null) returns numeric
+language sql immutable
+as $$
+    select least((p_offer).limited_amount,
+                 ((p_offer).tier).cap - coalesce((p_spent ->> ((p_offer).program_id || ' ' || ((p_offer).tier).id))::numeric, 0),
+                 ((p_offer).tier).shared_cap
+                 - coalesce((p_spent ->> ((p_offer).program_id || '|' || ((p_offer).tier).shared_cap::text))::numeric, 0)
+                 + case when ((p_replaced).tier).shared_cap = ((p_offer).tier).shared_cap then (p_replaced).amount else 0 end)
+$$;
+
+-- p_spent with the amount of an offer in place of p_replaced.
+create or replace function app.spend(
+    p_spent jsonb, p_offer app.judged_tier, p_amount numeric, p_replaced app.judged_tier default null
+) returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_tier   app.program_tiers := p_offer.tier;
+    v_own    text              := p_offer.program_id || ' ' || v_tier.id;
+    v_shared text              := p_offer.program_id || '|' || v_tier.shared_cap;
+    v_saved  numeric           := case when (p_replaced.tier).shared_cap = v_tier.shared_cap then p_replaced.amount else 0 end;
+begin
+    return p_spent || jsonb_build_object(v_own, coalesce((p_spent ->> v_own)::numeric, 0) + p_amount)
+        || case when v_shared is null then '{}'
+                else jsonb_build_object(v_shared, coalesce((p_spent ->> v_shared)::numeric, 0) + p_amount - v_saved) end;
+end;
+$$;
+
+-- The place of the offer, certain or conditional, of which the caps leave most; null: none is open.
+create or replace function app.best_offer(
+    p_offers app.judged_tier[], p_first integer, p_last integer, p_is_conditional boolean, p_spent jsonb,
+    p_replaced app.judged_tier default null
+) returns integer
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_best   integer;
+    v_amount numeric;
+    v_most   numeric;
+begin
+    for v_place in p_first .. p_last loop
+        continue when p_offers[v_place].failed <> '{}' or (p_offers[v_place].conditions <> '{}') <> p_is_conditional;
+        v_amount := app.payable(p_offers[v_place], p_spent, p_replaced);
+        if v_best is null or v_amount > v_most then
+            v_best := v_place;
+            v_most := v_amount;
+        end if;
+    end loop;
+    return v_best;
+end;
+$$;
+
+-- p_excluded with what an offer excludes for its device: device and program, with the name of the first program that excludes it.
+create or replace function app.exclude(p_excluded jsonb, p_offer app.judged_tier) returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if (p_offer.tier).excludes is null then
+        return p_excluded;
+    end if;
+    return p_excluded || (select jsonb_object_agg(k.key, least(p_excluded ->> k.key, p_offer.program_name))
+                            from (select (p_offer.device).id || ' ' || e.program_id as key
+                                    from unnest((p_offer.tier).excludes) e (program_id)) k);
+end;
+$$;
+
+-- Tiers of a program are alternatives for a device: the one of which the caps leave most is paid, of equal ones the one with the largest
+-- cap; the others pay nothing. A cap limits all devices of a tier together, in the order of the request, and a shared cap all tiers of the
+-- program that have it. For a device that a tier pays for, the programs that it excludes pay nothing and exclude nothing themselves.
+create or replace function app.pay_offers(p_offers app.judged_tier[]) returns app.judged_tier[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_offers   app.judged_tier[] := app.in_order_of_payment(p_offers);
+    -- Where the offers of each program for each device end.
+    v_lasts    integer[]         := array(select max(o.ordinality)
+                                            from unnest(v_offers) with ordinality o
+                                           group by (o.device).id, o.program_id
+                                           order by 1);
+    v_spent    jsonb             := '{}';
+    v_excluded jsonb             := '{}';
+    v_first    integer           := 1;
+    v_last     integer;
+    v_best     integer;
+    v_name     text;
+begin
+    foreach v_last in array v_lasts loop
+        v_name := v_excluded ->> ((v_offers[v_last].device).id || ' ' || v_offers[v_last].program_id);
+        v_best := case when v_name is null then app.best_offer(v_offers, v_first, v_last, false, v_spent) end;
+        if v_best is not null then
+            v_offers[v_best].amount := app.payable(v_offers[v_best], v_spent);
+            v_spent := app.spend(v_spent, v_offers[v_best], v_offers[v_best].amount);
+            if v_offers[v_best].amount > 0 then
+                v_excluded := app.exclude(v_excluded, v_offers[v_best]);
+            end if;
+        end if;
+        for v_place in v_first .. v_last loop
+            if v_name is not null then
+                v_offers[v_place].failed := v_offers[v_place].failed || format('Other programs: not in addition to %s', v_name);
+            end if;
+            if v_name is not null or v_offers[v_place].conditions = '{}' and v_place is distinct from v_best then
+                v_offers[v_place].limited_amount := 0;
+            end if;
+        end loop;
+        v_first := v_last + 1;
+    end loop;
+    return app.pay_conditional_offers(v_offers, v_lasts, v_spent, v_excluded);
+end;
+$$;
+
+-- What conditional tiers would pay if all conditions were met, where they would be preferred to what is certain; of shared caps, they get
+-- what that leaves. They exclude only what is conditional, too.
+create or replace function app.pay_conditional_offers(
+    p_offers app.judged_tier[], p_lasts integer[], p_spent jsonb, p_excluded jsonb
+) returns app.judged_tier[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_offers   app.judged_tier[] := p_offers;
+    v_spent    jsonb             := p_spent;
+    v_excluded jsonb             := '{}';
+    v_first    integer           := 1;
+    v_last     integer;
+    v_key      text;
+    v_paid     integer;
+    v_certain  app.judged_tier;
+    v_best     integer;
+    v_amount   numeric;
+begin
+    foreach v_last in array p_lasts loop
+        v_key := (v_offers[v_last].device).id || ' ' || v_offers[v_last].program_id;
+        v_paid := null;
+        v_certain := null;
+        for v_place in v_first .. v_last loop
+            if v_offers[v_place].amount > 0 then
+                v_paid := v_place;
+                v_certain := v_offers[v_place];
+            elsif p_excluded ? v_key and not v_excluded ? v_key
+                  and cardinality(v_offers[v_place].failed) = 1 and v_offers[v_place].full_amount > 0 then
+                -- What excludes it may be excluded then.
+                v_excluded := app.exclude(v_excluded, v_offers[v_place]);
+            end if;
+        end loop;
+        v_best := case when not v_excluded ? v_key then app.best_offer(v_offers, v_first, v_last, true, v_spent, v_certain) end;
+        if v_best is not null then
+            v_amount := app.payable(v_offers[v_best], v_spent, v_certain);
+            if v_amount > coalesce(v_certain.amount, 0) or v_amount = v_certain.amount and v_best < v_paid then
+                v_offers[v_best].conditional_amount := v_amount;
+                v_spent := app.spend(v_spent, v_offers[v_best], v_amount, v_certain);
+                v_excluded := app.exclude(v_excluded, v_offers[v_best]);
+            elsif v_certain.amount > 0 then
+                v_best := null;
+            end if;
+        end if;
+        if v_certain.amount > 0 and v_best is null and not v_excluded ? v_key then
+            v_excluded := app.exclude(v_excluded, v_certain);
+        end if;
+        for v_place in v_first .. v_last loop
+            if v_offers[v_place].conditions <> '{}' and v_place is distinct from v_best then
+                v_offers[v_place].limited_amount := 0;
+            end if;
+        end loop;
+        v_first := v_last + 1;
+    end loop;
+    return v_offers;
+end;
+$$;
+
+create or replace function app.judge_tiers(
+    p_utility app.utilities, p_building_type text, p_device_ids integer[], p_device_facts jsonb, p_date date, p_household jsonb default null,
+    p_city text default null
+) returns setof app.judged_tier
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select *
+      from unnest(app.pay_offers(array(
+           select o from app.find_offers(p_utility, p_building_type, p_device_ids, p_device_facts, p_date, p_household, p_city) o)));
 end;
 $$;
 

@@ -1,5 +1,5 @@
 begin;
-select plan(122);
+select plan(128);
 \ir lookups.psql
 
 -- Amounts
@@ -79,6 +79,32 @@ select results_eq($$ select device, tier, amount from pg_temp.results('[9001, 90
 select pg_temp.import_tier('{"amount": "250", "shared_cap": "250"}');
 select results_eq($$ select device, tier, amount from pg_temp.results('[9001, 9002]') where amount > 0 $$, $$ values (9001, 'pump', 250.00), (9002, 'pump', 250.00) $$,
     'among offers that pay the same for a device, the one with the largest shared cap counts');
+select pg_temp.import_tier('{"cap": "900"}');
+select results_eq($$ select device, tier, amount, details from pg_temp.results('[9001, 9002]') $$,
+    $$ values (9001, 'better', 900.00, '$900.00'),
+              (9001, 'pump', 0.00, '2.5 tons (typical) × $100.00 per ton = $250.00, not in addition to another offer'),
+              (9002, 'better', 0.00, '$900.00, not in addition to another offer'),
+              (9002, 'pump', 250.00, '2.5 tons (typical) × $100.00 per ton = $250.00') $$,
+    'a device gets the next best offer where the cap of the best one is used up');
+select pg_temp.import_tier('{"cap": "1100"}');
+select results_eq($$ select device, tier, amount from pg_temp.results('[9001, 9002]') where amount > 0 $$, $$ values (9001, 'better', 900.00), (9002, 'pump', 250.00) $$,
+    'an offer that pays more than the cap of another leaves is the better one');
+select pg_temp.import_tier('{"cap": "1200"}');
+select results_eq($$ select device, tier, amount from pg_temp.results('[9001, 9002]') where amount > 0 $$, $$ values (9001, 'better', 900.00), (9002, 'better', 300.00) $$,
+    'what the cap of an offer leaves may still be more than another offer pays');
+select pg_temp.import_tier('{"shared_cap": "900"}');
+select results_eq($$ select device, tier, amount from pg_temp.results('[9001, 9002]') where amount > 0 $$, $$ values (9001, 'better', 900.00), (9002, 'pump', 250.00) $$,
+    'a device gets the next best offer where a shared cap is used up');
+select pg_temp.import_tier('{"cap": "900", "income_requirement": "Poor", "income_limits": "1:50000"}');
+select is(array[i ->> 'total_incentive_amount', i ->> 'conditional_incentive_amount', m ->> 'total_incentive_amount'], '{500.00,650.00,1150.00}',
+    'what is conditional is paid to a household that meets the conditions, together with the next best offers')
+  from (select pg_temp.lookup('[9001, 9002]') -> 'incentives' as i,
+               pg_temp.lookup('[9001, 9002]', '{"household": {"income": 1, "size": 1}}') -> 'incentives' as m) l;
+select pg_temp.import_tier('{"amount": "300", "cap": "300", "income_requirement": "Poor", "income_limits": "1:50000"}');
+select is(array[i ->> 'total_incentive_amount', i ->> 'conditional_incentive_amount', m ->> 'total_incentive_amount'], '{650.00,50.00,700.00}',
+    'a conditional offer uses nothing of its cap for a device for which another offer pays more')
+  from (select pg_temp.lookup('[9002, 9001]', '{"device_facts": {"9002": {"ton": 4}}}') -> 'incentives' as i,
+               pg_temp.lookup('[9002, 9001]', '{"device_facts": {"9002": {"ton": 4}}, "household": {"income": 1, "size": 1}}') -> 'incentives' as m) l;
 select pg_temp.import_tier('{"income_requirement": "Poor"}');
 select is((pg_temp.lookup('[9001]') -> 'incentives') - 'by_program', '{"total_incentive_amount": 250, "total_eligible_combinations": 1, "conditional_incentive_amount": 650}',
     'the conditional amount is what a better offer pays more');
@@ -257,8 +283,8 @@ select results_eq($$ select device, program, amount from pg_temp.results('[9001,
 select pg_temp.conditional_offers('[{"program_id": "wy-1", "amount": "900", "income_requirement": null, "device_ids": "9001", "excludes": "wy-2"},
                                     {"program_id": "wy-2", "amount": "300", "cap": "300", "income_requirement": null, "excludes": "wy-rebates"}]');
 select results_eq($$ select device, program, amount from pg_temp.results('[9001, 9002]') where amount > 0 order by 1, 2 $$,
-    $$ values (9001, 'wy-1', 900.00), (9001, 'wy-rebates', 250.00), (9002, 'wy-rebates', 250.00) $$,
-    'an offer whose cap was used up, so that it excluded no other, pays nothing when another one gives up the cap');
+    $$ values (9001, 'wy-1', 900.00), (9001, 'wy-rebates', 250.00), (9002, 'wy-2', 300.00) $$,
+    'an offer that is excluded for one device leaves its cap to the next one, and excludes others there');
 select pg_temp.import();
 
 -- Households
