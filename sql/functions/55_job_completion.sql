@@ -114,12 +114,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_counts    record;
+    v_waiting   jsonb;
     v_cancelled integer;
     v_job       public.batch_lookup_jobs;
     v_jobs      public.batch_lookup_jobs[] := '{}';
 begin
     for v_counts in select * from app.counts_by_job(p_items) loop
-        v_cancelled := case when v_counts.pending > 0 then app.cancel_retries(p_organization_id, v_counts.id, p_items, p_now) else 0 end;
+        v_cancelled := 0;
+        if v_counts.pending > 0 then
+            v_waiting   := coalesce(v_waiting, app.waiting_positions(p_items));
+            v_cancelled := app.cancel_retries(p_organization_id, v_counts.id, app.integers(v_waiting -> v_counts.id::text), p_now);
+        end if;
         if v_counts.processed + v_cancelled > 0 then
             v_job := app.advance_job(p_organization_id, v_counts.id, v_counts.processed + v_cancelled, v_counts.failed + v_cancelled, p_now);
             perform app.update_report(
@@ -133,8 +138,19 @@ begin
 end;
 $$;
 
--- Fails those of p_items that wait for a retry although their job was cancelled: the cancel skipped them because they were locked.
-create or replace function app.cancel_retries(p_organization_id uuid, p_job_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns integer
+-- The positions of the pending items of each job, for all jobs together: for each, the items of all would be read again.
+create or replace function app.waiting_positions(p_items public.lookup_queue_items[]) returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return (select jsonb_object_agg(w.job_id, w.positions)
+              from (select i.job_id, array_agg(i.position) as positions from unnest(p_items) i where i.status = 'pending' group by i.job_id) w);
+end;
+$$;
+
+-- Fails the items at these positions, which wait for a retry, if their job was cancelled: the cancel skipped them because they were locked.
+create or replace function app.cancel_retries(p_organization_id uuid, p_job_id uuid, p_positions integer[], p_now timestamptz) returns integer
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -142,8 +158,7 @@ begin
     if (select status from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id) <> 'cancelled' then
         return 0;
     end if;
-    return app.cancel_items(
-        p_organization_id, p_job_id, array(select i.position from unnest(p_items) i where i.job_id = p_job_id and i.status = 'pending'), p_now);
+    return app.cancel_items(p_organization_id, p_job_id, p_positions, p_now);
 end;
 $$;
 
