@@ -105,6 +105,16 @@ def test_the_jobs_that_a_flush_ends_are_counted_together(owner: Connection) -> N
     ]
 
 
+def test_a_flush_reads_the_reports_of_its_jobs_before_any_statistics(owner: Connection) -> None:
+    update_settings(owner, lookups_per_second=None)
+    owner.execute("alter table public.incentive_reports set (autovacuum_enabled = off)")
+    owner.execute("alter table public.batch_lookup_jobs set (autovacuum_enabled = off)")
+    plans = Plans(owner)
+    _, seen = plans.run(RECORD, claimed(Batches(owner), MANY, 200))
+    assert rows_scanned(seen, "incentive_reports") <= 3 * MANY
+    assert rows_scanned(seen, "batch_lookup_jobs") <= 6 * MANY
+
+
 def test_an_estimate_reads_no_jobs_of_others(owner: Connection) -> None:
     update_settings(owner, lookups_per_second=1)
     organizations = [Batches(owner) for _ in range(5)]

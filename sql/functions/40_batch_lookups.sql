@@ -358,9 +358,10 @@ begin
            failed_items    = failed_items + v_cancelled,
            completed_at    = v_now,
            updated_at      = v_now
-     where organization_id = p_organization_id and id = p_job_id;
+     where organization_id = p_organization_id and id = p_job_id
+    returning * into v_job;
     perform app.count_work(p_organization_id, 'job', array['cancelled'], null, null, null, v_now);
-    perform app.update_report(p_organization_id, p_job_id, v_now, v_now, p_job_status => 'cancelled');
+    perform app.update_report(p_organization_id, v_job, v_now, p_job_status => 'cancelled');
     perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, p_job_id);
     perform app.enqueue_job_webhook(p_organization_id, p_job_id, v_now);
     -- Duplicates in other jobs may have waited for what is not looked up any more.

@@ -128,7 +128,7 @@ begin
         if v_counts.processed + v_cancelled > 0 then
             v_job := app.advance_job(p_organization_id, v_counts.id, v_counts.processed + v_cancelled, v_counts.failed + v_cancelled, p_now);
             perform app.update_report(
-                p_organization_id, v_counts.id, v_job.completed_at, p_now, v_counts.processed - v_counts.failed, v_counts.eligible, v_counts.value,
+                p_organization_id, v_job, p_now, v_counts.processed - v_counts.failed, v_counts.eligible, v_counts.value,
                 v_counts.conditional, app.ended_as(v_job));
             v_jobs := v_jobs || v_job;
         end if;

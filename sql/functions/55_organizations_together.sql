@@ -73,13 +73,13 @@ begin
     end if;
     select array_agg(row(n.organization_id, n.job_id, j.created_at, j.place, r.id, r.place, null, null, null, null)::app.held_job) into v_jobs
       from (select distinct o.organization_id, o.job_id from unnest(p_organization_ids, p_job_ids) o (organization_id, job_id)) n
-     cross join lateral (select b.created_at, b.ctid as place
+     cross join lateral (select b.created_at, b.report_id, b.ctid as place
                            from public.batch_lookup_jobs b
                           where b.organization_id = n.organization_id and b.id = n.job_id and b.status in ('pending', 'processing')
                             for update skip locked) j
      cross join lateral (select i.id, i.ctid as place
                            from public.incentive_reports i
-                          where i.organization_id = n.organization_id and i.job_id = n.job_id
+                          where i.organization_id = n.organization_id and i.id = j.report_id
                             for update skip locked) r;
     select array_agg(l.lease) into v_leases
       from (select distinct * from unnest(p_organization_ids, p_job_ids, p_lease_tokens) o (organization_id, job_id, lease_token)) n

@@ -438,9 +438,8 @@ declare
     v_items    public.lookup_queue_items[] := '{}';
     v_webhooks app.webhook_configs;
     v_row      record;
-    v_job      record;
-    v_status   text;
-    v_ended_at timestamptz;
+    v_counts   record;
+    v_job      public.batch_lookup_jobs;
 begin
     if cardinality(p_accepted) = cardinality(p_outcomes) then
         return '{}';
@@ -473,20 +472,21 @@ begin
     end loop;
     perform app.add_report_sites(p_organization_id, v_items, p_now);
     perform app.file_item_applications(p_organization_id, v_items, p_now);
-    for v_job in select * from app.counts_by_job(v_items) loop
-        select status, completed_at into v_status, v_ended_at from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job.id;
-        if v_status = 'failed' then
+    for v_counts in select * from app.counts_by_job(v_items) loop
+        select * into v_job from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_counts.id;
+        if v_job.status = 'failed' then
             perform app.count_ended(p_organization_id, -1, 'failed');
             perform app.count_ended(p_organization_id, 1, 'completed');
         end if;
         update public.batch_lookup_jobs
-           set failed_items = failed_items - v_job.processed,
+           set failed_items = failed_items - v_counts.processed,
                status       = case when status = 'failed' then 'completed' else status end,
                updated_at   = p_now
          where organization_id = p_organization_id and id = v_job.id;
         perform app.notify_change('UPDATE', 'batch_lookup_jobs', p_organization_id, v_job.id);
-        perform app.update_report(p_organization_id, v_job.id, v_ended_at, p_now, v_job.processed, v_job.eligible, v_job.value, v_job.conditional);
-        if v_status = 'failed' then
+        perform app.update_report(
+            p_organization_id, v_job, p_now, v_counts.processed, v_counts.eligible, v_counts.value, v_counts.conditional);
+        if v_job.status = 'failed' then
             perform app.enqueue_job_webhook(p_organization_id, v_job.id, p_now);
         end if;
     end loop;

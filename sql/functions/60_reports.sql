@@ -89,9 +89,9 @@ begin
 end;
 $$;
 
--- Completed items become sites with their programs, in the transaction that completes them. The report of a cancelled job may have been
--- deleted. Reports are looked up once per job, not per item: while a transaction holds back vacuum, every flush leaves one more dead
--- version to skip. Each is looked up separately: for a list of jobs, a planner without statistics may read all reports of the organization.
+-- Completed items become sites with their programs, in the transaction that completes them; app.update_report deletes them if the report of
+-- a cancelled job was deleted. Jobs are looked up once, not per item: while a transaction holds back vacuum, every flush leaves one more
+-- dead version to skip. Each is looked up separately: for a list of jobs, a planner without statistics may read all of the organization.
 create or replace function app.add_report_sites(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -103,11 +103,9 @@ declare
     v_report_ids uuid[] := '{}';
 begin
     foreach v_job_id in array app.completed_jobs_of(p_items) loop
-        select id into v_report_id from public.incentive_reports where organization_id = p_organization_id and job_id = v_job_id;
-        if found then
-            v_job_ids := v_job_ids || v_job_id;
-            v_report_ids := v_report_ids || v_report_id;
-        end if;
+        select report_id into v_report_id from public.batch_lookup_jobs where organization_id = p_organization_id and id = v_job_id;
+        v_job_ids := v_job_ids || v_job_id;
+        v_report_ids := v_report_ids || v_report_id;
     end loop;
     perform app.insert_report_sites(array_fill(p_organization_id, array[cardinality(v_job_ids)]), v_job_ids, v_report_ids, p_items, p_now);
 end;
@@ -215,11 +213,12 @@ begin
 end;
 $$;
 
--- Adds the counts of a flush, and closes the report of a job that ended at p_ended_at: complete if it has sites, else error. p_job_status:
--- the status with which the job has just ended, to be counted.
+-- Adds the counts of a flush, and closes the report of a job that has ended: complete if it has sites, else error. p_job_status: the status
+-- with which the job has just ended, to be counted. The report is found by its id: by its job, a planner without statistics may read all
+-- reports of the organization.
 create or replace function app.update_report(
-    p_organization_id uuid, p_job_id uuid, p_ended_at timestamptz, p_now timestamptz, p_sites integer default 0, p_eligible_sites integer default 0,
-    p_value numeric default 0, p_conditional numeric default 0, p_job_status text default null
+    p_organization_id uuid, p_job public.batch_lookup_jobs, p_now timestamptz, p_sites integer default 0,
+    p_eligible_sites integer default 0, p_value numeric default 0, p_conditional numeric default 0, p_job_status text default null
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -229,26 +228,28 @@ declare
     v_before text;
     v_status text;
 begin
-    if p_ended_at is not null then
-        select status into v_before from public.incentive_reports where organization_id = p_organization_id and job_id = p_job_id for update;
+    if p_job.completed_at is not null then
+        select status into v_before
+          from public.incentive_reports
+         where organization_id = p_organization_id and id = p_job.report_id
+           for update;
     end if;
     update public.incentive_reports
        set total_sites           = total_sites + p_sites,
            eligible_sites        = eligible_sites + p_eligible_sites,
            total_incentive_value = total_incentive_value + p_value,
            conditional_incentive_amount = conditional_incentive_amount + p_conditional,
-           status                = case when p_ended_at is null then 'processing'
+           status                = case when p_job.completed_at is null then 'processing'
                                         when total_sites + p_sites > 0 then 'complete'
                                         else 'error' end,
-           completed_at          = p_ended_at,
+           completed_at          = p_job.completed_at,
            updated_at            = p_now
-     where organization_id = p_organization_id and job_id = p_job_id
+     where organization_id = p_organization_id and id = p_job.report_id
     returning id, status into v_id, v_status;
     if v_id is null and p_sites > 0 then
         -- It was deleted after the caller had added sites to it.
-        select report_id into v_id from public.batch_lookup_jobs where organization_id = p_organization_id and id = p_job_id;
-        delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = v_id;
-        delete from public.incentive_report_sites where organization_id = p_organization_id and report_id = v_id;
+        delete from public.incentive_report_site_programs where organization_id = p_organization_id and report_id = p_job.report_id;
+        delete from public.incentive_report_sites where organization_id = p_organization_id and report_id = p_job.report_id;
         return;
     end if;
     if v_before <> v_status then

@@ -217,7 +217,7 @@ begin
           from public.lookup_queue_items
          where organization_id = p_organization_id and job_id = v_job.id and status in ('completed', 'failed');
         v_ended := app.advance_job(p_organization_id, v_job.id, v_counts.processed - v_job.processed_items, v_counts.failed - v_job.failed_items, p_now);
-        perform app.update_report(p_organization_id, v_job.id, v_ended.completed_at, p_now, p_job_status => app.ended_as(v_ended));
+        perform app.update_report(p_organization_id, v_ended, p_now, p_job_status => app.ended_as(v_ended));
         perform app.count_ended(p_organization_id, array[v_ended], p_now);
         perform app.enqueue_job_webhook(p_organization_id, v_job.id, p_now);
         v_count := v_count + 1;

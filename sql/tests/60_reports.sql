@@ -1,5 +1,5 @@
 begin;
-select plan(17);
+select plan(20);
 \ir fixtures.psql
 
 select pg_temp.submit(:'org', 3) as job \gset
@@ -69,6 +69,19 @@ select is(
     (api.get_incentive_report(:'org', :'report', 1) #> '{sites,0,programs,0}')::jsonb,
     '{"program_id": "7", "program_name": "Heat pumps", "total_incentive": 800.00, "eligible_combinations": 1}', 'a report lists the programs of a site, the largest first');
 select throws_ok(format($$ select api.get_incentive_report(%L, %L) $$, :'other_org', :'report'), 'PT404', 'Report not found', 'another organization''s report is not found');
+
+-- A late success of a cancelled job whose report was deleted
+select pg_temp.submit(:'org', 2) as late_job \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'org', 'tester', 2) \gset
+select api.cancel_batch_lookup(:'org', :'late_job');
+select app.expire_leases(:'org', app.clock() + interval '1 day');
+select report_id as late_report from public.batch_lookup_jobs where id = :'late_job' \gset
+select api.delete_incentive_report(:'org', :'late_report');
+select is(pg_temp.record(:'org', :'jobs', :'positions', :'tokens', 200, :'answer'), 'accepted,accepted', 'a late success is accepted although the report was deleted');
+select is((select count(*) from public.incentive_report_sites where report_id = :'late_report')
+          + (select count(*) from public.incentive_report_site_programs where report_id = :'late_report'), 0::bigint,
+    'a late success leaves no site of a deleted report');
+select is((select count(*) from api.check_invariants()), 0::bigint, 'reports and jobs agree with their items');
 
 select * from finish();
 rollback;
