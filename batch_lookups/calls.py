@@ -38,6 +38,11 @@ Param = str | int | bool | Sequence[str] | None
 
 # The service recognizes files by their content; NDJSON may be a single line, which looks like JSON.
 ANY_FILE, NDJSON = "application/octet-stream", "application/x-ndjson"
+# The beginnings of gzip and of the zip that workbooks are.
+COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04")
+COMPRESSED_FROM_BYTES = 64 * 1024
+# The fastest, which takes 7 ms for a MB of CSV and leaves 27%; level 6 takes 19 ms and leaves 24%.
+COMPRESSION_LEVEL = 1
 # What it responds.
 JSON, CSV, HTML = "application/json", "text/csv", "text/html"
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -149,11 +154,17 @@ class FileOptions:
         } | _labels(self.labels)
 
 
-def _content_of(file: bytes) -> bytes:
+def _body_of(file: bytes, media_type: str) -> tuple[dict[str, str], bytes]:
+    """The headers and the body of an upload: a file that would profit is compressed, for slow lines."""
     # If a text, usually a file name, were sent, the service would report missing columns.
     if not isinstance(file, bytes):
         raise TypeError(f"file must be the bytes of a file, such as Path('sites.csv').read_bytes(), not {type(file).__name__}")
-    return file
+    headers = {"Content-Type": media_type}
+    if len(file) < COMPRESSED_FROM_BYTES or file.startswith(COMPRESSED):
+        return headers, file
+    import gzip
+
+    return headers | {"Content-Encoding": "gzip"}, gzip.compress(file, COMPRESSION_LEVEL)
 
 
 def _labels(labels: Mapping[str, str] | None) -> dict[str, Param]:
@@ -163,7 +174,8 @@ def _labels(labels: Mapping[str, str] | None) -> dict[str, Param]:
 def check_batch(file: bytes, options: FileOptions | None = None, *, media_type: str = ANY_FILE) -> Call[Checked]:
     """What is wrong with a file of sites, and how long it would take. Stores nothing."""
     params = (options or FileOptions()).params() | {"dry_run": "true"}
-    return Call("POST", "/batch-lookups", params=params, headers={"Content-Type": media_type}, content=_content_of(file), repeatable=True)
+    headers, content = _body_of(file, media_type)
+    return Call("POST", "/batch-lookups", params=params, headers=headers, content=content, repeatable=True)
 
 
 def create_batch(
@@ -173,9 +185,10 @@ def create_batch(
 
     With the `idempotency_key` of a batch of the last seven days: returns that batch, and creates none.
     """
-    headers = {"Content-Type": media_type, "Idempotency-Key": str(uuid.uuid4()) if idempotency_key is None else idempotency_key}
+    headers, content = _body_of(file, media_type)
+    headers["Idempotency-Key"] = str(uuid.uuid4()) if idempotency_key is None else idempotency_key
     params = (options or FileOptions()).params()
-    return Call("POST", "/batch-lookups", _created, params=params, headers=headers, content=_content_of(file), repeatable=True)
+    return Call("POST", "/batch-lookups", _created, params=params, headers=headers, content=content, repeatable=True)
 
 
 def _created(response: httpx.Response) -> CreatedBatch:

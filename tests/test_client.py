@@ -455,6 +455,23 @@ def test_only_the_content_of_a_file_is_accepted_for_an_upload(file: Any) -> None
     assert script.requests == []
 
 
+def test_a_large_file_is_sent_compressed_unless_it_is_already() -> None:
+    script = Script(*[CREATED] * 4)
+    client = client_of(script)
+    rows = b"reference_id,street_1\n" + b"deal-001,1 Main St\n" * 10_000
+    for file in (rows[:1000], rows, gzip.compress(rows) + bytes(10**6), b"PK\x03\x04" + bytes(10**6)):
+        client.create_batch(file, media_type="text/csv")
+        request = script.requests[-1]
+        assert request.headers["content-type"] == "text/csv"
+        if file is rows:
+            assert request.headers["content-encoding"] == "gzip"
+            assert len(request.content) < len(file) / 3
+            assert gzip.decompress(request.content) == file
+        else:
+            assert "content-encoding" not in request.headers
+            assert request.content == file
+
+
 def test_each_batch_and_retry_has_a_key_of_its_own() -> None:
     script = Script(*[CREATED] * 5)
     client = client_of(script)
@@ -610,6 +627,7 @@ async def test_the_asynchronous_client_does_the_same(cli: Cli, service: Service)
     file = cli.sites("sites.csv", 12).read_bytes()
     async with AsyncClient(service.url, cli.environment["BATCH_LOOKUPS_API_KEY"]) as client:
         assert (await client.check_batch(file))["valid"]
+        assert (await client.check_batch(cli.sites("large.csv", 2000).read_bytes()))["total_items"] == 2000
         created = await client.create_batch(file, idempotency_key="mine")
         assert (await client.create_batch(file, idempotency_key="mine"))["replayed"]
         jobs = [job async for job in client.watch(created["job_id"])]
