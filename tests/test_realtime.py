@@ -569,11 +569,13 @@ class TestTheProtocol:
         self, server: str, new_client: NewClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         one, other = new_client(), new_client()
+        began, may_end = threading.Event(), threading.Event()
 
         async def slowed(pool: Pool, function: str, reads: Iterable[Any], *rest: Any, **options: Any) -> Any:
             reads = list(reads)
             if function == "realtime_match" and any(question.value for _, question in reads):
-                await asyncio.sleep(4)
+                began.set()
+                await asyncio.to_thread(may_end.wait, 20)
             return await reader.read_all(pool, function, reads, *rest, **options)
 
         monkeypatch.setattr(feed, "read_all", slowed)
@@ -582,11 +584,12 @@ class TestTheProtocol:
                 bare.join({"event": "INSERT"} | entry)
                 assert bare.receive()[4]["message"] == "Subscribed to PostgreSQL"
             assert one.post("/batch-lookups", json={"items": [site()], "name": "slow"}).status_code == 201
-            time.sleep(0.5)
+            assert began.wait(20)
             for _ in range(2):
                 job = submit(other, 1)
-                assert quick.receive(2)[4]["data"]["record"]["id"] == job["job_id"]
-            assert slow.receive(8)[4]["data"]["record"]["name"] == "slow"
+                assert quick.receive(8)[4]["data"]["record"]["id"] == job["job_id"]
+            may_end.set()
+            assert slow.receive(20)[4]["data"]["record"]["name"] == "slow"
 
     def test_patterns_that_take_too_long_are_refused_together(self, server: str, client: OrganizationClient) -> None:
         with bare_socket(server, client.api_key) as bare:
