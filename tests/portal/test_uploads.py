@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from pathlib import Path
 
@@ -63,6 +64,19 @@ def test_of_several_files_the_page_says_which_one_is_uploaded(signed_in: SignedI
     held[0].continue_()
     expect(page.get_by_role("heading", name="north.csv")).to_be_visible()
     assert client.get("/uploads").json()["total"] == 1
+
+
+def test_a_large_file_is_sent_compressed_unless_it_is_already(signed_in: SignedIn, client: OrganizationClient, tmp_path: Path) -> None:
+    rows = b"Deal ID,Street\n" + b"".join(b"deal-%d,%d Elm St\n" % (n, n) for n in range(6000))
+    page = signed_in("upload").page
+    for name, content, encoding in (("rows.csv", rows, "gzip"), ("rows.csv.gz", gzip.compress(rows, 0), None)):
+        (tmp_path / name).write_bytes(content)
+        with page.expect_request(re.compile(r"/uploads\?name")) as sent:
+            page.locator("input[type=file]").set_input_files(str(tmp_path / name))
+        expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        assert sent.value.headers.get("content-encoding") == encoding
+        assert client.get("/uploads").json()["uploads"][0]["total_rows"] == 6000
+        page.go_back()
 
 
 def test_a_folder_or_a_file_that_was_changed_is_said_to_be_unreadable(
