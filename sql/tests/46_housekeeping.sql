@@ -1,5 +1,5 @@
 begin;
-select plan(40);
+select plan(45);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is still pending; 3 items are unfinished', 'an open job is not tried again');
@@ -38,6 +38,20 @@ select pg_temp.submit(:'other_org', 1) as one, pg_temp.submit(:'other_org', 1) a
 select pg_temp.look_up(:'other_org', 2, 404) as failed, api.retry_batch_lookup(:'other_org', :'one') as of_one, api.retry_batch_lookup(:'other_org', :'another') ->> 'retry_of_job_id' as of_another \gset
 rollback to before;
 select is(:'of_another'::text, :'another', 'two jobs are retried side by side');
+
+-- What a retry takes over
+savepoint before;
+select api.create_batch_lookup(:'other_org', pg_temp.items(1), p_options => '{"when_limit_reached": "wait"}') ->> 'job_id' as waiting,
+       api.create_batch_lookup(:'other_org', pg_temp.items(1, '{"household": {"size": 3}, "create_application": true, "webhook_custom_fields": {"deal": 1}}'), p_options => '{"max_lookups": 9}') ->> 'job_id' as job_of_all \gset
+update public.lookup_queue_items set warnings = '{odd}' where organization_id = :'other_org' and job_id = :'job_of_all';
+select pg_temp.look_up(:'other_org', 2, 404) as failed, api.retry_batch_lookup(:'other_org', :'job_of_all') ->> 'job_id' as retry_of_all, api.retry_batch_lookup(:'other_org', :'waiting') ->> 'job_id' as retry_of_waiting \gset
+select format('%s %s', count(*), count(distinct concat_ws(' ', reference_id, address, building_type, device_ids, create_application, webhook_custom_fields, warnings, household))) as uploaded
+  from public.lookup_queue_items where organization_id = :'other_org' and job_id in (:'job_of_all', :'retry_of_all') \gset
+select array(select array_position(array[:'retry_of_all', :'retry_of_waiting']::uuid[], job_id) || ' ' || when_limit_reached from app.job_budgets
+              where organization_id = :'other_org' and job_id in (:'retry_of_all', :'retry_of_waiting')) as budgets \gset
+rollback to before;
+select is(:'uploaded'::text, '2 1', 'an item is retried with everything that was uploaded with it');
+select is(:'budgets'::text, '{"2 wait"}', 'a retry waits at the monthly limit only if its own job did');
 
 -- The rows of one job
 create function pg_temp.rows_of(p_job uuid) returns jsonb
@@ -78,6 +92,11 @@ select is(:'kept'::jsonb[], :'others', 'rows of another job of the organization 
 select is(:'left'::jsonb, '{"lookup_usage": 1, "incentive_reports": 1, "app.webhook_deliveries": 1}', 'a deleted job leaves its usage, its report and the delivery about its end');
 
 -- Retention, except that of attempts (chapter 58)
+savepoint before;
+select count(*) as attempts from public.lookup_attempts \gset
+select app.prune_expired('2200-01-01') as pruned \gset
+rollback to before;
+select is(:pruned, greatest(:attempts, 1), 'a run counts the recorded attempts that it deletes');
 delete from public.lookup_attempts;
 select is(app.prune_expired('2200-01-01'), 0, 'jobs are kept for ever by default');
 select ok((api.update_settings('{"job_retention_days": 30}') ->> 'job_retention_days') = '30', 'a setting determines how long jobs are kept');
@@ -92,19 +111,19 @@ select pg_temp.submit(:'org', 1) as expired, pg_temp.submit(:'other_org', 1) as 
 select pg_temp.look_up(:'org', 1), pg_temp.look_up(:'other_org', 1) \gset ended_
 select pg_temp.submit(:'org', 2) as in_flight \gset
 select count(*) as claimed from api.claim_lookups(:'org', 'w', 1) \gset
-select api.cancel_batch_lookup(:'org', :'in_flight') is not null as cancelled \gset
+select api.cancel_batch_lookup(:'org', :'in_flight') is not null as cancelled, pg_temp.submit(:'org', 1) as late \gset
 select pg_temp.turn_clock('2101-03-01 12:00:10+00');
 select pg_temp.submit(:'org', 1) as recent \gset
-select pg_temp.look_up(:'org', 1) as looked_up, pg_temp.submit(:'org', 1) as open \gset
+select pg_temp.look_up(:'org', 2) as looked_up, pg_temp.submit(:'org', 1) as open \gset
 select array[d.deleted, d.rows] as deleted from app.delete_ended_jobs(:'org', '2101-03-01 12:00:10+00', 100, 'infinity') d \gset
-select array[:'expired', :'of_another', :'in_flight', :'recent', :'open'] as made \gset
+select array[:'expired', :'of_another', :'in_flight', :'late', :'recent', :'open'] as made \gset
 select array(select id from public.batch_lookup_jobs where id = any (:'made') order by array_position(:'made', id)) as kept \gset
 select array[d.deleted, d.rows] as deleted_reports from app.delete_ended_reports(:'org', '2101-03-01 12:00:10+00', 100, 'infinity') d \gset
 select array(select job_id from public.incentive_reports where job_id = any (:'made') and job_id <> :'in_flight' order by array_position(:'made', job_id)) as kept_reports \gset
 rollback to before;
-select is(array[:'deleted'::text, :'kept'], array['{1,1}', array[:'of_another', :'in_flight', :'recent', :'open']::text],
+select is(array[:'deleted'::text, :'kept'], array['{1,1}', array[:'of_another', :'in_flight', :'late', :'recent', :'open']::text],
           'retention deletes only jobs of that organization that had ended, with nothing in flight, before the time');
-select is(:'kept_reports'::text, array[:'of_another', :'recent', :'open']::text, 'retention deletes only reports of that organization that had ended before the time');
+select is(array[:'deleted_reports'::text, :'kept_reports'], array['{5,2}', array[:'of_another', :'late', :'recent', :'open']::text], 'retention deletes only reports of that organization that had ended before the time');
 
 -- In small steps
 select count(pg_temp.look_up(:'org', 3, 404)) from generate_series(1, 1) \gset looked_up_
@@ -113,6 +132,15 @@ select count(*) from (select pg_temp.submit(o, 3), pg_temp.look_up(o, 3) from un
 select app.prune('jobs', '2200-01-01', 9) as pruned \gset
 rollback to before;
 select is(:pruned, 3, 'a run counts the items of all organizations against its limit');
+savepoint before;
+select count(*) from (select pg_temp.submit(o, 3), pg_temp.look_up(o, 3) from unnest(array[:'org', :'other_org']::uuid[]) o, generate_series(1, 2)) s \gset made_
+update app.maintenance_rounds set last_id = '00000000-0000-0000-0000-000000000000' where round in ('jobs', 'reports');
+select array[app.prune('jobs', '2200-01-01', 3), app.prune('jobs', '2200-01-01', 3), app.prune('jobs', '2200-01-01', 3)] as pruned \gset
+select last_id as reached from app.maintenance_rounds where round = 'jobs' \gset
+select count(*) as left from public.batch_lookup_jobs where organization_id = :'org' \gset
+rollback to before;
+select is(concat_ws(' ', :'pruned', :left), '{1,1,1} 0', 'a run stays at an organization that has more');
+select is(:'reached'::text, :'org', 'the next run begins after the organization that the last one has finished');
 select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 4)) s \gset made_
 select is(array[app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-01', 6), app.prune('jobs', '2200-01-01', 6)], array[2, 2, 0], 'a run deletes whole jobs, up to its limit of items');
 select count(*) from (select pg_temp.submit(:'org', 3), pg_temp.look_up(:'org', 3) from generate_series(1, 4)) s \gset made_
