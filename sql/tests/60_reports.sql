@@ -1,5 +1,5 @@
 begin;
-select plan(20);
+select plan(27);
 \ir fixtures.psql
 
 select pg_temp.submit(:'org', 3) as job \gset
@@ -58,6 +58,44 @@ select is(
     array(select p.program_id || ' ' || p.eligible_combinations
             from public.incentive_report_site_programs p join public.incentive_reports r on r.id = p.report_id where r.job_id = :'large_job' order by 1),
     array['many 1000000', 'short 0'], 'the report has what it can hold of such answers');
+
+-- Outcomes of several batches at once
+select is(array[app.eiaid('1015'), app.eiaid('PG&E'), app.eiaid(repeat('9', 15)), app.eiaid(repeat('9', 16))], '{1015,null,999999999999999,null}', 'a number of a utility has at most 15 digits');
+select is(app.result_is_eligible('{"incentives": {"total_eligible_combinations": 1}}'), true, 'an answer with one eligible combination is eligible');
+select is((select array_agg(length(program_id)) from app.result_programs((select jsonb_build_object('incentives', jsonb_build_object('by_program', jsonb_agg(jsonb_build_object('program_id', repeat('x', n), 'total_incentive', 1)))) from unnest(array[500, 501]) n))),
+    '{500}', 'the id of a program has at most 500 characters');
+select min(id) as device, min(category_key) as category from app.devices where id = (select min(id) from app.devices) \gset
+select id as device2, category_key as category2 from app.devices where category_key <> :'category' order by id limit 1 \gset
+savepoint before;
+select api.create_batch_lookup(:'org', jsonb_build_object('items', (pg_temp.items(3) -> 'items') - 1 || (pg_temp.items(2, jsonb_build_object('device_ids', jsonb_build_array(:device2))) -> 'items' -> 1))) ->> 'job_id' as three,
+       pg_temp.submit(:'org', 1) as one, pg_temp.submit(:'org', 1) as without_report \gset
+select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens, array_agg(case when position = 1 then 404 else 200 end) as statuses,
+       array_agg(case when job_id = :'one' then '{"incentives": {"total_eligible_combinations": 1, "by_program": [{"program_id": "unpaid", "eligible_combinations": 1}]}}'
+                      when position = 0 then format('{"incentives": {"total_incentive_amount": 100, "by_program": [{"program_id": "paid", "total_incentive": 100, "device_tier_results": [{"device_id": %s, "incentive_amount": 100}]}]}}', :device)
+                      else '{}' end) as responses
+  from api.claim_lookups(:'org', 'w', 10) \gset
+select api.cancel_batch_lookup(:'org', :'without_report') as cancelled \gset
+delete from public.incentive_reports where organization_id = :'org' and job_id = :'without_report';
+select string_agg(verdict, ' ') as verdicts
+  from api.record_lookups(:'org', :'jobs', :'positions', :'tokens', :'statuses', array_fill(null::text, array[5]), :'responses', array_fill(null::double precision, array[5])) \gset
+select id as report_of_three from public.incentive_reports where organization_id = :'org' and job_id = :'three' \gset
+select id as report_of_one from public.incentive_reports where organization_id = :'org' and job_id = :'one' \gset
+select array_agg(concat_ws(' ', array_position(array[:'report_of_three', :'report_of_one']::uuid[], s.report_id), s.position, s.device_categories, s.category_amounts, s.eligible) order by s.report_id = :'report_of_one', s.position) as sites
+  from public.incentive_report_sites s where s.organization_id = :'org' and s.report_id in (:'report_of_three', :'report_of_one') \gset
+select array_agg(concat_ws(' ', array_position(array[:'report_of_three', :'report_of_one']::uuid[], p.report_id), p.position, p.program_id, p.total_incentive, p.eligible_combinations) order by p.report_id = :'report_of_one') as programs
+  from public.incentive_report_site_programs p where p.organization_id = :'org' and p.report_id in (:'report_of_three', :'report_of_one') \gset
+
+-- A report that was deleted after sites were added to it
+delete from public.incentive_reports where organization_id = :'org' and id = :'report_of_one';
+select app.update_report(:'org', :'one', null, app.clock(), 1) \gset late_
+select (select array_agg(distinct report_id) from public.incentive_report_sites where organization_id = :'org' and report_id in (:'report', :'report_of_three', :'report_of_one')) as sites_of,
+       (select array_agg(distinct report_id) from public.incentive_report_site_programs where organization_id = :'org' and report_id in (:'report', :'report_of_three', :'report_of_one')) as programs_of \gset
+rollback to before;
+select is(:'verdicts'::text, 'accepted accepted accepted accepted accepted', 'an answer is recorded although the report of its batch is gone');
+select is(:'sites'::text[], array[format('1 0 {%s} {100.00} t', :'category'), format('1 2 {%s} {0.00} f', :'category2'), format('2 0 {%s} {0.00} t', :'category')],
+    'each site has the categories of its own devices, with what is paid for them');
+select is(:'programs'::text[], array['1 0 paid 100.00 0', '2 0 unpaid 0.00 1'], 'each site has its own programs, even one that pays nothing');
+select is(array[:'sites_of', :'programs_of']::text[], array_fill((select array_agg(u order by u)::text from unnest(array[:'report', :'report_of_three']::uuid[]) u), array[2]), 'sites that were added to a report while it was deleted are deleted, and no others');
 
 -- Reading
 select is((api.list_incentive_reports(:'org') ->> 'total')::integer, 4, 'the list counts the organization''s reports');
