@@ -1,5 +1,5 @@
 begin;
-select plan(30);
+select plan(31);
 \ir fixtures.psql
 
 select results_eq('select name, api_keys, open_jobs, open_items, last_upload_at from api.list_organizations()',
@@ -97,6 +97,15 @@ select pg_temp.look_up(:'read', 1) as looked_up \gset
 insert into public.incentive_reports
 select (jsonb_populate_record(r, jsonb_build_object('id', app.uuid_v7(r.created_at), 'job_id', null))).* from public.incentive_reports r, generate_series(1, 1000) where r.organization_id = :'read';
 select is(array[api.delete_organization(:'read') ->> 'deleted', api.delete_organization(:'read') ->> 'deleted'], '{false,true}', 'an organization with very many reports is deleted by several calls');
+
+-- More other rows than one call deletes.
+select api.create_organization('Full') as full \gset
+insert into app.idempotency_keys (organization_id, route, key, fingerprint, created_at)
+select organization_id, 'POST /x', n::text, '', created_at from (select :'full'::uuid as organization_id, n, now() as created_at from generate_series(1, 10000) n) k;
+select api.delete_organization(:'full') ->> 'deleted' as first \gset
+select count(*) as kept from app.organizations where id = :'full' \gset
+select api.delete_organization(:'full') ->> 'deleted' as second \gset
+select is(array[:'first', :'kept', :'second'], '{false,1,true}', 'an organization is deleted only when none of its rows is left');
 
 -- What the deletion has done.
 create function pg_temp.looked_up() returns numeric

@@ -1,5 +1,5 @@
 begin;
-select plan(45);
+select plan(47);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select throws_ok(format($$ select api.retry_batch_lookup(%L, %L) $$, :'org', :'job'), 'PT409', 'The job is still pending; 3 items are unfinished', 'an open job is not tried again');
@@ -94,9 +94,13 @@ select is(:'left'::jsonb, '{"lookup_usage": 1, "incentive_reports": 1, "app.webh
 -- Retention, except that of attempts (chapter 58)
 savepoint before;
 select count(*) as attempts from public.lookup_attempts \gset
+insert into app.idempotency_keys (organization_id, route, key, fingerprint, created_at) values (:'org', 'POST /x', 'k', '', '2026-01-01Z');
+select count(*) as audited from app.audit_events \gset
 select app.prune_expired('2200-01-01') as pruned \gset
+select (select count(*) from app.idempotency_keys) as keys, (select count(*) from app.audit_events) as events, (select count(*) from app.deleted_rows) as tombstones \gset
 rollback to before;
 select is(:pruned, greatest(:attempts, 1), 'a run counts the recorded attempts that it deletes');
+select is(array[:audited > 0, :keys + :events + :tombstones = 0], '{t,t}', 'a run also deletes idempotency keys, audit events and tombstones that have expired');
 delete from public.lookup_attempts;
 select is(app.prune_expired('2200-01-01'), 0, 'jobs are kept for ever by default');
 select ok((api.update_settings('{"job_retention_days": 30}') ->> 'job_retention_days') = '30', 'a setting determines how long jobs are kept');
@@ -132,6 +136,12 @@ select count(*) from (select pg_temp.submit(o, 3), pg_temp.look_up(o, 3) from un
 select app.prune('jobs', '2200-01-01', 9) as pruned \gset
 rollback to before;
 select is(:pruned, 3, 'a run counts the items of all organizations against its limit');
+savepoint before;
+select app.prune('reports', '2200-01-01') as pruned \gset earlier_
+select count(*) from (select pg_temp.submit(o, 3), pg_temp.look_up(o, 3) from unnest(array[:'org', :'other_org']::uuid[]) o, generate_series(1, 2)) s \gset made_
+select app.prune('reports', '2200-01-01', 9) as pruned \gset
+rollback to before;
+select is(:pruned, 3, 'a run counts the sites of all organizations against its limit');
 savepoint before;
 select count(*) from (select pg_temp.submit(o, 3), pg_temp.look_up(o, 3) from unnest(array[:'org', :'other_org']::uuid[]) o, generate_series(1, 2)) s \gset made_
 update app.maintenance_rounds set last_id = '00000000-0000-0000-0000-000000000000' where round in ('jobs', 'reports');

@@ -1,5 +1,5 @@
 begin;
-select plan(66);
+select plan(71);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -131,6 +131,7 @@ select api.create_organization('Chain') as chain \gset
 select pg_temp.submit_each(:'chain', 4, '20 Main St') as each \gset
 select * from pg_temp.claimed(:'chain', :'each') \gset first_
 select pg_temp.record(:'chain', :'first_jobs', :'first_positions', :'first_tokens', 404) as recorded \gset
+select is((select count(*)::integer from api.ready_organizations() o where o = :'chain'), 1, 'when a lookup has failed, workers learn at once that the next one asks');
 select * from pg_temp.claimed(:'chain', :'each') \gset second_
 select is(:'first_numbers' || :'second_numbers', '{1}{2}', 'when a lookup has failed, the first of those that wait asks at once');
 select pg_temp.record(:'chain', :'second_jobs', :'second_positions', :'second_tokens', 500) as recorded, pg_temp.turn_clock(app.clock() + interval '2 minutes') \gset
@@ -165,6 +166,14 @@ select is(
              union all select * from api.claim_lookups(:'held', 'w', 10)) c),
     '{1,2}', 'when an item is held at a limit, the next one asks');
 select is_empty('select * from api.check_invariants()', 'the invariants hold when others ask');
+
+select api.create_organization('Within') as within \gset
+select api.create_batch_lookup(:'within', pg_temp.items(2), p_options => '{"max_lookups": 9}') is not null as limited, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
+select pg_temp.submit_streets(:'within', '2 Congress Ave') as asked \gset
+select is((select count(*)::integer from (select * from api.claim_lookups(:'within', 'w', 10) union all select * from api.claim_lookups(:'within', 'w', 10)) c), 2,
+    'nobody asks what an item within the limit of its batch will ask');
+select api.create_batch_lookup(:'within', pg_temp.items(2, '{"create_application": true}')) is not null as created \gset
+select is((select count(*)::integer from api.claim_lookups(:'within', 'w', 10)), 2, 'items that create applications do not wait for each other');
 
 -- Two batches that are created at the same time
 select api.create_organization('Twins') as twins \gset
@@ -242,6 +251,14 @@ select is(array[pg_temp.known(:'older', 1), pg_temp.known(:'older', 30)], '{0,1}
 select throws_ok(
     format($$ select pg_temp.submit_reusing(%L, pg_temp.items(1), 0) $$, :'org'), 'PT400',
     'reuse_results must be an object {"max_age_days": a whole number from 1 to 3650}', 'the age of results is limited');
+
+select pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 1, 200, :'answer') as looked_up, api.create_organization('Beside') as beside \gset
+select is_empty(format($$ select from app.unread_jobs(%L, '-infinity') $$, :'beside'), 'only the jobs of an organization itself are left to be read for it');
+select pg_temp.submit(:'beside', 20) as job, pg_temp.look_up(:'beside', 20, 200, :'answer') as looked_up, pg_temp.submit_streets(:'beside', '9 Elm St') as waiting \gset
+select pg_temp.submit_reusing(:'beside', pg_temp.changed(pg_temp.items(20), '{3}'), 30) ->> 'job_id' as reusing \gset
+select is((select array_agg(array_position(array[:'waiting', :'reusing']::uuid[], job_id) || coalesce(' at ' || position, '') || ' ' || (retry_at is not null) order by retry_at is not null)
+             from public.lookup_queue_items where organization_id = :'beside' and status = 'pending'), '{1 at 0 false,2 at 3 true}',
+    'when nearly all results of a batch are known, only its own items are scheduled');
 
 select api.create_organization('Latest') as latest \gset
 select pg_temp.submit(:'latest', 1) as job, pg_temp.look_up(:'latest', 1, 200, :'answer') as looked_up \gset

@@ -1,5 +1,5 @@
 begin;
-select plan(26);
+select plan(27);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 4) as job \gset
 select id as report from public.incentive_reports where job_id = :'job' \gset
@@ -56,6 +56,16 @@ select is(pg_temp.sites(p_q => 'SITE-3'), 'site-3', 'sites are found by a part o
 select is(pg_temp.sites(p_q => '2 congress'), 'site-2', 'sites are found by a part of their street');
 select is(pg_temp.sites(p_q => '_ite%'), null, 'a search text has no wildcards');
 select is(api.get_incentive_report(:'org', :'report', p_q => 'austin', p_state => 'CA') ->> 'total', '1', 'a text narrows other filters, and the total counts the sites that remain');
+
+-- Beside another report
+savepoint before;
+select pg_temp.submit(:'org', 4) as beside, pg_temp.look_up(:'org', 4, 200, '{"incentives": {"total_incentive_amount": 1,
+    "by_program": [{"program_id": "elsewhere", "program_name": "Elsewhere", "total_incentive": 1}]}}') as recorded \gset
+select r ->> 'total' as total, r #>> '{sites,0,programs}' like '%lsewhere%' as has_programs from api.get_incentive_report(:'org', :'report', p_eligible => true) r \gset
+select api.get_incentive_report(:'org', :'report', p_program => 'elsewhere') ->> 'total' as with_program \gset
+select array[regexp_count(lines, E'\r\n'), regexp_count(lines, 'lsewhere')] as lines from api.get_incentive_report_csv(:'org', :'report') \gset
+rollback to before;
+select is(array[:'total', :'has_programs', :'with_program', :'lines'], '{3,f,0,"{5,0}"}', 'a report has neither sites nor programs of another one of its organization');
 
 -- Files
 select is(split_part((api.get_incentive_report_csv(:'org', :'report')).lines, E'\r\n', 4),

@@ -1,5 +1,5 @@
 begin;
-select plan(18);
+select plan(20);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 2) as job, pg_temp.submit(:'other_org', 1) as other_job \gset
@@ -34,6 +34,8 @@ select is(api.realtime_record('batch_lookup_jobs', :'org', :'job') -> 'record' -
 select is(api.realtime_record('incentive_reports', :'org', :'report') -> 'record' ->> 'job_id', :'job'::text, 'a record is the row of a report');
 select is(api.realtime_record('lookup_queue_items', :'org', :'job')::text, null, 'a table that is not watched has no records');
 select is(api.realtime_record('batch_lookup_jobs', :'other_org', :'job')::text, null, 'a job is a record of its own organization only');
+select is(array[api.realtime_record('batch_lookup_jobs', :'org', :'report'), api.realtime_record('incentive_reports', :'org', :'job'), api.realtime_record('incentive_reports', :'other_org', :'report')]::text[], '{null,null,null}',
+    'a job or report that is not there has no record');
 
 select bag_eq(format('select pg_temp.changed(array[%L]::uuid[], 0)', :'org'),
     format($$ values ('batch_lookup_jobs %s'), ('incentive_reports %s') $$, :'job', :'report'), 'a new job and its report have changed');
@@ -71,9 +73,12 @@ select results_eq(
     format($$ values (%L, 'true') $$, :'job'), 'a deleted job is among the changes');
 select is(pg_temp.changed(array[:'org']::uuid[], null, '2026-11-24 12:00:00+00', 1), 'batch_lookup_jobs ' || :'job', 'a deleted job is among the changes since a time')
  limit 1;
-select pg_temp.turn_clock('2026-11-25 12:00:01+00');
-select app.prune_deleted_rows(app.clock()) \gset
-select is_empty('select from app.deleted_rows', 'a deletion is remembered for a day');
+select pg_temp.turn_clock('2026-11-24 12:00:01+00');
+select api.cancel_batch_lookup(:'other_org', :'other_job') as cancelled, api.delete_batch_lookup(:'other_org', :'other_job') as deleted \gset
+select app.prune_deleted_rows('2026-11-25 12:00:00+00') as early \gset
+select app.prune_deleted_rows('2026-11-25 12:00:01+00') as pruned \gset
+select results_eq($$ select id from app.deleted_rows $$, format($$ values (%L::uuid) $$, :'other_job'), 'a deletion is remembered for a day');
+select is(array[:early, :pruned], '{0,1}', 'the deletions that are forgotten are counted');
 
 select * from finish();
 rollback;
