@@ -1,5 +1,5 @@
 begin;
-select plan(58);
+select plan(60);
 
 select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
@@ -122,6 +122,10 @@ select is((select array_agg(distinct expires_at) from app.api_keys where id in (
 update app.api_keys set expires_at = '2001-01-01Z' where id = :'ended';
 select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('late'), 'late') $$, :'org', :'ended'), 'PT409', 'The key expired at 2001-01-01T00:00:00.000Z',
                  'a key that has expired is not rotated');
+select api.create_api_key(:'org', sha256('daily'), 'leap_live_', 'aily', p_scopes => '{reports:read,jobs:read,reports:read}') as daily \gset
+select api.rotate_api_key(:'org', (:'daily'::json ->> 'id')::uuid, sha256('nightly'), 'htly') as nightly \gset
+select ok((select expires_at between now() + interval '1 day' and clock_timestamp() + interval '1 day' from app.api_keys where organization_id = :'org' and id = (:'daily'::json ->> 'id')::uuid), 'a key that is rotated ends after a day unless the request says so');
+select is(:'daily'::json ->> 'scopes', '["jobs:read","reports:read"]', 'each scope of a key is named once, in the order of all scopes');
 
 -- How many
 select api.create_organization('Many Keys') as many \gset

@@ -1,5 +1,5 @@
 begin;
-select plan(71);
+select plan(74);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -174,6 +174,18 @@ select is((select count(*)::integer from (select * from api.claim_lookups(:'with
     'nobody asks what an item within the limit of its batch will ask');
 select api.create_batch_lookup(:'within', pg_temp.items(2, '{"create_application": true}')) is not null as created \gset
 select is((select count(*)::integer from api.claim_lookups(:'within', 'w', 10)), 2, 'items that create applications do not wait for each other');
+
+select api.create_organization('Own') as own, api.create_organization('Foreign') as foreign \gset
+select pg_temp.submit_streets(:'own', '30 Main St') as job, pg_temp.look_up(:'own', 1, 200, '{"answer": "own"}') as looked_up, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
+select pg_temp.submit_streets(:'foreign', '30 Main St') as foreign_job, pg_temp.look_up(:'foreign', 1, 200, '{"answer": "foreign"}') as looked_up \gset
+select pg_temp.submit_streets(:'own', '30 Main St', '31 Main St', '32 Main St') as asked \gset
+select is((select result ->> 'answer' from public.lookup_queue_items where organization_id = :'own' and job_id = :'asked' and position = 0), 'own',
+    'a later answer of another organization does not hide the own one');
+select is(app.copy_results(:'own', array[:'asked', :'asked', :'job']::uuid[], '{1,2,0}', array[:'asked', :'job', :'asked']::uuid[], '{2,0,0}', false, app.clock()), 1,
+    'only results of completed items are copied, and only to items that have none');
+select count(*) as claimed from api.claim_lookups(:'own', 'w', 1) \gset
+select pg_temp.submit_streets(:'own', '33 Main St', '34 Main St') as more \gset
+select is(app.keys_in_flight(:'own'), array(select deduplication_key from public.lookup_queue_items where organization_id = :'own' and job_id = :'asked' and position = 1), 'only the items that a lease has are in flight');
 
 -- Two batches that are created at the same time
 select api.create_organization('Twins') as twins \gset
