@@ -1,5 +1,5 @@
 begin;
-select plan(74);
+select plan(76);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -168,6 +168,8 @@ select is(
 select is_empty('select * from api.check_invariants()', 'the invariants hold when others ask');
 
 select api.create_organization('Within') as within \gset
+select api.create_batch_lookup(:'within', pg_temp.items(2, '{"building_type": "COMMERCIAL"}'), p_options => '{"max_lookups": 1, "when_limit_reached": "wait"}') is not null as held,
+       (select count(*) from api.claim_lookups(:'within', 'w', 10)) as claimed \gset
 select api.create_batch_lookup(:'within', pg_temp.items(2), p_options => '{"max_lookups": 9}') is not null as limited, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
 select pg_temp.submit_streets(:'within', '2 Congress Ave') as asked \gset
 select is((select count(*)::integer from (select * from api.claim_lookups(:'within', 'w', 10) union all select * from api.claim_lookups(:'within', 'w', 10)) c), 2,
@@ -175,6 +177,13 @@ select is((select count(*)::integer from (select * from api.claim_lookups(:'with
 select api.create_batch_lookup(:'within', pg_temp.items(2, '{"create_application": true}')) is not null as created \gset
 select is((select count(*)::integer from api.claim_lookups(:'within', 'w', 10)), 2, 'items that create applications do not wait for each other');
 
+select api.create_organization('Queues') as queues \gset
+select pg_temp.submit_streets(:'queues', '40 Main St', '40 Main St', '41 Main St') as job \gset
+select count(*) as claimed from api.claim_lookups(:'queues', 'w', 1) \gset
+select pg_temp.turn_clock(app.clock() + interval '10 minutes');
+select array_agg(job_id order by position) as jobs, array_agg(position order by position) as positions, array_agg(lease_token order by position) as tokens from api.claim_lookups(:'queues', 'w', 2) \gset
+select pg_temp.submit_streets(:'queues', '42 Main St') as other, pg_temp.record(:'queues', (:'jobs'::uuid[])[:1], (:'positions'::integer[])[:1], (:'tokens'::uuid[])[:1], 200, :'answer') as recorded \gset
+select is(:'positions' || ' ' || pg_temp.statuses(:'job'), '{0,1} completed, pending, pending', 'a lookup under way gets its own answer, however far other batches are');
 select api.create_organization('Own') as own, api.create_organization('Foreign') as foreign \gset
 select pg_temp.submit_streets(:'own', '30 Main St') as job, pg_temp.look_up(:'own', 1, 200, '{"answer": "own"}') as looked_up, pg_temp.turn_clock(app.clock() + interval '1 second') \gset
 select pg_temp.submit_streets(:'foreign', '30 Main St') as foreign_job, pg_temp.look_up(:'foreign', 1, 200, '{"answer": "foreign"}') as looked_up \gset
@@ -266,6 +275,7 @@ select throws_ok(
 
 select pg_temp.submit(:'org', 2) as job, pg_temp.look_up(:'org', 1, 200, :'answer') as looked_up, api.create_organization('Beside') as beside \gset
 select is_empty(format($$ select from app.unread_jobs(%L, '-infinity') $$, :'beside'), 'only the jobs of an organization itself are left to be read for it');
+select api.create_batch_lookup(:'beside', pg_temp.items(1, '{"create_application": true}')) is not null as created, pg_temp.look_up(:'beside', 1, 200, :'answer') as looked_up \gset
 select pg_temp.submit(:'beside', 20) as job, pg_temp.look_up(:'beside', 20, 200, :'answer') as looked_up, pg_temp.submit_streets(:'beside', '9 Elm St') as waiting \gset
 select pg_temp.submit_reusing(:'beside', pg_temp.changed(pg_temp.items(20), '{3}'), 30) ->> 'job_id' as reusing \gset
 select is((select array_agg(array_position(array[:'waiting', :'reusing']::uuid[], job_id) || coalesce(' at ' || position, '') || ' ' || (retry_at is not null) order by retry_at is not null)
@@ -277,7 +287,9 @@ select pg_temp.submit(:'latest', 1) as job, pg_temp.look_up(:'latest', 1, 200, :
 select pg_temp.turn_clock(app.clock() + interval '1 day');
 select pg_temp.submit(:'latest', 1) as later_job \gset
 select pg_temp.look_up(:'latest', 1, 200, :'answer') as looked_up \gset
-select pg_temp.submit_reusing(:'latest', pg_temp.items(1), 30) ->> 'job_id' as reusing \gset
+select pg_temp.submit_reusing(:'latest', pg_temp.items(1), 30) as created \gset
+select :'created'::json ->> 'job_id' as reusing \gset
+select is(:'created'::json ->> 'reused_items', '1', 'one of several results is reused');
 select is((select reused_from_job_id from public.lookup_queue_items where job_id = :'reusing'), :'later_job'::uuid, 'the latest of several results is reused');
 
 select isnt(

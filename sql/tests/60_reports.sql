@@ -1,5 +1,5 @@
 begin;
-select plan(27);
+select plan(31);
 \ir fixtures.psql
 
 select pg_temp.submit(:'org', 3) as job \gset
@@ -67,7 +67,7 @@ select is((select array_agg(length(program_id)) from app.result_programs((select
 select min(id) as device, min(category_key) as category from app.devices where id = (select min(id) from app.devices) \gset
 select id as device2, category_key as category2 from app.devices where category_key <> :'category' order by id limit 1 \gset
 savepoint before;
-select api.create_batch_lookup(:'org', jsonb_build_object('items', (pg_temp.items(3) -> 'items') - 1 || (pg_temp.items(2, jsonb_build_object('device_ids', jsonb_build_array(:device2))) -> 'items' -> 1))) ->> 'job_id' as three,
+select api.create_batch_lookup(:'org', jsonb_build_object('items', (pg_temp.items(1, jsonb_build_object('device_ids', jsonb_build_array(:device, :device2))) -> 'items') || (pg_temp.items(3) -> 'items' -> 2) || (pg_temp.items(2, jsonb_build_object('device_ids', jsonb_build_array(:device2))) -> 'items' -> 1))) ->> 'job_id' as three,
        pg_temp.submit(:'org', 1) as one, pg_temp.submit(:'org', 1) as without_report \gset
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens, array_agg(case when position = 1 then 404 else 200 end) as statuses,
        array_agg(case when job_id = :'one' then '{"incentives": {"total_eligible_combinations": 1, "by_program": [{"program_id": "unpaid", "eligible_combinations": 1}]}}'
@@ -75,10 +75,12 @@ select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(le
                       else '{}' end) as responses
   from api.claim_lookups(:'org', 'w', 10) \gset
 select api.cancel_batch_lookup(:'org', :'without_report') as cancelled \gset
+-- As if the catalogue had lost the device.
+update public.lookup_queue_items set device_ids = '{0}' where organization_id = :'org' and job_id = :'one';
 delete from public.incentive_reports where organization_id = :'org' and job_id = :'without_report';
 select string_agg(verdict, ' ') as verdicts
   from api.record_lookups(:'org', :'jobs', :'positions', :'tokens', :'statuses', array_fill(null::text, array[5]), :'responses', array_fill(null::double precision, array[5])) \gset
-select id as report_of_three from public.incentive_reports where organization_id = :'org' and job_id = :'three' \gset
+select id as report_of_three, updated_at > created_at as is_updated from public.incentive_reports where organization_id = :'org' and job_id = :'three' \gset
 select id as report_of_one from public.incentive_reports where organization_id = :'org' and job_id = :'one' \gset
 select array_agg(concat_ws(' ', array_position(array[:'report_of_three', :'report_of_one']::uuid[], s.report_id), s.position, s.device_categories, s.category_amounts, s.eligible) order by s.report_id = :'report_of_one', s.position) as sites
   from public.incentive_report_sites s where s.organization_id = :'org' and s.report_id in (:'report_of_three', :'report_of_one') \gset
@@ -92,8 +94,9 @@ select (select array_agg(distinct report_id) from public.incentive_report_sites 
        (select array_agg(distinct report_id) from public.incentive_report_site_programs where organization_id = :'org' and report_id in (:'report', :'report_of_three', :'report_of_one')) as programs_of \gset
 rollback to before;
 select is(:'verdicts'::text, 'accepted accepted accepted accepted accepted', 'an answer is recorded although the report of its batch is gone');
-select is(:'sites'::text[], array[format('1 0 {%s} {100.00} t', :'category'), format('1 2 {%s} {0.00} f', :'category2'), format('2 0 {%s} {0.00} t', :'category')],
+select is(:'sites'::text[], array['1 0 {ground_source_heat_pump,heat_pump} {0.00,100.00} t', '1 2 {ground_source_heat_pump} {0.00} f', '2 0 {} {} t'],
     'each site has the categories of its own devices, with what is paid for them');
+select ok(:'is_updated', 'a report that grows has been updated');
 select is(:'programs'::text[], array['1 0 paid 100.00 0', '2 0 unpaid 0.00 1'], 'each site has its own programs, even one that pays nothing');
 select is(array[:'sites_of', :'programs_of']::text[], array_fill((select array_agg(u order by u)::text from unnest(array[:'report', :'report_of_three']::uuid[]) u), array[2]), 'sites that were added to a report while it was deleted are deleted, and no others');
 
@@ -101,6 +104,29 @@ select is(array[:'sites_of', :'programs_of']::text[], array_fill((select array_a
 select is((api.list_incentive_reports(:'org') ->> 'total')::integer, 4, 'the list counts the organization''s reports');
 select is((api.list_incentive_reports(:'org', 'processing') ->> 'total')::integer, 0, 'the list of reports filters by status');
 select is(api.list_incentive_reports(:'other_org')::jsonb, '{"reports": [], "total": 0, "limit": 20, "offset": 0, "next_cursor": null}', 'another organization has none');
+savepoint before;
+select pg_temp.submit(:'other_org', 1) as of_another, array_agg(id order by id) as reports from public.incentive_reports where organization_id = :'org' \gset
+update public.incentive_reports r set created_at = u.created_at
+  from (select id, '2026-01-01Z'::timestamptz + n * interval '1 day' as created_at from unnest(:'reports'::uuid[]) with ordinality o (id, n)) u where r.organization_id = :'org' and r.id = u.id;
+update public.incentive_reports set created_at = '2026-01-03Z' where organization_id = :'other_org';
+select array_agg(concat_ws(' ', l ->> 'total', (select string_agg(array_position(:'reports'::uuid[], (r ->> 'id')::uuid)::text, ',' order by n) from json_array_elements(l -> 'reports') with ordinality r (r, n)))) as filtered
+  from unnest(array['2026-01-03Z', null, '2026-01-03Z', null]::timestamptz[], array['2026-01-04Z', '2026-01-03Z', null, null]::timestamptz[], array[null, null, null, 'complete']) f (since, until, status)
+ cross join lateral api.list_incentive_reports(:'org', f.status, p_report_type => 'bulk_lookup', p_created_from => f.since, p_created_before => f.until) l \gset
+with recursive page as (
+    select 1 as n, api.list_incentive_reports(:'org', p_limit => 1) as body
+     union all
+    select n + 1, api.list_incentive_reports(:'org', p_limit => 1, p_cursor => body ->> 'next_cursor') from page where body ->> 'next_cursor' is not null and n < 9
+)
+select string_agg(array_position(:'reports'::uuid[], (body #>> '{reports,0,id}')::uuid)::text, ',' order by n) as pages from page \gset
+rollback to before;
+select is(:'filtered'::text[], array['1 2', '1 1', '3 4,3,2', '4 4,3,2,1'], 'the list of reports filters by time, and the total counts what it has');
+select is(:'pages'::text, '4,3,2,1', 'page after page, an organization lists its own reports, the newest first');
+savepoint before;
+select r ->> 'description' as was from api.get_incentive_report(:'org', :'report') r \gset
+select array[r ->> 'name', (r ->> 'description' = :'was')::text] as renamed from api.update_incentive_report(:'org', :'report', '{"name": " North "}') r \gset
+select array[r ->> 'name', r ->> 'description'] as described from api.update_incentive_report(:'org', :'report', '{"description": "Homes"}') r \gset
+rollback to before;
+select is(array[:'renamed'::text, :'described'], '{"{North,true}","{North,Homes}"}', 'a report keeps its name or description when only the other changes');
 select is(
     array(select s ->> 'reference_id' from json_array_elements(api.get_incentive_report(:'org', :'report') -> 'sites') s), array['site-1', 'site-2'], 'a report lists its sites');
 select is(

@@ -1,5 +1,5 @@
 begin;
-select plan(20);
+select plan(22);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 2) as job, pg_temp.submit(:'other_org', 1) as other_job \gset
@@ -43,6 +43,12 @@ select is((select count(*) from pg_temp.changed(array[:'org', :'other_org']::uui
     'changes of a running transaction come after the current position');
 select is((select count(*) from pg_temp.changed(array[:'org', :'other_org']::uuid[], 0, p_limit => 1)), 4::bigint,
     'steps of a row find the changes of all organizations');
+savepoint before;
+select pg_temp.turn_clock('2026-11-24 12:00:02+00');
+select pg_temp.submit(:'org', 1) as later_job \gset
+select count(*) as found from pg_temp.changed(array[:'org', :'other_org']::uuid[], 0, p_limit => 1) \gset
+rollback to before;
+select is(:found, 6, 'steps of a row find several changes of an organization, and older ones of the next');
 select app.is_distributed() as on_cluster \gset
 \if :on_cluster
 select is(
@@ -71,6 +77,10 @@ select api.delete_batch_lookup(:'org', :'job') as deleted \gset
 select results_eq(
     format($$ select c ->> 'id', c ->> 'is_deleted' from json_array_elements(api.realtime_changes(array[%L]::uuid[], 'batch_lookup_jobs', %s) -> 'changes') c $$, :'org', :position),
     format($$ values (%L, 'true') $$, :'job'), 'a deleted job is among the changes');
+select is_empty(
+    format($$ select from unnest(array[%1$L, %2$L]::uuid[], array['batch_lookup_jobs', 'incentive_reports']) u (organization_id, name)
+                cross join lateral json_array_elements(api.realtime_changes(array[u.organization_id], u.name, 0) -> 'changes') c where c ->> 'is_deleted' = 'true' $$, :'other_org', :'org'),
+    'a deletion is a change of its own organization and table only');
 select is(pg_temp.changed(array[:'org']::uuid[], null, '2026-11-24 12:00:00+00', 1), 'batch_lookup_jobs ' || :'job', 'a deleted job is among the changes since a time')
  limit 1;
 select pg_temp.turn_clock('2026-11-24 12:00:01+00');

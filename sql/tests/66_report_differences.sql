@@ -1,5 +1,5 @@
 begin;
-select plan(14);
+select plan(16);
 \ir fixtures.psql
 select pg_temp.submit(:'org', 3) as job \gset
 select id as before from public.incentive_reports where job_id = :'job' \gset
@@ -26,6 +26,9 @@ select is(
       "address": {"street_1": "2 Congress Ave", "city": "Austin", "state_or_province_code": "TX", "postal_code": "78701", "country_code": "US"}}',
     'a difference has the amounts of both reports');
 select is(:'diff'::jsonb #> '{differences,1,to}', 'null', 'a site that was removed has nothing in the second report');
+select is(array(select d ->> 'difference' from json_array_elements(api.diff_incentive_reports(:'org', :'before', :'after') -> 'differences') d), '{-1190.50,-1200.50,0.00}',
+    'a site differs by its whole amount if only one of the reports has it');
+select is(array(select d ->> 'difference' from json_array_elements(api.diff_incentive_reports(:'org', :'after', :'before', 'added') -> 'differences') d), '{1200.50}', 'an added site adds its whole amount');
 select is(array(select d #>> '{address,street_1}' from json_array_elements(:'diff'::json -> 'differences') d), array['2 Congress Ave', '3 Congress Ave', '4 Congress Ave'],
     'a site has its address from the report that it is in');
 select is(api.diff_incentive_reports(:'org', :'before', :'after', 'added') ->> 'total', '1', 'differences filter by their kind');
