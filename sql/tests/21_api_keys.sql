@@ -1,5 +1,5 @@
 begin;
-select plan(60);
+select plan(61);
 
 select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
@@ -137,6 +137,9 @@ select throws_ok(
 select lives_ok(
     format($$ select api.rotate_api_key(%L, %L, sha256('successor'), 'last', '{}', app.all_scopes()) $$, :'many', (select min(id::text) from app.api_keys where organization_id = :'many')),
     'each of them can be rotated');
+select api.update_settings('{"max_api_keys": 2}') as settings \gset
+select throws_ok(format($$ select api.rotate_api_key(%L, %L, sha256('sixth'), 'ixth') $$, :'lister', (select min(id::text) from app.api_keys where organization_id = :'lister' and name = '3')), 'PT409',
+    'The organization already has 4 valid API keys', 'a rotation makes no more than twice as many keys as the setting allows');
 select api.update_settings('{"max_api_keys": 102}') as settings \gset
 select lives_ok(
     format($$ select api.request_api_key(%L, sha256('one more'), 'leap_live_', 'more', '{}', app.all_scopes()) $$, :'many'),

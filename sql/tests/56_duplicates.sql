@@ -1,5 +1,5 @@
 begin;
-select plan(76);
+select plan(78);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -281,6 +281,12 @@ select pg_temp.submit_reusing(:'beside', pg_temp.changed(pg_temp.items(20), '{3}
 select is((select array_agg(array_position(array[:'waiting', :'reusing']::uuid[], job_id) || coalesce(' at ' || position, '') || ' ' || (retry_at is not null) order by retry_at is not null)
              from public.lookup_queue_items where organization_id = :'beside' and status = 'pending'), '{1 at 0 false,2 at 3 true}',
     'when nearly all results of a batch are known, only its own items are scheduled');
+select is((select array_agg(array_position(array[:'waiting', :'reusing']::uuid[], job_id)) from app.queued_jobs where organization_id = :'beside'), '{1}', 'a batch whose items are scheduled is not claimed from its beginning as well');
+select api.create_organization('Read Later') as behind \gset
+select pg_temp.known(:'behind', 30) as known, pg_temp.submit(:'behind', 3) as job, pg_temp.look_up(:'behind', 3, 200, :'answer') as looked_up \gset
+select count(*) as turns from app.known_organizations \gset
+select count(app.learn_results_in_turn()) as learnt from generate_series(1, :turns) \gset
+select is((select count(*)::integer from app.known_results where organization_id = :'behind'), 3, 'maintenance reads what organizations that reuse results have looked up since');
 
 select api.create_organization('Latest') as latest \gset
 select pg_temp.submit(:'latest', 1) as job, pg_temp.look_up(:'latest', 1, 200, :'answer') as looked_up \gset

@@ -1,5 +1,5 @@
 begin;
-select plan(31);
+select plan(33);
 \ir fixtures.psql
 
 select pg_temp.submit(:'org', 3) as job \gset
@@ -105,9 +105,10 @@ select is((api.list_incentive_reports(:'org') ->> 'total')::integer, 4, 'the lis
 select is((api.list_incentive_reports(:'org', 'processing') ->> 'total')::integer, 0, 'the list of reports filters by status');
 select is(api.list_incentive_reports(:'other_org')::jsonb, '{"reports": [], "total": 0, "limit": 20, "offset": 0, "next_cursor": null}', 'another organization has none');
 savepoint before;
-select pg_temp.submit(:'other_org', 1) as of_another, array_agg(id order by id) as reports from public.incentive_reports where organization_id = :'org' \gset
+select pg_temp.submit(:'other_org', 1) as of_another \gset
+select array_agg(id order by id) as reports from public.incentive_reports where organization_id = :'org' \gset
 update public.incentive_reports r set created_at = u.created_at
-  from (select id, '2026-01-01Z'::timestamptz + n * interval '1 day' as created_at from unnest(:'reports'::uuid[]) with ordinality o (id, n)) u where r.organization_id = :'org' and r.id = u.id;
+  from unnest(:'reports'::uuid[], '{2026-01-02Z,2026-01-03Z,2026-01-04Z,2026-01-05Z}'::timestamptz[]) u (id, created_at) where r.organization_id = :'org' and r.id = u.id;
 update public.incentive_reports set created_at = '2026-01-03Z' where organization_id = :'other_org';
 select array_agg(concat_ws(' ', l ->> 'total', (select string_agg(array_position(:'reports'::uuid[], (r ->> 'id')::uuid)::text, ',' order by n) from json_array_elements(l -> 'reports') with ordinality r (r, n)))) as filtered
   from unnest(array['2026-01-03Z', null, '2026-01-03Z', null]::timestamptz[], array['2026-01-04Z', '2026-01-03Z', null, null]::timestamptz[], array[null, null, null, 'complete']) f (since, until, status)
@@ -125,7 +126,15 @@ savepoint before;
 select r ->> 'description' as was from api.get_incentive_report(:'org', :'report') r \gset
 select array[r ->> 'name', (r ->> 'description' = :'was')::text] as renamed from api.update_incentive_report(:'org', :'report', '{"name": " North "}') r \gset
 select array[r ->> 'name', r ->> 'description'] as described from api.update_incentive_report(:'org', :'report', '{"description": "Homes"}') r \gset
+select count(*) as with_that_name from public.incentive_reports where organization_id = :'org' and name = 'North' \gset
+select count(*) as sites from public.incentive_report_sites where organization_id = :'org' and report_id <> :'report' \gset kept_
+select count(*) as programs from public.incentive_report_site_programs where organization_id = :'org' and report_id <> :'report' \gset kept_
+select api.delete_incentive_report(:'org', :'report') as deleted \gset
+select (select count(*) from public.incentive_report_sites where organization_id = :'org') = :kept_sites as has_sites,
+       (select count(*) from public.incentive_report_site_programs where organization_id = :'org') = :kept_programs as has_programs \gset
 rollback to before;
+select is(:with_that_name, 1, 'a change of a report leaves the others as they are');
+select is(array[:kept_sites > 0, :kept_programs > 0, :'has_sites', :'has_programs'], '{t,t,t,t}', 'a report is deleted with its sites and programs, and those of others are kept');
 select is(array[:'renamed'::text, :'described'], '{"{North,true}","{North,Homes}"}', 'a report keeps its name or description when only the other changes');
 select is(
     array(select s ->> 'reference_id' from json_array_elements(api.get_incentive_report(:'org', :'report') -> 'sites') s), array['site-1', 'site-2'], 'a report lists its sites');
