@@ -1,5 +1,5 @@
 begin;
-select plan(33);
+select plan(34);
 \ir fixtures.psql
 
 select pg_temp.submit(:'org', 3) as job \gset
@@ -123,10 +123,11 @@ rollback to before;
 select is(:'filtered'::text[], array['1 2', '1 1', '3 4,3,2', '4 4,3,2,1'], 'the list of reports filters by time, and the total counts what it has');
 select is(:'pages'::text, '4,3,2,1', 'page after page, an organization lists its own reports, the newest first');
 savepoint before;
+select updated_at as was_updated from public.incentive_reports where organization_id = :'org' and id = :'report' \gset
 select r ->> 'description' as was from api.get_incentive_report(:'org', :'report') r \gset
 select array[r ->> 'name', (r ->> 'description' = :'was')::text] as renamed from api.update_incentive_report(:'org', :'report', '{"name": " North "}') r \gset
 select array[r ->> 'name', r ->> 'description'] as described from api.update_incentive_report(:'org', :'report', '{"description": "Homes"}') r \gset
-select count(*) as with_that_name from public.incentive_reports where organization_id = :'org' and name = 'North' \gset
+select count(*) as with_that_name, bool_and(updated_at > :'was_updated') as is_updated from public.incentive_reports where organization_id = :'org' and name = 'North' \gset
 select count(*) as sites from public.incentive_report_sites where organization_id = :'org' and report_id <> :'report' \gset kept_
 select count(*) as programs from public.incentive_report_site_programs where organization_id = :'org' and report_id <> :'report' \gset kept_
 select api.delete_incentive_report(:'org', :'report') as deleted \gset
@@ -134,6 +135,7 @@ select (select count(*) from public.incentive_report_sites where organization_id
        (select count(*) from public.incentive_report_site_programs where organization_id = :'org') = :kept_programs as has_programs \gset
 rollback to before;
 select is(:with_that_name, 1, 'a change of a report leaves the others as they are');
+select ok(:'is_updated', 'a report whose name changes has been updated');
 select is(array[:kept_sites > 0, :kept_programs > 0, :'has_sites', :'has_programs'], '{t,t,t,t}', 'a report is deleted with its sites and programs, and those of others are kept');
 select is(array[:'renamed'::text, :'described'], '{"{North,true}","{North,Homes}"}', 'a report keeps its name or description when only the other changes');
 select is(

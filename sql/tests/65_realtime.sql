@@ -1,5 +1,5 @@
 begin;
-select plan(22);
+select plan(23);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:00+00');
 select pg_temp.submit(:'org', 2) as job, pg_temp.submit(:'other_org', 1) as other_job \gset
@@ -77,6 +77,11 @@ select api.delete_batch_lookup(:'org', :'job') as deleted \gset
 select results_eq(
     format($$ select c ->> 'id', c ->> 'is_deleted' from json_array_elements(api.realtime_changes(array[%L]::uuid[], 'batch_lookup_jobs', %s) -> 'changes') c $$, :'org', :position),
     format($$ values (%L, 'true') $$, :'job'), 'a deleted job is among the changes');
+savepoint before;
+select api.delete_incentive_report(:'org', :'report') as deleted \gset
+select c ->> 'id' as deleted_report from json_array_elements(api.realtime_changes(array[:'org']::uuid[], 'incentive_reports', :position) -> 'changes') c where c ->> 'is_deleted' = 'true' \gset
+rollback to before;
+select is(:'deleted_report'::text, :'report', 'a deleted report is among the changes');
 select is_empty(
     format($$ select from unnest(array[%1$L, %2$L]::uuid[], array['batch_lookup_jobs', 'incentive_reports']) u (organization_id, name)
                 cross join lateral json_array_elements(api.realtime_changes(array[u.organization_id], u.name, 0) -> 'changes') c where c ->> 'is_deleted' = 'true' $$, :'other_org', :'org'),
