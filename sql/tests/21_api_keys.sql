@@ -1,5 +1,5 @@
 begin;
-select plan(61);
+select plan(67);
 
 select api.create_organization('Acme') as org \gset
 select api.create_organization('Globex') as other_org \gset
@@ -18,6 +18,13 @@ select throws_ok($$ select api.authenticate_api_key(sha256('secret')) $$, 'PT401
 select throws_ok(
     format($$ select api.create_api_key(%L, sha256('x'), 'leap_live_', 'xxxx', 'x', array['jobs:read', 'fly']) $$, :'org'),
     'PT400', 'Unknown scopes: fly', 'an unknown scope is refused');
+select throws_ok(format($$ select api.create_api_key(%L, %s, %s, %s, p_expires_at => %s) $$, :'org', hash, prefix, last_four, expires_at), 'PT400', message, 'a key is not created with ' || description)
+  from (values ('null', '''leap_live_''', '''xxxx''', 'null', 'p_key_hash must be the HMAC-SHA256 of the key, which python -m pyshell keys create makes', 'no hash'),
+               ('''\x00''', '''leap_live_''', '''xxxx''', 'null', 'p_key_hash must be the HMAC-SHA256 of the key, which python -m pyshell keys create makes', 'a hash that is too short'),
+               ('sha256(''x'')', 'null', '''xxxx''', 'null', 'p_prefix must be one of leap_live_, leap_test_', 'no prefix'),
+               ('sha256(''x'')', '''leap_dead_''', '''xxxx''', 'null', 'p_prefix must be one of leap_live_, leap_test_', 'an unknown prefix'),
+               ('sha256(''x'')', '''leap_live_''', '''xxx''', 'null', 'p_last_four must be the last four characters of the key', 'three last characters'),
+               ('sha256(''x'')', '''leap_live_''', '''xxxx''', 'now()', 'expires_at must be in the future', 'an expiry that has passed')) v (hash, prefix, last_four, expires_at, message, description);
 select throws_ok(
     $$ select api.create_api_key(gen_random_uuid(), sha256('x'), 'leap_live_', 'xxxx') $$,
     'PT404', 'Organization not found', 'a key needs an organization');
