@@ -1,5 +1,5 @@
 begin;
-select plan(79);
+select plan(80);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -201,6 +201,19 @@ select pg_temp.record(:'own', :'jobs', :'positions', :'tokens', 404) as recorded
 select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens from api.claim_lookups(:'own', 'w', 1) \gset
 select pg_temp.record(:'own', :'jobs', :'positions', :'tokens', 500) as recorded, (select count(*) from api.claim_lookups(:'own', 'w', 1)) as claimed \gset
 select is(app.keys_in_flight(:'own'), array(select deduplication_key from public.lookup_queue_items where organization_id = :'own' and job_id = :'more' and position = 1), 'only the items that a lease has are in flight');
+
+select api.create_organization('Hour') as hour \gset
+select pg_temp.submit_each(:'hour', 2, '60 Main St') as each \gset
+select count(*) as claimed, app.clock() + interval '30 minutes' as half_an_hour, app.clock() + interval '61 minutes' as an_hour from api.claim_lookups(:'hour', 'w', 1) \gset
+select array_agg(row(i.*)::public.lookup_queue_items) as items from public.lookup_queue_items i where organization_id = :'hour' and job_id = (:'each'::uuid[])[1] \gset
+select :'half_an_hour'::timestamptz + interval '1 minute' as soon, :'an_hour'::timestamptz + interval '1 minute' as soon_after \gset
+update public.lookup_queue_items set retry_at = :'soon' where organization_id = :'hour' and job_id = (:'each'::uuid[])[2];
+select app.ask_again(:'hour', :'items', (:'each'::uuid[])[2:], :'half_an_hour') \gset first_
+select retry_at > :'soon' as waits_on from public.lookup_queue_items where organization_id = :'hour' and job_id = (:'each'::uuid[])[2] \gset
+update public.lookup_queue_items set retry_at = :'soon_after' where organization_id = :'hour' and job_id = (:'each'::uuid[])[2];
+select app.ask_again(:'hour', :'items', (:'each'::uuid[])[2:], :'an_hour') \gset second_
+select retry_at = :'soon_after' as waits_no_longer from public.lookup_queue_items where organization_id = :'hour' and job_id = (:'each'::uuid[])[2] \gset
+select is(array[:'waits_on', :'waits_no_longer'], '{t,t}', 'while another one asks, an item waits on for an hour after its upload');
 
 -- Two batches that are created at the same time
 select api.create_organization('Twins') as twins \gset
