@@ -38,6 +38,10 @@ def test_keys_are_made_shown_once_rotated_and_revoked(signed_in: SignedIn, clien
     expect(key).to_have_text(re.compile(r"leap_live_\w{49}"))
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Rotate CRM").last).to_be_focused()
+    networks = ["2001:db8:1234:5678::/64", "198.51.100.0/24", "2001:db8:1234:5678:9abc:def0:1234:5678/128"]
+    client.post("/api-keys", json={"name": "Of several networks", "scopes": ["applications:write"], "allowed_networks": networks})
+    page.reload()
+    expect(page.get_by_text("Of several networks")).to_be_visible()
     person.look("keys")
     for left in (1, 0):
         page.get_by_role("button", name="Revoke CRM").first.click()
@@ -169,6 +173,11 @@ def test_the_lookups_are_counted_by_day_and_batch(signed_in: SignedIn, client: O
     person.look("usage")
     person.page.get_by_label("before").fill("2020-01-01")
     expect(rows).to_have_count(0)
+    organization = client.get(f"/batch-lookups/{job['job_id']}").json()["organization_id"]
+    for limit, told in ((4, "75% of the limit of 4"), (0, "the limit of 0")):
+        database.execute("select api.set_monthly_lookups(%s, %s)", [organization, limit])
+        person.page.reload()
+        expect(person.page.locator(".figure small")).to_have_text(told)
 
 
 def test_a_year_of_usage_can_be_typed_while_figures_arrive(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:

@@ -51,7 +51,9 @@ export function Usage() {
             <strong>{number(data.month.lookups)}</strong>
             <span>{data.month.lookups === 1 ? "lookup" : "lookups"} in {monthOf(data.month.month)}</span>
             {data.month.limit !== null && (
-              <small>{percent(data.month.lookups / data.month.limit)} of the limit of {number(data.month.limit)}</small>
+              <small>
+                {data.month.limit > 0 && `${percent(data.month.lookups / data.month.limit)} of `}the limit of {number(data.month.limit)}
+              </small>
             )}
           </div>
           <div class="card figure">
