@@ -153,11 +153,10 @@ async function once(
   } catch (error) {
     if (signal?.aborted) throw error;
     if (patience.signal.aborted) {
-      const hint = method === "get" ? "This page retries automatically." : "Check whether it was done, and try again if not.";
+      const hint = method === "get" ? "Try again in a moment." : "Check whether it was done, and try again if not.";
       return new Failure(0, "The service is not responding.", "no_answer", hint);
     }
-    const hint = method === "get" ? "Check the connection; this page retries automatically." : "Check the connection, and try again.";
-    return new Failure(0, "The service cannot be reached.", "unreachable", hint);
+    return new Failure(0, "The service cannot be reached.", "unreachable", "Check the connection, and try again.");
   } finally {
     clearTimeout(timer);
   }

@@ -73,6 +73,9 @@ export function counted(count: number, noun: string, plural = `${noun}s`): strin
   return `${number(count)} ${count === 1 ? noun : plural}`;
 }
 
+/** What a filter has found. */
+export const found = (count: number) => count === 0 ? "Nothing found" : `${number(count)} found`;
+
 const list = new Intl.ListFormat("en");
 /** Such as A, B, and C. */
 export const listed = (names: string[]) => list.format(names);

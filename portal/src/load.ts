@@ -22,6 +22,15 @@ export interface Loaded<T> {
 
 export const RETRY_SECONDS = 10;
 
+export const mayPass = (error: unknown): error is Failure => error instanceof Failure && error.isPassing;
+
+/** A failure as it is shown where a retry follows: nobody needs to try again. */
+export function retried(failure: Error): Error {
+  if (!(failure instanceof Failure) || failure.status !== 0) return failure;
+  const hint = failure.code === "no_answer" ? "This page retries automatically." : "Check the connection; this page retries automatically.";
+  return new Failure(0, failure.message, failure.code, hint);
+}
+
 /**
  * Loads with `load` initially, on `reload`, and when one of `inputs` changes; an outdated response is dropped. A failure that may be
  * temporary is retried until it succeeds.
@@ -49,8 +58,8 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
       end();
     }, (failure) => {
       if (controller.signal.aborted) return;
-      error.value = failure;
-      if (failure instanceof Failure && failure.isPassing) retry.current = setTimeout(start, RETRY_SECONDS * 1000);
+      error.value = retried(failure);
+      if (mayPass(failure)) retry.current = setTimeout(start, RETRY_SECONDS * 1000);
       end();
     });
   }
@@ -121,10 +130,11 @@ export function throttled(run: () => void, milliseconds: number): { (): void; ca
 }
 
 /** Runs after a pause in calls, such as when typing has stopped. */
-export function debounced<T>(run: (value: T) => void, milliseconds = 250): (value: T) => void {
+export function debounced<T>(run: (value: T) => void, milliseconds = 250): { (value: T): void; cancel(): void } {
   let timer: ReturnType<typeof setTimeout> | undefined;
-  return (value) => {
+  function ask(value: T) {
     clearTimeout(timer);
     timer = setTimeout(() => run(value), milliseconds);
-  };
+  }
+  return Object.assign(ask, { cancel: () => clearTimeout(timer) });
 }

@@ -60,6 +60,8 @@ export function replace(segments: string[], parameters: Parameters = {}) {
 
 /** Changes parameters of the screen in place: "back" leads to the previous screen, not through every typed letter. */
 export function setQuery(changes: Parameters) {
+  // A link may just have been followed.
+  hash.value = location.hash;
   replace(path.peek(), { ...Object.fromEntries(query.peek()), ...changes });
 }
 

@@ -84,7 +84,9 @@ def test_a_response_that_breaks_off_is_reported_and_requested_again(person: Pers
         with page.expect_response(f"http://127.0.0.1:{port}/"):
             page.get_by_role("link", name="API keys").click()
         page.clock.run_for(61_000 if stalls else 0)
-        expect(page.get_by_role("alert")).to_contain_text("The response was cut off. Check the connection, and try again.")
+        expect(page.get_by_role("alert")).to_contain_text(
+            "The response was cut off. Check the connection; this page retries automatically."
+        )
     page.unroute_all()
     page.clock.run_for(11_000)
     expect(page.get_by_role("row")).to_have_count(2)
@@ -315,3 +317,49 @@ def test_a_response_that_the_browser_has_kept_sets_no_clock(signed_in: SignedIn,
     expect(page.get_by_role("dialog")).not_to_contain_text("device 1")
     page.wait_for_timeout(1500)
     expect(progress).to_contain_text(re.compile("[23] min"))
+
+
+def test_a_retry_is_announced_only_where_there_is_one(person: Person, client: OrganizationClient) -> None:
+    job = client.submit(site())
+    page = person.page
+    page.clock.install()
+    page.route(re.compile("/me$|/results"), lambda route: route.abort())
+    person.open(f"batches/{job['job_id']}")
+    page.get_by_label("API key").fill(client.api_key)
+    page.get_by_role("button", name="Continue").click()
+    told = "The service cannot be reached. Check the connection, and try again."
+    problem = page.get_by_role("alert")
+    # Some attempts, with pauses between them.
+    for _ in range(5):
+        page.clock.run_for(2000)
+        page.wait_for_timeout(50)
+    expect(problem).to_have_text(told)
+    page.unroute(re.compile("/me$|/results"))
+    page.get_by_role("button", name="Continue").click()
+    page.route(re.compile("/results"), lambda route: route.abort())
+    page.get_by_role("button", name="Results…").click()
+    page.get_by_role("button", name="CSV", exact=True).click()
+    note = page.get_by_role("status").last
+    for _ in range(5):
+        page.clock.run_for(2000)
+        page.wait_for_timeout(50)
+    expect(note).to_have_text(told)
+
+
+def test_the_rows_of_a_draft_that_failed_for_a_moment_load_by_themselves(person: Person, client: OrganizationClient) -> None:
+    header = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids"
+    rows = f"{header}\n1,1 Main St,Oakland,CA,94601,Hut,1\n"
+    draft = client.post("/uploads", content=rows, headers={"content-type": "text/csv"}).json()
+    page = person.page
+    page.clock.install()
+    page.route(re.compile("/rows"), lambda route: route.abort())
+    person.sign_in(client.api_key, f"uploads/{draft['id']}?step=check")
+    problem = page.get_by_role("alert")
+    for _ in range(5):
+        page.clock.run_for(2000)
+        page.wait_for_timeout(50)
+    expect(problem).to_contain_text("The service cannot be reached. Check the connection; this page retries automatically.")
+    page.unroute_all()
+    page.clock.run_for(11_000)
+    expect(page.get_by_role("gridcell", name="Hut")).to_be_visible()
+    expect(problem).to_have_count(0)

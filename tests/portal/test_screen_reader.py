@@ -162,3 +162,39 @@ def test_an_upload_is_spoken_while_it_is_sent(signed_in: SignedIn) -> None:
     page.route(re.compile("/uploads\\?name"), lambda _: None)
     page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": b"Deal ID\n1\n"})
     expect(page.locator("[data-live]")).to_have_text("Uploading sites.csv")
+
+
+def test_what_a_filter_finds_is_spoken(person: Person, client: OrganizationClient) -> None:
+    page = person.page
+    page.clock.install()
+    client.post("/batch-lookups", params={"name": "January"}, json=[site()])
+    client.post("/batch-lookups", params={"name": "February"}, json=[site()])
+    person.sign_in(client.api_key, "batches")
+    live = page.locator("[data-live]")
+    expect(live).to_have_text("2 batches are running")
+    for status, told in (("Completed 0", "Nothing found"), ("Not started 2", "2 found"), ("All 2", "2 batches are running")):
+        page.get_by_role("link", name=status).click()
+        expect(page.get_by_role("link", name=status)).to_have_attribute("aria-current", "true")
+        expect(page.get_by_text("No batch is like that.")).to_have_count(1 if told == "Nothing found" else 0)
+        page.clock.run_for(QUIET_SECONDS * 2 * 1000)
+        expect(live).to_have_text(told)
+
+
+def test_what_a_search_in_a_draft_finds_is_spoken(person: Person, client: OrganizationClient) -> None:
+    page = person.page
+    page.clock.install()
+    rows = "".join(f"deal-{n},{n} Main St,Oakland,CA,94601,Hut,1\n" for n in range(3))
+    draft = client.post(
+        "/uploads",
+        content=f"reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids\n{rows}",
+        headers={"content-type": "text/csv"},
+    ).json()
+    person.sign_in(client.api_key, f"uploads/{draft['id']}?step=check")
+    live = page.locator("[data-live]")
+    expect(live).to_have_text("0 rows are ready, 3 to repair")
+    for text, told in (("deal-2", "1 found"), ("deal-9", "Nothing found")):
+        page.get_by_role("searchbox", name="Search cells").fill(text)
+        page.clock.run_for(QUIET_SECONDS * 2 * 1000)
+        expect(page.get_by_role("grid")).to_have_attribute("aria-rowcount", "2" if told == "1 found" else "1")
+        page.clock.run_for(QUIET_SECONDS * 1000)
+        expect(live).to_have_text(told)

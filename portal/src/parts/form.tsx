@@ -139,6 +139,7 @@ export function Search({ label, hint = label, value, onSearch }: SearchPropertie
   const input = useShown(value);
   // Shared by all renderings, or a letter would not postpone the search for the previous one. The last text must not reach the next screen.
   const [ask] = useState(() => debounced(([text, isHere]: [string, () => boolean]) => isHere() && latest.current(text)));
+  useEffect(() => ask.cancel, []);
   return (
     <input
       ref={input}

@@ -2,9 +2,9 @@
 import { cloneElement, type ComponentChildren, type VNode } from "preact";
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { number } from "../format.ts";
+import { found, number } from "../format.ts";
 import { type Loaded, useLoad } from "../load.ts";
-import { notify } from "./announce.tsx";
+import { announce, notify } from "./announce.tsx";
 import { Loading, Problem } from "./misc.tsx";
 
 export const PAGE = 50;
@@ -129,6 +129,13 @@ export function List<T>({ pages, columns, row, empty, class: more = "" }: ListPr
   const data = isOutdated && error ? undefined : pages.data.value;
   const shown = data?.reduce((sum, { rows }) => sum + rows.length, 0);
   const last = data?.at(-1);
+  const wasOutdated = useRef(false);
+  useEffect(() => {
+    if (wasOutdated.current && !isOutdated && last) {
+      announce(last.next_cursor && last.total === null ? `More than ${found(shown!)}` : found(last.total ?? shown!));
+    }
+    wasOutdated.current = isOutdated;
+  }, [isOutdated]);
   return (
     <>
       <Problem error={error} onRetry={pages.retry} />

@@ -112,14 +112,17 @@ export function Batches() {
   const shown = loaded?.flatMap(({ rows }) => rows) ?? [];
   const held = shown.filter((job) => waitOf(job) && !job.waiting_until).length;
   const running = shown.filter(isOpen).length - held;
+  const isFiltered = Boolean(status || search || label);
+  const isOutdated = pages.outdated.value;
   useEffect(() => {
-    if (!loaded) return;
+    // With a filter, others may be running.
+    if (!loaded || isFiltered || isOutdated) return;
     const parts = [
       running && `${counted(running, "batch is", "batches are")} running`,
       held && `${counted(held, "batch waits", "batches wait")} for you`,
     ];
     announce(parts.filter(Boolean).join(", ") || "No batch is running");
-  }, [running, held, Boolean(loaded)]);
+  }, [running, held, Boolean(loaded), isFiltered, isOutdated]);
 
   const data = counts.data.value;
   const [key = "", value = ""] = label.split(/:(.*)/s);
@@ -168,7 +171,7 @@ export function Batches() {
           pages={pages}
           columns={["Batch", "Progress", "#Failed", "#Incentives", "Uploaded"]}
           class="batches"
-          empty={<Empty filtered={Boolean(status || search || label)} />}
+          empty={<Empty filtered={isFiltered} />}
           row={(job) => row(job, reports.value.get(job.report_id))}
         />
       )}

@@ -16,8 +16,9 @@ import {
   textOfCells,
   useChanges,
 } from "../draft.ts";
-import { counted, number } from "../format.ts";
-import { notify } from "../parts/announce.tsx";
+import { counted, found, number } from "../format.ts";
+import { mayPass, retried, RETRY_SECONDS } from "../load.ts";
+import { announce, notify } from "../parts/announce.tsx";
 import { copy } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
 
@@ -114,7 +115,7 @@ class Rows {
     } catch (failure) {
       if (signal.aborted) return;
       this.asked.delete(offset);
-      this.error.value = failure as Error;
+      this.error.value = retried(failure as Error);
     }
   }
 
@@ -175,6 +176,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
   const wantsFocus = useRef(false);
   // Once the last row with a problem is repaired, show all rows, but not while typing in it continues.
   const latest = useRef(wantedFilter);
+  const wasShown = useRef(false);
   if (editing.value === null) latest.current = wantedFilter;
   const filter = latest.current;
   const rows = useMemo(() => new Rows(draft, filter, { changed, total, error }), [draft]);
@@ -194,7 +196,10 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     scroller.current!.scrollTop = 0;
     rows.need(0, PAGE).then(() => {
       // Scroll to what is wrong, however many columns the file has.
+    const isFiltered = wasShown.current;
+    wasShown.current = true;
       const wrong = rows.at(0)?.problems.find(({ code, field, column }) => column && fits(filter, code, field))?.column;
+      if (isFiltered && total.peek() !== null) announce(found(total.peek()!));
       if (wrong && scroller.current && focus.peek().row === 0) {
         wanted.value = { row: 0, column: wrong };
         show(0, wrong);
@@ -211,6 +216,16 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
   }, [first, last]);
   useEffect(() => () => rows.stop(), [rows]);
   useChanges(draft, () => rows.change());
+  useEffect(() => {
+    if (!mayPass(error.value)) return;
+    const again = () => rows.need(first, last);
+    const timer = setTimeout(again, RETRY_SECONDS * 1000);
+    addEventListener("online", again);
+    return () => {
+      clearTimeout(timer);
+      removeEventListener("online", again);
+    };
+  }, [error.value, first, last]);
   useEffect(() => {
     rows.cursor = { place: () => focus.peek().row, isEditing: () => editing.peek() !== null, follow };
     if (editing.value === null) rows.resume();
