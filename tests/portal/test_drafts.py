@@ -1163,3 +1163,133 @@ def test_defaults_of_other_clients_are_shown(signed_in: SignedIn, client: Organi
         expect(field.locator("option:checked")).to_have_text(value)
     region.get_by_label("Reference").select_option("No default")
     expect(page.locator(".banner").first).to_contain_text("No column was found for Reference")
+
+
+def draft_with_problem(client: OrganizationClient) -> str:
+    rows = [f"deal-{n},{n} N Spring St,Los Angeles,CA,90012,{'Hut' if n else 'Residential'},1,Kim" for n in range(2)]
+    draft = client.post("/uploads", content="\n".join([",".join(HEADER), *rows]), headers={"content-type": "text/csv"}).json()
+    return str(draft["id"])
+
+
+def test_who_may_only_see_a_draft_is_offered_no_change(person: Person, client: OrganizationClient) -> None:
+    draft = draft_with_problem(client)
+    key = client.post("/api-keys", json={"scopes": ["jobs:read"]}).json()["key"]
+    person.sign_in(key, f"uploads/{draft}?step=check")
+    page = person.page
+    changes: list[str] = []
+    page.on("request", lambda request: changes.append(request.url) if request.method != "GET" else None)
+    expect(page.get_by_text("You may see this draft, but neither change nor start it.")).to_be_visible()
+    cell = page.get_by_role("gridcell", name="Hut")
+    cell.dblclick()
+    for pressed in ("x", "Enter", "F2", "Delete", "Backspace", "Space", "Control+d", "Control+x", "Control+v"):
+        page.keyboard.press(pressed)
+    page.get_by_role("link", name="Building type: not a building type").click()
+    expect(cell).to_be_visible()
+    expect(page.locator(".grid input")).to_have_count(0)
+    names = "Undo|Saved|Delete…|Leave|One value|Use "
+    expect(page.get_by_role("main").get_by_role("button", name=re.compile(names))).to_have_count(0)
+    person.look("draft-seen")
+    page.set_viewport_size(PHONE)
+    expect(page.get_by_label("Bldg")).to_have_js_property("readOnly", True)
+    expect(page.get_by_role("main").get_by_role("button", name=re.compile(names))).to_have_count(0)
+    page.set_viewport_size(DESKTOP)
+    page.get_by_role("link", name="1. Columns").click()
+    expect(page.get_by_label("Hut Building type")).to_be_disabled()
+    assert all(choice.is_disabled() for choice in page.get_by_role("main").get_by_role("combobox").all())
+    person.look("draft-seen-columns")
+    assert changes == []
+
+
+def test_another_repair_can_begin_while_one_is_under_way(signed_in: SignedIn, client: OrganizationClient) -> None:
+    rows = [f"deal-{n},{n} N Spring St,Los Angeles,CA,9A012,Hut,1,Kim" for n in range(2)]
+    draft = client.post("/uploads", content="\n".join([",".join(HEADER), *rows]), headers={"content-type": "text/csv"}).json()["id"]
+    page = signed_in(f"uploads/{draft}?step=check").page
+    dialog = page.get_by_role("dialog")
+
+    def fill(group: str, value: str) -> None:
+        page.get_by_role("link", name=group).click()
+        page.get_by_role("button", name="One value for all…").click()
+        dialog.get_by_role("textbox").fill(value)
+        dialog.get_by_role("button", name="Change 2 rows").click()
+
+    held: list[Route] = []
+    page.route(re.compile("/rows.*postal_code.*limit=500"), lambda route: held.append(route))
+    with page.expect_request(re.compile("limit=500")):
+        fill("Postal code: not a postal code", "90012")
+    page.keyboard.press("Escape")
+    fill("Building type: not a building type", "RESIDENTIAL")
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_role("link", name="Building type: not a building type")).to_have_count(0)
+    held[0].continue_()
+    expect(page.get_by_role("region", name="Start")).to_contain_text("2 sites ready")
+
+
+def test_what_was_typed_to_search_rows_does_not_lead_back_to_them(signed_in: SignedIn, client: OrganizationClient) -> None:
+    page = signed_in(f"uploads/{draft_with_problem(client)}?step=check").page
+    expect(page.get_by_role("gridcell", name="Hut")).to_be_visible()
+    page.clock.install()
+    page.get_by_role("searchbox", name="Search cells").fill("deal")
+    page.get_by_role("link", name="1. Columns").click()
+    expect(page.get_by_role("columnheader", name="Becomes")).to_be_visible()
+    page.clock.run_for(1000)
+    expect(page.get_by_role("link", name="1. Columns")).to_have_attribute("aria-current", "step")
+
+
+@pytest.mark.parametrize("key", ["Delete", "Backspace"])
+def test_a_cell_is_cleared_by_the_key_that_a_laptop_has(signed_in: SignedIn, client: OrganizationClient, key: str) -> None:
+    draft = draft_with_problem(client)
+    page = signed_in(f"uploads/{draft}?step=check&rows=all").page
+    page.get_by_role("gridcell", name="Kim").first.click()
+    page.keyboard.press(key)
+    expect(page.get_by_role("gridcell", name="Kim")).to_have_count(1)
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    assert [row["edits"] for row in client.get(f"/uploads/{draft}/rows").json()["rows"]] == [{"8": ""}, {}]
+
+
+def test_the_choice_of_the_last_column_leads_to_no_other_step(signed_in: SignedIn, client: OrganizationClient) -> None:
+    rows = ["Opportunity,Street,City,State,ZIP,Kind,Equipment", "deal-1,1 N Spring St,Los Angeles,CA,90012,Hut,1"]
+    draft = client.post("/uploads", content="\n".join(rows), headers={"content-type": "text/csv"}).json()["id"]
+    page = signed_in(f"uploads/{draft}").page
+    page.get_by_label("Opportunity", exact=True).select_option("Reference")
+    choice = page.get_by_label("Kind", exact=True)
+    choice.focus()
+    choice.select_option("Building type")
+    expect(page.get_by_text("No column was found for")).to_have_count(0)
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    expect(choice).to_be_focused()
+    page.get_by_label(re.compile("^Hut")).select_option("RESIDENTIAL")
+    expect(page.get_by_role("region", name="Start")).to_contain_text("1 site ready")
+
+
+def test_words_are_not_said_to_be_understood_before_they_are_read(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = draft_with_problem(client)
+    page = signed_in("batches").page
+    held: list[Route] = []
+    page.route(re.compile("/rows.*unknown_building_type"), lambda route: held.append(route))
+    with page.expect_request(re.compile("/rows.*unknown_building_type")):
+        page.goto(f"{page.url.partition('#')[0]}#/uploads/{draft}?step=columns")
+    words = page.get_by_role("region", name="What your words stand for")
+    expect(words).to_contain_text("Loading…")
+    expect(words).not_to_contain_text("Every value was understood.")
+    held[0].continue_()
+    words.get_by_label(re.compile("^Hut")).select_option("RESIDENTIAL")
+    expect(page.get_by_role("region", name="Start")).to_contain_text("2 sites ready")
+    words.get_by_label(re.compile("^Hut")).select_option("")
+    page.get_by_label("Bldg", exact=True).select_option("")
+    expect(words).to_contain_text("Every value was understood.")
+
+
+def test_a_kind_of_problem_that_is_repaired_leads_to_the_others(signed_in: SignedIn, client: OrganizationClient) -> None:
+    rows = ["deal-0,1 N Spring St,Los Angeles,CA,9A012,Residential,1,Kim", "deal-1,1 N Spring St,Los Angeles,CA,90012,Hut,1,Kim"]
+    draft = client.post("/uploads", content="\n".join([",".join(HEADER), *rows]), headers={"content-type": "text/csv"}).json()["id"]
+    page = signed_in(f"uploads/{draft}?step=check").page
+    for kind, value in (("Postal code: not a postal code", "90012"), ("Building type: not a building type", "RESIDENTIAL")):
+        page.get_by_role("link", name=kind).click()
+        page.get_by_role("button", name="One value for all…").click()
+        page.get_by_role("dialog").get_by_role("textbox").fill(value)
+        page.keyboard.press("Enter")
+        if value == "90012":
+            expect(page.get_by_text("None of this kind are left.")).to_be_visible()
+            page.get_by_role("link", name="See the others").click()
+            expect(page.get_by_role("gridcell", name="Hut")).to_be_visible()
+    expect(page.get_by_text("Nothing is left to repair.")).to_be_visible()

@@ -6,6 +6,7 @@ import { counted, number } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { useShown } from "../parts/form.tsx";
 import { Loading, Problem } from "../parts/misc.tsx";
+import { can } from "../session.ts";
 
 const PAGE = 25;
 
@@ -37,6 +38,7 @@ export function Cards({ draft, filter }: { draft: Draft; filter: Filter }) {
 }
 
 function Card({ draft, row }: { draft: Draft; row: Row }) {
+  const mayChange = can("jobs:write");
   const columns = draft.upload.value.columns;
   const title = columns.slice(0, 3).map((column) => textOf(row, column.number)).filter(Boolean).join(", ");
   // A field without a column of its own is in the cell with the rest of the address, or belongs there.
@@ -51,7 +53,7 @@ function Card({ draft, row }: { draft: Draft; row: Row }) {
         <div key={`${problem.field} ${problem.code}`}>
           {problem.column ? <Cell draft={draft} row={row} column={problem.column} /> : null}
           <p class="alert">{messageOf(problem)}</p>
-          {problem.suggestion && problem.column && (
+          {mayChange && problem.suggestion && problem.column && (
             <button
               type="button"
               onClick={() => draft.edit([{ row, column: problem.column!, value: problem.suggestion! }])}
@@ -62,7 +64,9 @@ function Card({ draft, row }: { draft: Draft; row: Row }) {
         </div>
       ))}
       {row.warnings.map((warning) => <p key={`${warning.field} ${warning.code}`} class="warn">{warning.message}</p>)}
-      <button type="button" onClick={() => draft.skip([row], !row.skipped)}>{row.skipped ? "Take it back" : "Leave it out"}</button>
+      {mayChange && (
+        <button type="button" onClick={() => draft.skip([row], !row.skipped)}>{row.skipped ? "Take it back" : "Leave it out"}</button>
+      )}
     </section>
   );
 }
@@ -76,6 +80,7 @@ function Cell({ draft, row, column }: { draft: Draft; row: Row; column: number }
       <input
         ref={input}
         {...CELL}
+        readOnly={!can("jobs:write")}
         defaultValue={text}
         onChange={(event) => draft.edit([{ row, column, value: event.currentTarget.value }])}
       />

@@ -8,6 +8,7 @@ import { notify } from "../parts/announce.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Command, Form, Search } from "../parts/form.tsx";
 import { href, path, query, setQuery } from "../router.ts";
+import { can } from "../session.ts";
 import { Cards } from "./draft-cards.tsx";
 import { Grid } from "./draft-grid.tsx";
 
@@ -43,6 +44,7 @@ export function Check({ draft }: { draft: Draft }) {
   const onPhone = useSignal(narrow.matches);
   const { problem, warning, field, q = "" } = filter.value;
   const group = upload.problem_groups.find((each) => each.code === problem && each.field === (field ?? null));
+  const isDone = problem !== undefined && problem !== "any" && !group;
   const shown = query.value.get("rows") ?? (upload.invalid_rows > 0 ? "problems" : "all");
   useEffect(() => {
     const change = () => (onPhone.value = narrow.matches);
@@ -50,6 +52,7 @@ export function Check({ draft }: { draft: Draft }) {
     narrow.addEventListener("change", change);
     return () => narrow.removeEventListener("change", change);
   }, []);
+  const mayChange = can("jobs:write");
   const View = onPhone.value ? Cards : Grid;
   return (
     <div class="check-screen">
@@ -79,16 +82,24 @@ export function Check({ draft }: { draft: Draft }) {
       </nav>
       <section aria-label="Rows" class="rows-of-draft">
         <div class="toolbar">
-          {group ? <FixGroup draft={draft} group={group} filter={filter.value} /> : (
-            <span class="soft">
-              {upload.invalid_rows === 0 && shown === "problems" ? "Nothing is left to repair." : !onPhone.value && <Hint />}
-            </span>
-          )}
+          {group && mayChange
+            ? <FixGroup key={`${group.field} ${group.code}`} draft={draft} group={group} filter={filter.value} />
+            : (
+              <span class="soft">
+                {upload.invalid_rows === 0 && (shown === "problems" || isDone) ? "Nothing is left to repair." : isDone
+                  ? (
+                    <>
+                      None of this kind are left. <a href={href(path.value, { step: "check", rows: "problems" })}>See the others</a>
+                    </>
+                  )
+                  : mayChange && !onPhone.value && <Hint />}
+              </span>
+            )}
           <div class="filters">
             {upload.invalid_rows > 0 && (
               <Command class="quiet" run={() => downloadProblems(draft)}>Download {counted(upload.invalid_rows, "row")}</Command>
             )}
-            <Search label="Search cells" value={q} onSearch={(text) => setQuery({ q: text, step: "check" })} />
+            <Search label="Search cells" value={q} onSearch={(text) => setQuery({ q: text })} />
           </div>
         </div>
         <View draft={draft} filter={filter.value} />
@@ -193,7 +204,7 @@ function FixGroup({ draft, group, filter }: { draft: Draft; group: Group; filter
         </button>
       )}
       {hasColumn && !repeated && (
-        <button type="button" aria-disabled={busy.value} onClick={() => (asking.value = true)}>One value for all…</button>
+        <button type="button" aria-disabled={busy.value} onClick={() => (asking.value = !busy.peek())}>One value for all…</button>
       )}
       <button type="button" aria-disabled={busy.value} onClick={leaveOut}>{repeated ? "Keep the first of each" : "Leave them out"}</button>
       {asking.value && (

@@ -1,11 +1,13 @@
 // Which column has which field, what replaces empty cells, and what words mean.
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useLayoutEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { type Draft, textOf, titleOf, TITLES, type Upload } from "../draft.ts";
 import { listed, titled } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { openAtArrow } from "../parts/menu.tsx";
+import { Loading, Problem } from "../parts/misc.tsx";
+import { can } from "../session.ts";
 
 const HOW: Record<Schemas["ColumnMatch"], string> = {
   given: "as you chose",
@@ -37,7 +39,7 @@ export function Columns({ draft }: { draft: Draft }) {
   const used = new Set(upload.columns.map(({ field }) => field));
   const misses = (...fields: string[]) => fields.some((field) => upload.missing_fields.includes(field));
   return (
-    <>
+    <fieldset class="contents" disabled={!can("jobs:write")}>
       {upload.missing_fields.length > 0 && (
         <p class="banner">
           No column was found for {listed(upload.missing_fields.map(titleOf))}. Choose it below
@@ -98,7 +100,7 @@ export function Columns({ draft }: { draft: Draft }) {
         <Defaults draft={draft} devices={devices} />
         <Words draft={draft} devices={devices} />
       </div>
-    </>
+    </fieldset>
   );
 }
 
@@ -203,14 +205,14 @@ function Words({ draft, devices }: PartProperties) {
   const regions = useLoad((signal) => call("get", "/regions", { signal }), []);
   const version = draft.version.value;
   const mapped = mappedWords(upload);
-  useEffect(() => {
-    const left = new AbortController();
-    unknownWords(draft, left.signal).then((unknown) => {
-      const now = new Map([...unknown, ...mapped]);
-      placed.value = new Map([...[...placed.peek()].filter(([key]) => now.has(key)), ...now]);
-    }, () => {});
-    return () => left.abort();
-  }, [version]);
+  const unknown = useLoad((signal) => unknownWords(draft, signal), [version]);
+  const { data: { value: latest }, error: { value: error } } = unknown;
+  useLayoutEffect(() => {
+    if (!latest) return;
+    const now = new Map([...latest, ...mapped]);
+    placed.value = new Map([...[...placed.peek()].filter(([key]) => now.has(key)), ...now]);
+  }, [latest]);
+  const mayHaveOthers = unknown.busy.value && upload.problem_groups.some(({ code }) => Object.values(WORDS).includes(code));
   const options: Record<string, Record<string, string>> = {
     building_type: BUILDING_TYPES,
     country_code: COUNTRIES,
@@ -222,7 +224,8 @@ function Words({ draft, devices }: PartProperties) {
   return (
     <section class="card" aria-labelledby="words">
       <h2 id="words">What your words stand for</h2>
-      {words.length === 0 && <p class="soft">Every value was understood.</p>}
+      <Problem error={error} onRetry={unknown.retry} />
+      {words.length === 0 && !error && (mayHaveOthers ? <Loading /> : <p class="soft">Every value was understood.</p>)}
       <div class="words">
         {words.map(([key, { field, text }]) => {
           const value = mapped.get(key)?.value;

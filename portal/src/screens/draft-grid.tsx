@@ -21,6 +21,7 @@ import { mayPass, retried, RETRY_SECONDS } from "../load.ts";
 import { announce, notify } from "../parts/announce.tsx";
 import { copy } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
+import { can } from "../session.ts";
 
 const ROW = 34;
 const SPARE = 6;
@@ -161,6 +162,7 @@ type Page = Awaited<ReturnType<Draft["rows"]>>;
 type Cells = Parameters<Draft["edit"]>[0];
 
 export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Filter }) {
+  const mayChange = can("jobs:write");
   const changed = useSignal(0);
   const total = useSignal<number | null>(null);
   const error = useSignal<Error | undefined>(undefined);
@@ -174,9 +176,9 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
   const editing = useSignal<string | null>(null);
   const scroller = useRef<HTMLDivElement>(null);
   const wantsFocus = useRef(false);
+  const wasShown = useRef(false);
   // Once the last row with a problem is repaired, show all rows, but not while typing in it continues.
   const latest = useRef(wantedFilter);
-  const wasShown = useRef(false);
   if (editing.value === null) latest.current = wantedFilter;
   const filter = latest.current;
   const rows = useMemo(() => new Rows(draft, filter, { changed, total, error }), [draft]);
@@ -194,12 +196,12 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
     anchor.value = null;
     editing.value = null;
     scroller.current!.scrollTop = 0;
-    rows.need(0, PAGE).then(() => {
-      // Scroll to what is wrong, however many columns the file has.
     const isFiltered = wasShown.current;
     wasShown.current = true;
-      const wrong = rows.at(0)?.problems.find(({ code, field, column }) => column && fits(filter, code, field))?.column;
+    rows.need(0, PAGE).then(() => {
       if (isFiltered && total.peek() !== null) announce(found(total.peek()!));
+      // Scroll to what is wrong, however many columns the file has.
+      const wrong = rows.at(0)?.problems.find(({ code, field, column }) => column && fits(filter, code, field))?.column;
       if (wrong && scroller.current && focus.peek().row === 0) {
         wanted.value = { row: 0, column: wrong };
         show(0, wrong);
@@ -214,8 +216,6 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
   useEffect(() => {
     rows.need(first, last);
   }, [first, last]);
-  useEffect(() => () => rows.stop(), [rows]);
-  useChanges(draft, () => rows.change());
   useEffect(() => {
     if (!mayPass(error.value)) return;
     const again = () => rows.need(first, last);
@@ -226,6 +226,8 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
       removeEventListener("online", again);
     };
   }, [error.value, first, last]);
+  useEffect(() => () => rows.stop(), [rows]);
+  useChanges(draft, () => rows.change());
   useEffect(() => {
     rows.cursor = { place: () => focus.peek().row, isEditing: () => editing.peek() !== null, follow };
     if (editing.value === null) rows.resume();
@@ -322,7 +324,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
   /** Pastes a block of cells at the focus; a single row of cells into each row of the range. */
   async function paste(event: ClipboardEvent) {
     const text = event.clipboardData!.getData("text/plain");
-    if (editing.peek() !== null || text === "") return;
+    if (!mayChange || editing.peek() !== null || text === "") return;
     event.preventDefault();
     const block = cellsOf(text);
     const { column } = focus.peek();
@@ -356,20 +358,15 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
       PageDown: () => move(row + page, column, event.shiftKey),
       Home: () => move(control ? 0 : row, 1),
       End: () => move(control ? lastRow : row, columns.length),
-      Enter: () => edit(),
-      F2: () => edit(),
-      Delete: () => chosenCells().then((cells) => clear(cells, "clearing cells")),
-      " ": () => leaveOut(),
     };
-    const commands: Record<string, () => void> = {
-      c: () => chosenCells().then(copyCells),
-      d: fillDown,
-      x: cut,
-    };
+    const clearChosen = () => chosenCells().then((cells) => clear(cells, "clearing cells"));
+    const changes: typeof moves = { Enter: () => edit(), F2: () => edit(), Delete: clearChosen, Backspace: clearChosen, " ": leaveOut };
+    const commands: typeof moves = { c: () => chosenCells().then(copyCells), ...(mayChange && { d: fillDown, x: cut }) };
+    if (mayChange) Object.assign(moves, changes);
     const command = control && !event.shiftKey && !event.altKey && commands[event.key.toLowerCase()];
     if (command) command();
     else if (moves[event.key] && (!control || /^(Home|End|Arrow\w+)$/.test(event.key))) moves[event.key]!();
-    else if (event.key.length === 1 && !control && !event.altKey) edit(event.key);
+    else if (event.key.length === 1 && !control && !event.altKey && mayChange) edit(event.key);
     else return;
     event.preventDefault();
     event.stopPropagation();
@@ -407,6 +404,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
         aria-rowcount={(total.value ?? 0) + 1}
         aria-colcount={columns.length + 1}
         aria-multiselectable="true"
+        aria-readonly={!mayChange}
         style={{ maxHeight: `${((total.value ?? PAGE) + 1) * ROW + 20}px` }}
         tabIndex={total.value ? -1 : 0}
         onScroll={(event) => (top.value = event.currentTarget.scrollTop)}
@@ -429,7 +427,7 @@ export function Grid({ draft, filter: wantedFilter }: { draft: Draft; filter: Fi
           role="rowgroup"
           style={{ height: `${(total.value ?? 0) * ROW}px`, width: `${LINE_WIDTH + columns.length * CELL_WIDTH}px` }}
           onMouseDown={onMouseDown}
-          onDblClick={(event) => cellOf(event) && edit()}
+          onDblClick={(event) => mayChange && cellOf(event) && edit()}
         >
           {shown.map((index) => {
             const inFocus = index === focus.value.row;
@@ -522,13 +520,14 @@ function cellOf(event: Event): { row: number; column: number } | null {
 
 /** What is wrong with the focused row, and what would correct it. */
 function Detail({ draft, row, column }: { draft: Draft; row: Row; column: number }) {
+  const mayChange = can("jobs:write");
   const problems = [...row.problems].sort((one, other) => Number(other.column === column) - Number(one.column === column));
   return (
     <div class="detail">
       <div id="row-in-focus">
         {problems.map((problem) => (
           <p key={`${problem.field} ${problem.code}`}>
-            <span class="alert">{messageOf(problem)}</span> {problem.suggestion && problem.column && (
+            <span class="alert">{messageOf(problem)}</span> {mayChange && problem.suggestion && problem.column && (
               <button
                 type="button"
                 onClick={() => draft.edit([{ row, column: problem.column!, value: problem.suggestion! }])}
@@ -541,9 +540,11 @@ function Detail({ draft, row, column }: { draft: Draft; row: Row; column: number
         {row.warnings.map((warning) => <p key={`${warning.field} ${warning.code}`} class="warn">{warning.message}</p>)}
         {row.skipped && <p class="soft">This row is left out.</p>}
       </div>
-      <button type="button" class="quiet" onClick={() => draft.skip([row], !row.skipped)}>
-        {row.skipped ? `Take row ${number(row.line)} back` : `Leave row ${number(row.line)} out`}
-      </button>
+      {mayChange && (
+        <button type="button" class="quiet" onClick={() => draft.skip([row], !row.skipped)}>
+          {row.skipped ? `Take row ${number(row.line)} back` : `Leave row ${number(row.line)} out`}
+        </button>
+      )}
     </div>
   );
 }

@@ -1,7 +1,7 @@
 // A draft between its upload and its start: its columns, what is wrong with its rows, what a start would cost.
 import type { ComponentChildren } from "preact";
 import { useSignal } from "@preact/signals";
-import { useEffect, useLayoutEffect } from "preact/hooks";
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import { call, newKey } from "../api.ts";
 import { Draft, drop, REUSE_DAYS } from "../draft.ts";
 import { counted, duration, number, readNumber } from "../format.ts";
@@ -27,7 +27,9 @@ function Shown({ draft }: { draft: Draft }) {
   const upload = draft.upload.value;
   const deleting = useSignal(false);
   const unclear = upload.missing_fields.length > 0 || upload.columns.some(({ how }) => how === "ambiguous");
-  const step = query.value.get("step") ?? (unclear ? "columns" : "check");
+  // It stays once the columns are clear: a choice leads to no other step.
+  const [firstStep] = useState(unclear ? "columns" : "check");
+  const step = query.value.get("step") ?? firstStep;
   useEffect(() => {
     announce(`${counted(upload.valid_rows, "row is", "rows are")} ready, ${number(upload.invalid_rows)} to repair`);
   }, [upload.valid_rows, upload.invalid_rows]);
@@ -55,6 +57,7 @@ function Shown({ draft }: { draft: Draft }) {
     };
   }, [draft]);
 
+  const mayChange = can("jobs:write");
   const undoable = draft.undoable.value.at(-1);
   async function undo() {
     const title = await draft.undo();
@@ -84,20 +87,24 @@ function Shown({ draft }: { draft: Draft }) {
             {counted(upload.total_rows, "row")}, uploaded <Time at={upload.created_at} />, kept until <Time at={upload.expires_at} />
           </p>
         </div>
-        {draft.saving.value > 0 || draft.unsent.value.length === 0
-          ? <span class="soft">{draft.saving.value > 0 ? "Saving…" : "Saved"}</span>
-          : <span class="alert">Not saved</span>}
-        <button
-          type="button"
-          disabled={!undoable}
-          aria-keyshortcuts="Control+Z"
-          title={undoable && `Takes back ${undoable.title}`}
-          onClick={undo}
-        >
-          Undo
-        </button>
+        {mayChange && (
+          <>
+            {draft.saving.value > 0 || draft.unsent.value.length === 0
+              ? <span class="soft">{draft.saving.value > 0 ? "Saving…" : "Saved"}</span>
+              : <span class="alert">Not saved</span>}
+            <button
+              type="button"
+              disabled={!undoable}
+              aria-keyshortcuts="Control+Z"
+              title={undoable && `Takes back ${undoable.title}`}
+              onClick={undo}
+            >
+              Undo
+            </button>
+          </>
+        )}
         <CopyAs path={`uploads/${upload.id}`} sql={`select * from api.upload_rows where upload_id = '${upload.id}' order by position;`} />
-        <button type="button" class="quiet" onClick={() => (deleting.value = true)}>Delete…</button>
+        {mayChange && <button type="button" class="quiet" onClick={() => (deleting.value = true)}>Delete…</button>}
       </div>
       <nav class="tabs steps" aria-label="Steps">
         <Step name="columns" current={step}>
@@ -107,6 +114,7 @@ function Shown({ draft }: { draft: Draft }) {
           2. Check {upload.invalid_rows > 0 && <span class="count alert">{number(upload.invalid_rows)}</span>}
         </Step>
       </nav>
+      {!mayChange && <p class="banner">You may see this draft, but neither change nor start it.</p>}
       <Problem error={draft.error.value} onRetry={draft.unsent.value.length > 0 ? () => draft.resend() : undefined} />
       {upload.notes.map((note) => note.code !== "sheet_chosen" && <p key={note.code} class="banner">{note.message}</p>)}
       <Sheet draft={draft} choose={step === "columns"} />
