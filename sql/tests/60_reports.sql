@@ -89,7 +89,8 @@ select array_agg(concat_ws(' ', array_position(array[:'report_of_three', :'repor
 
 -- A report that was deleted after sites were added to it
 delete from public.incentive_reports where organization_id = :'org' and id = :'report_of_one';
-select app.update_report(:'org', :'one', null, app.clock(), 1) \gset late_
+select row(j.*)::public.batch_lookup_jobs as job_of_one from public.batch_lookup_jobs j where j.organization_id = :'org' and j.id = :'one' \gset
+select app.update_report(:'org', :'job_of_one', app.clock(), 1) \gset late_
 select (select array_agg(distinct report_id) from public.incentive_report_sites where organization_id = :'org' and report_id in (:'report', :'report_of_three', :'report_of_one')) as sites_of,
        (select array_agg(distinct report_id) from public.incentive_report_site_programs where organization_id = :'org' and report_id in (:'report', :'report_of_three', :'report_of_one')) as programs_of \gset
 rollback to before;
