@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.http_fixtures import OrganizationClient
-from tests.portal.conftest import SignedIn
+from tests.portal.conftest import Person, SignedIn
 
 
 @pytest.fixture
@@ -129,3 +129,19 @@ def test_pasted_columns_without_a_title_stay_in_their_place(signed_in: SignedIn,
         ("City", ["Los Angeles"]),
         ("Owner", None),
     ]
+
+
+def test_who_may_not_upload_is_told_so(person: Person, client: OrganizationClient) -> None:
+    key = client.post("/api-keys", json={"scopes": ["jobs:read"]}).json()["key"]
+    person.sign_in(key, "upload")
+    page, sent = person.page, list[str]()
+    page.on("request", lambda request: sent.append(request.url) if request.method != "GET" else None)
+    expect(page.get_by_text("You may see drafts, but not upload files.")).to_be_visible()
+    expect(page.locator("input[type=file]")).to_have_count(0)
+    page.evaluate("""() => {
+        const clipboardData = new DataTransfer()
+        clipboardData.setData("text/plain", "Deal ID\\tStreet\\nd-1\\t1 Elm St")
+        document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }))
+    }""")
+    person.look("upload-refused")
+    assert sent == []

@@ -7,6 +7,7 @@ import { announce, notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
 import { go, whetherHere } from "../router.ts";
+import { can } from "../session.ts";
 import { Drafts } from "./drafts.tsx";
 
 // Browsers know the types of only some files, and disagree about others.
@@ -69,6 +70,7 @@ export function Upload() {
   }
   // Before the page is painted: what is visible is ready.
   useLayoutEffect(() => {
+    if (!can("jobs:write")) return;
     function paste(event: ClipboardEvent) {
       if ((event.target as HTMLElement).closest("input:not([type=file]), textarea")) return;
       // Tabs at its start belong to columns without a title.
@@ -92,31 +94,35 @@ export function Upload() {
         <CopyAs path="uploads?name=sites.csv" file="sites.csv" />
         <a class="button quiet" href={TEMPLATE} download="sites.csv">Template</a>
       </div>
-      <label
-        class={over.value ? "drop over" : "drop"}
-        onDragOver={(event) => {
-          event.preventDefault();
-          over.value = true;
-        }}
-        onDragLeave={() => (over.value = false)}
-        onDrop={(event) => {
-          event.preventDefault();
-          over.value = false;
-          take(event.dataTransfer?.files);
-        }}
-      >
-        <strong>{busy.value ? `Uploading ${busy.value}…` : "Drop a file here, choose one, or paste rows"}</strong>
-        <span class="soft">CSV, Excel, NDJSON or JSON, with up to 10,000 sites. Nothing is looked up yet.</span>
-        <input
-          type="file"
-          accept=".csv,.tsv,.txt,.xlsx,.xlsm,.xlsb,.xls,.ods,.json,.ndjson,.gz"
-          aria-disabled={Boolean(busy.value)}
-          onChange={(event) => {
-            take(event.currentTarget.files);
-            event.currentTarget.value = "";
-          }}
-        />
-      </label>
+      {can("jobs:write")
+        ? (
+          <label
+            class={over.value ? "drop over" : "drop"}
+            onDragOver={(event) => {
+              event.preventDefault();
+              over.value = true;
+            }}
+            onDragLeave={() => (over.value = false)}
+            onDrop={(event) => {
+              event.preventDefault();
+              over.value = false;
+              take(event.dataTransfer?.files);
+            }}
+          >
+            <strong>{busy.value ? `Uploading ${busy.value}…` : "Drop a file here, choose one, or paste rows"}</strong>
+            <span class="soft">CSV, Excel, NDJSON or JSON, with up to 10,000 sites. Nothing is looked up yet.</span>
+            <input
+              type="file"
+              accept=".csv,.tsv,.txt,.xlsx,.xlsm,.xlsb,.xls,.ods,.json,.ndjson,.gz"
+              aria-disabled={Boolean(busy.value)}
+              onChange={(event) => {
+                take(event.currentTarget.files);
+                event.currentTarget.value = "";
+              }}
+            />
+          </label>
+        )
+        : <p class="banner">You may see drafts, but not upload files.</p>}
       <Problem error={error.value} onRetry={again.current} />
       <Drafts />
     </>
