@@ -327,7 +327,8 @@ def test_retry_after_is_respected(owner: Connection, receiver: FakeReceiver, sen
     receiver.status, receiver.headers = 429, {"Retry-After": "120"}
     with running_sender(sender_settings):
         organization.complete(100)
-        wait_until(lambda: organization.statuses() == {"pending": 100} and receiver.received)
+        # In this order: before the first claim, all are pending, too.
+        wait_until(lambda: receiver.received and organization.statuses() == {"pending": 100})
         asked = len(receiver.received)
         assert asked <= 3 * FIRST_WINDOW
         clock.advance(seconds=100)
