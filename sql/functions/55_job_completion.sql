@@ -52,9 +52,9 @@ begin
 end;
 $$;
 
--- Counts the outcomes of items by job.
+-- Counts the outcomes of items by job. waiting: the positions of those that wait for a retry; null: none.
 create or replace function app.counts_by_job(p_items public.lookup_queue_items[])
-returns table (id uuid, processed integer, failed integer, pending integer, eligible integer, value numeric, conditional numeric)
+returns table (id uuid, processed integer, failed integer, waiting integer[], eligible integer, value numeric, conditional numeric)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
 as $$
@@ -63,7 +63,7 @@ begin
     select i.job_id,
            count(*) filter (where i.status in ('completed', 'failed'))::integer,
            count(*) filter (where i.status = 'failed')::integer,
-           count(*) filter (where i.status = 'pending')::integer,
+           array_agg(i.position) filter (where i.status = 'pending'),
            count(*) filter (where i.status = 'completed' and app.result_is_eligible(i.parsed_result))::integer,
            coalesce(sum(app.result_amount(i.parsed_result)) filter (where i.status = 'completed'), 0),
            coalesce(sum(app.result_conditional_amount(i.parsed_result)) filter (where i.status = 'completed'), 0)
@@ -114,17 +114,13 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_counts    record;
-    v_waiting   jsonb;
     v_cancelled integer;
     v_job       public.batch_lookup_jobs;
     v_jobs      public.batch_lookup_jobs[] := '{}';
 begin
     for v_counts in select * from app.counts_by_job(p_items) loop
-        v_cancelled := 0;
-        if v_counts.pending > 0 then
-            v_waiting   := coalesce(v_waiting, app.waiting_positions(p_items));
-            v_cancelled := app.cancel_retries(p_organization_id, v_counts.id, app.integers(v_waiting -> v_counts.id::text), p_now);
-        end if;
+        v_cancelled := case when v_counts.waiting is null then 0
+                            else app.cancel_retries(p_organization_id, v_counts.id, v_counts.waiting, p_now) end;
         if v_counts.processed + v_cancelled > 0 then
             v_job := app.advance_job(p_organization_id, v_counts.id, v_counts.processed + v_cancelled, v_counts.failed + v_cancelled, p_now);
             perform app.update_report(
@@ -135,17 +131,6 @@ begin
     end loop;
     perform app.count_ended(p_organization_id, v_jobs, p_now);
     return v_jobs;
-end;
-$$;
-
--- The positions of the pending items of each job, for all jobs together: for each, the items of all would be read again.
-create or replace function app.waiting_positions(p_items public.lookup_queue_items[]) returns jsonb
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp set jit = off set plan_cache_mode = force_generic_plan
-as $$
-begin
-    return (select jsonb_object_agg(w.job_id, w.positions)
-              from (select i.job_id, array_agg(i.position) as positions from unnest(p_items) i where i.status = 'pending' group by i.job_id) w);
 end;
 $$;
 
