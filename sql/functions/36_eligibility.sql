@@ -193,14 +193,27 @@ begin
 end;
 $$;
 
+-- The keys of what was paid under the cap of an offer and under its shared cap (null: it has none), and of a program that is excluded for a
+-- device.
+create or replace function app.cap_of(p_offer app.judged_tier) returns text
+language sql immutable
+as $$ select (p_offer).program_id || ' ' || ((p_offer).tier).id $$;
+
+create or replace function app.shared_cap_of(p_offer app.judged_tier) returns text
+language sql immutable
+as $$ select (p_offer).program_id || '|' || ((p_offer).tier).shared_cap $$;
+
+create or replace function app.exclusion_of(p_device app.devices, p_program_id text) returns text
+language sql immutable
+as $$ select (p_device).id || ' ' || p_program_id $$;
+
 -- What the caps leave of an offer. p_spent: what has been paid, by offer and by shared cap. p_replaced: what would not be paid then.
 create or replace function app.payable(p_offer app.judged_tier, p_spent jsonb, p_replaced app.judged_tier default null) returns numeric
 language sql immutable
 as $$
     select least((p_offer).limited_amount,
-                 ((p_offer).tier).cap - coalesce((p_spent ->> ((p_offer).program_id || ' ' || ((p_offer).tier).id))::numeric, 0),
-                 ((p_offer).tier).shared_cap
-                 - coalesce((p_spent ->> ((p_offer).program_id || '|' || ((p_offer).tier).shared_cap::text))::numeric, 0)
+                 ((p_offer).tier).cap - coalesce((p_spent ->> app.cap_of(p_offer))::numeric, 0),
+                 ((p_offer).tier).shared_cap - coalesce((p_spent ->> app.shared_cap_of(p_offer))::numeric, 0)
                  + case when ((p_replaced).tier).shared_cap = ((p_offer).tier).shared_cap then (p_replaced).amount else 0 end)
 $$;
 
@@ -212,10 +225,9 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_tier   app.program_tiers := p_offer.tier;
-    v_own    text              := p_offer.program_id || ' ' || v_tier.id;
-    v_shared text              := p_offer.program_id || '|' || v_tier.shared_cap;
-    v_saved  numeric           := case when (p_replaced.tier).shared_cap = v_tier.shared_cap then p_replaced.amount else 0 end;
+    v_own    text    := app.cap_of(p_offer);
+    v_shared text    := app.shared_cap_of(p_offer);
+    v_saved  numeric := case when (p_replaced.tier).shared_cap = (p_offer.tier).shared_cap then p_replaced.amount else 0 end;
 begin
     return p_spent || jsonb_build_object(v_own, coalesce((p_spent ->> v_own)::numeric, 0) + p_amount)
         || case when v_shared is null then '{}'
@@ -258,7 +270,7 @@ begin
         return p_excluded;
     end if;
     return p_excluded || (select jsonb_object_agg(k.key, least(p_excluded ->> k.key, p_offer.program_name))
-                            from (select (p_offer.device).id || ' ' || e.program_id as key
+                            from (select app.exclusion_of(p_offer.device, e.program_id) as key
                                     from unnest((p_offer.tier).excludes) e (program_id)) k);
 end;
 $$;
@@ -285,7 +297,7 @@ declare
     v_name     text;
 begin
     foreach v_last in array v_lasts loop
-        v_name := v_excluded ->> ((v_offers[v_last].device).id || ' ' || v_offers[v_last].program_id);
+        v_name := v_excluded ->> app.exclusion_of(v_offers[v_last].device, v_offers[v_last].program_id);
         v_best := case when v_name is null then app.best_offer(v_offers, v_first, v_last, false, v_spent) end;
         if v_best is not null then
             v_offers[v_best].amount := app.payable(v_offers[v_best], v_spent);
@@ -329,7 +341,7 @@ declare
     v_amount   numeric;
 begin
     foreach v_last in array p_lasts loop
-        v_key := (v_offers[v_last].device).id || ' ' || v_offers[v_last].program_id;
+        v_key := app.exclusion_of(v_offers[v_last].device, v_offers[v_last].program_id);
         v_paid := null;
         v_certain := null;
         for v_place in v_first .. v_last loop
