@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -42,6 +42,21 @@ class ClosableConnection(AsyncConnection[Row]):
                 async with asyncio.timeout(LET_GO_SECONDS), self.lock:
                     pass
         await super().close()
+
+
+async def answered(connection: ClosableConnection[Any], call: Coroutine[Any, Any, T], seconds: float) -> T:
+    """What a call of the connection returns. Closes the connection and raises TimeoutError if it takes more than so many seconds."""
+    asking = asyncio.create_task(call)
+    try:
+        done, _ = await asyncio.wait({asking}, timeout=seconds)
+    finally:
+        if not asking.done():
+            # While it is open, a cancelled call waits for the server to confirm the cancellation.
+            await connection.close()
+            await asyncio.gather(asking, return_exceptions=True)
+    if not done:
+        raise TimeoutError
+    return await asking
 
 
 Connection = ClosableConnection[Any]

@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from pyshell.metrics import gauge, gauges
-from pyshell.postgres.connections import POLICY, STATEMENT_TIMEOUT, ClosableConnection, is_transaction_pooled, set_up
+from pyshell.postgres.connections import POLICY, STATEMENT_TIMEOUT, ClosableConnection, answered, is_transaction_pooled, set_up
 from pyshell.postgres.shares import Shares, TakenError
 from pyshell.postgres.slow import noted
 from pyshell.postgres.sqlstates import (
@@ -122,15 +122,8 @@ class Pool(AsyncConnectionPool[PooledConnection]):
 
     @staticmethod
     async def check_connection(conn: PooledConnection) -> None:
-        """Raises DatabaseError for a connection that is lost, or silent: the base class would wait for a response without end."""
-        asking = asyncio.create_task(conn.execute(""))
-        try:
-            await asyncio.wait({asking}, timeout=CHECK_SECONDS)
-        finally:
-            if not asking.done():
-                await conn.close()
-                await asyncio.gather(asking, return_exceptions=True)
-        await asking
+        """Raises an error for a connection that is lost, or silent: the base class would wait for a response without end."""
+        await answered(conn, conn.execute(""), CHECK_SECONDS)
 
     @asynccontextmanager
     async def connection(self, timeout: float | None = None) -> AsyncIterator[PooledConnection]:  # noqa: ASYNC109 (the base class has it)

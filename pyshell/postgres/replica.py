@@ -16,6 +16,7 @@ from psycopg_pool import PoolTimeout
 
 from pyshell.metrics import eventual_reads, gauge
 from pyshell.postgres.calls import call_row, fetch_row
+from pyshell.postgres.connections import answered
 from pyshell.postgres.pool import Pool, PooledConnection
 from pyshell.postgres.sqlstates import DatabaseError, Kind, OutcomeUnknownError, kind_of
 
@@ -172,18 +173,11 @@ class Reader:
 
     async def _read(self, once: Callable[[PooledConnection], Awaitable[T]], connection: PooledConnection) -> T:
         arguments = self._position | ({"written": self._replayed} if self._replayed else {})
-        asking = asyncio.create_task(fetch_row(connection, "replica_lag", arguments))
         try:
-            answered, _ = await asyncio.wait({asking}, timeout=PATIENCE_SECONDS)
-        finally:
-            if not asking.done():
-                # While it is open, a cancelled call waits for the server to confirm the cancellation.
-                await connection.close()
-                await asyncio.gather(asking, return_exceptions=True)
-        if not answered:
+            has_written, lag, replayed = await answered(connection, fetch_row(connection, "replica_lag", arguments), PATIENCE_SECONDS)
+        except TimeoutError:
             self._replica.note_away("it takes too long")
-            raise NotAtReplicaError("unavailable")
-        has_written, lag, replayed = await asking
+            raise NotAtReplicaError("unavailable") from None
         if has_written is None:
             # After a failover, its URL may lead to another server by now.
             connection.is_spent = True
