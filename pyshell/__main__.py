@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pyshell.settings import MAX_PROCESSES, OPENAPI_FILE, Settings, SettingsError
+from pyshell.words import counted
 
 if TYPE_CHECKING:
     from pyshell.postgres.connections import OwnerConnection
@@ -130,11 +131,6 @@ def create_key(settings: Settings, arguments: argparse.Namespace) -> None:
                 expires_at=arguments.expires,
             )
         )
-
-
-def counted(count: int, noun: str) -> str:
-    """Such as 1 row; 1,204 rows."""
-    return f"{count:,} {noun if count == 1 else noun + 's'}"
 
 
 @contextmanager

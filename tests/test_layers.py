@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "settings": set[str](),
     "tasks": set(),
     "signals": set(),
+    "words": set(),
     "logs": {"settings"},
     "http_client": {"settings"},
     "metrics": {"settings"},
@@ -26,9 +27,11 @@ MAY_IMPORT = {
     # The process that looks sites up sends the webhooks too.
     "worker": {"settings", "tasks", "signals", "logs", "metrics", "traces", "postgres", "http_client", "webhooks"},
     "deploy": {"settings", "postgres"},
-    "api": {"settings", "tasks", "signals", "logs", "metrics", "traces", "postgres", "http_client", "worker", "webhooks", "deploy"},
+    "api": {
+        *("settings", "tasks", "signals", "words", "logs", "metrics", "traces", "postgres", "http_client", "worker", "webhooks", "deploy"),
+    },
     "local": {"settings", "signals", "postgres", "deploy", "api"},
-    "__main__": {"settings", "postgres", "worker", "deploy", "api", "local"},
+    "__main__": {"settings", "postgres", "worker", "deploy", "api", "local", "words"},
 }
 KNOWS_PSYCOPG = "postgres"
 

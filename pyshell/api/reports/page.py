@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyshell.api.reports.charts import shade, state_tiles
+from pyshell.words import counted, plural
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -89,18 +90,6 @@ def day(timestamp: str) -> str:
     """Such as November 27, 2026."""
     time = datetime.fromisoformat(timestamp)
     return f"{time:%B} {time.day}, {time.year}"
-
-
-def plural(noun: str, count: int) -> str:
-    """Such as site, sites; utility, utilities."""
-    if count == 1:
-        return noun
-    return noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-
-
-def counted(count: int, noun: str) -> str:
-    """Such as 1 site; 1,204 sites."""
-    return f"{count:,} {plural(noun, count)}"
 
 
 def one_line(address: Row) -> str:
