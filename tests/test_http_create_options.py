@@ -217,6 +217,12 @@ class TestAnIdempotencyKey:
         assert (response.status_code, response.json()["code"]) == (400, "invalid_idempotency_key")
         assert self.made(client, path) == 0
 
+    def test_is_given_once(self, client: OrganizationClient, path: str) -> None:
+        """A proxy that adds one of its own must not decide which of them counts."""
+        response = client.post(path, json=[site()], headers=[("idempotency-key", "upload-1"), ("idempotency-key", "upload-2")])
+        assert (response.status_code, response.json()["code"]) == (400, "invalid_idempotency_key")
+        assert self.made(client, path) == 0
+
     def test_of_many_requests_at_once_creates_one_batch(self, client: OrganizationClient, path: str) -> None:
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda _: self.post(client, path, "upload-1"), range(16)))

@@ -68,7 +68,7 @@ WHAT_TO_DO = {
     "invalid_encoding": "The file is not valid in its encoding at the byte that the message names. Save it as UTF-8, or set its `charset`.",
     "invalid_form": "A form must have one file and nothing else. Send it with `curl -F file=@sites.csv`, and options in the query string.",
     "invalid_gzip": "The body is not valid gzip, or is truncated. Compress it again, or send it uncompressed.",
-    "invalid_idempotency_key": "`Idempotency-Key` must be 1 to 255 visible ASCII characters, such as a UUID.",
+    "invalid_idempotency_key": "`Idempotency-Key` must be given once, as 1 to 255 visible ASCII characters, such as a UUID.",
     "invalid_item_count": "A batch holds 1 to 10,000 items. Split a larger one.",
     "invalid_items": "Items failed validation; `invalid_items` has the first hundred with errors. Correct them, or use `on_invalid=skip`.",
     "invalid_json": "The body is not valid JSON; the hint says where. Correct it.",

@@ -19,6 +19,7 @@ from pyshell.api.routes.parameters import (
     MAX_INTEGER,
     boolean_param,
     created_params,
+    idempotency_key,
     integer_param,
     json_response,
     label_params,
@@ -66,7 +67,7 @@ def created_response(status: bytes | None, replayed: bytes | None, answer: bytes
 
 async def once(request: Request, options: dict[str, object], upload: Upload) -> dict[str, object]:
     """The arguments that identify a repeated upload: the request's idempotency key and fingerprint."""
-    key = request.headers.get("idempotency-key")
+    key = idempotency_key(request)
     if key is None:
         return {}
     # In a thread, so that other requests continue meanwhile.
@@ -169,7 +170,7 @@ async def retry_batch_lookup(request: Request) -> Response:
             organization_id=request.user.organization_id,
             job_id=job_id(request),
             error_code=text_param(request, "error_code"),
-            idempotency_key=request.headers.get("idempotency-key"),
+            idempotency_key=idempotency_key(request),
             traceparent=traceparent_of(request),
         )
     return created_response(status, replayed, answer)

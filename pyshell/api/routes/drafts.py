@@ -13,6 +13,7 @@ from pyshell.api.heavy_work import heavy_turn
 from pyshell.api.routes.batch_lookups import checks_devices, created_response, once, reuse_param
 from pyshell.api.routes.parameters import (
     boolean_param,
+    idempotency_key,
     json_body,
     json_response,
     page_params,
@@ -92,7 +93,7 @@ async def start_upload(request: Request) -> Response:
             "start_upload",
             **_upload(request),
             options=options,
-            idempotency_key=request.headers.get("idempotency-key"),
+            idempotency_key=idempotency_key(request),
             traceparent=traceparent_of(request),
         )
     return created_response(status, replayed, answer)

@@ -222,6 +222,12 @@ def boolean_param(request: Request, name: str) -> bool:
     return _BOOLEANS[text.lower()]
 
 
+def idempotency_key(request: Request) -> str | None:
+    """The database validates it. Several headers are joined as HTTP joins them, which is not a valid key."""
+    given = request.headers.getlist("idempotency-key")
+    return ", ".join(given) if given else None
+
+
 def traceparent_of(request: Request) -> str | None:
     """The trace context that a new job continues; the database validates it. Several headers count as none."""
     if traces.recorder is not None:
