@@ -102,8 +102,8 @@ select results_eq(
     format('select status, retry_count, retry_at from public.lookup_queue_items where organization_id = %L and job_id = %L', :'umbrella', :'beside'),
     $$ values ('pending', 0, null::timestamptz) $$, 'an expired lease concerns no item of another job');
 select results_eq(
-    format($$ select outcome, sum(items)::integer from api.work_history where organization_id = %L and error_class = 'lease_expired' group by 1 order by 1 $$, :'umbrella'),
-    $$ values ('failed', 1), ('retried', 1) $$, 'the work history has each attempt whose lease expired');
+    format($$ select outcome, sum(items)::integer, sum(wait_seconds) from api.work_history where organization_id = %L and error_class = 'lease_expired' group by 1 order by 1 $$, :'umbrella'),
+    $$ values ('failed', 1, 130::float8), ('retried', 1, 0) $$, 'the work history has each attempt whose lease expired, and how long the item waited that failed');
 
 select * from finish();
 rollback;

@@ -1,5 +1,5 @@
 begin;
-select plan(20);
+select plan(28);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-24 12:00:30+00');
 
@@ -87,10 +87,54 @@ select results_eq($$ select t.items - b.items from app.work_totals t join before
     $$ values (3::numeric) $$, 'every minute is added to the totals once');
 select is_empty($$ select * from app.work_minutes where recorder <> 0 $$, 'no backend counts in a minute that is over');
 
+-- Sums, whenever the rows of a minute are merged.
+create function pg_temp.look_up_in(p_organization_id uuid, p_limit integer, p_latency double precision) returns bigint
+language plpgsql as $$
+begin
+    return (select count(*)
+              from (select array_agg(job_id) as jobs, array_agg(position) as positions, array_agg(lease_token) as tokens, count(*)::integer as n
+                      from api.claim_lookups(p_organization_id, 'tester', p_limit)) c
+             cross join lateral api.record_lookups(p_organization_id, c.jobs, c.positions, c.tokens, array_fill(200, array[n]), array_fill(null::text, array[n]),
+                   array_fill('{}'::text, array[n]), array_fill(null::float8, array[n]), array_fill(p_latency, array[n])) r);
+end;
+$$;
+select pg_temp.turn_clock('2026-11-24 12:30:00+00');
+select pg_temp.submit(:'other_org', 6) as job \gset
+select pg_temp.turn_clock('2026-11-24 12:30:10+00');
+select pg_temp.look_up_in(:'other_org', 2, 1);
+select pg_temp.look_up_in(:'other_org', 1, 2);
+create temp view minute as select items, latency_seconds, latency_buckets, wait_seconds, wait_buckets from app.work_minutes where minute = '2026-11-24 12:30+00' and outcome = 'completed';
+select results_eq('select * from minute', $$ values (3::bigint, 4::float8, '{0,0,0,0,2,1,0,0,0,0,0}'::bigint[], 26::float8, '{0,0,3,0,0,0,0,0,0,0}'::bigint[]) $$,
+    'flushes of a minute add up, with their latencies, waits and buckets');
+select app.complete_work_minutes('2026-11-24 12:31+00');
+create temp table totals on commit drop as table app.work_totals;
+select pg_temp.turn_clock('2026-11-24 12:30:40+00');
+select pg_temp.look_up_in(:'other_org', 1, 3);
+select app.complete_work_minutes('2026-11-24 12:30+00');
+select is((select count(*) from minute), 2::bigint, 'the minute that has just begun is not completed');
+select app.complete_work_minutes('2026-11-24 12:31+00', :'org');
+select is((select count(*) from minute), 2::bigint, 'the minutes of one organization are completed without those of the others');
+select app.complete_work_minutes('2026-11-24 12:31+00', :'other_org');
+select results_eq('select * from minute', $$ values (4::bigint, 7::float8, '{0,0,0,0,2,1,1,0,0,0,0}'::bigint[], 63::float8, '{0,0,3,1,0,0,0,0,0,0}'::bigint[]) $$,
+    'what is recorded after its minute was completed is added to it');
+select results_eq($$ select t.items - b.items, t.latency_seconds - b.latency_seconds, t.wait_seconds - b.wait_seconds,
+                            array(select x - y from unnest(t.latency_buckets, b.latency_buckets) u (x, y)), array(select x - y from unnest(t.wait_buckets, b.wait_buckets) u (x, y))
+                       from app.work_totals t join totals b using (kind, outcome, error_class) where kind = 'lookup' and outcome = 'completed' $$,
+    $$ values (1::bigint, 3::float8, 37::float8, '{0,0,0,0,0,0,1,0,0,0,0}'::bigint[], '{0,0,0,1,0,0,0,0,0,0}'::bigint[]) $$,
+    'what is added to a minute is added to the totals once');
+
 select pg_temp.turn_clock('2026-12-24 12:01:00+00');
 select api.run_maintenance() as ran \gset
 select is((select min(minute) from app.work_minutes), '2026-11-24 12:05+00'::timestamptz, 'minutes are kept for 30 days');
 select ok((select sum(items) from app.work_totals where kind = 'lookup' and outcome = 'completed') >= 6, 'totals are kept forever');
+insert into app.work_minutes (organization_id, minute, kind, outcome, error_class, recorder, items, latency_seconds, latency_buckets, wait_seconds, wait_buckets)
+select o, m, 'lookup', 'completed', '', r, 1, 0, app.fill_buckets(null, null, app.latency_bounds()), 0, app.fill_buckets(null, null, app.wait_bounds())
+  from unnest(array[:'org', :'other_org']::uuid[]) o, unnest('{2026-10-01 00:02+00,2026-10-01 00:01+00,2026-10-01 00:03+00}'::timestamptz[]) m, generate_series(0, 1) r;
+select is(app.prune_work_minutes(:'org', '2026-12-01 00:00+00', 2), 2, 'a step deletes so many minutes at most');
+select results_eq(format($$ select minute, recorder from app.work_minutes where organization_id = %L and minute < '2026-11-01' order by 1, 2 $$, :'org'),
+    $$ select * from (values ('2026-10-01 00:01+00'::timestamptz, 1), ('2026-10-01 00:02+00', 1), ('2026-10-01 00:03+00', 0), ('2026-10-01 00:03+00', 1)) v $$,
+    'the oldest minutes are deleted first, and none that is not complete');
+select is((select count(*) from app.work_minutes where organization_id = :'other_org' and minute < '2026-11-01'), 6::bigint, 'the minutes of another organization are kept');
 
 select * from finish();
 rollback;
