@@ -192,10 +192,10 @@ begin
         return app.waits_for('retry_after', app.closed_until(v_upstream, p_now), 'Lookups are paused, by Retry-After from the incentives API or by an operator');
     elsif app.next_claim_at(v_settings, v_upstream, p_now) > p_now then
         return app.waits_for('rate_limit', p_now + (v_ahead.own + v_ahead.others + 1) * app.slot_spacing(v_settings), format(
-            'At most %s lookups of all organizations together start in a second; %s', v_settings.lookups_per_second, v_in_front));
+            'Lookups of all organizations together are limited to %s a second; %s', v_settings.lookups_per_second, v_in_front));
     elsif (select sum(app.count_positions(positions)) from public.lookup_leases) >= v_limit then
         return app.waits_for('concurrency_limit', null, format(
-            'At most %s lookups of all organizations together run at once; %s', v_limit, v_in_front));
+            'Lookups of all organizations together are limited to %s at once; %s', v_limit, v_in_front));
     elsif v_ahead.others > 0 then
         return app.waits_for('other_batches', null, 'Batches of an organization take turns; ' || v_in_front);
     elsif v_ahead.own > 0 then

@@ -1,5 +1,5 @@
 begin;
-select plan(31);
+select plan(39);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -155,6 +155,69 @@ select is(
     (select array[w ->> 'reason', w ->> 'message'] from (select api.explain_item(:'twins', :'second_job', 0) -> 'waiting_for') e (w)),
     array['duplicate', 'Another item asked the same question and got no answer; this one is looked up next'],
     'a duplicate that waits although its other item was cancelled is not said to have failed');
+
+-- The order of retries that are due and of items that were not looked up yet
+select api.resume_lookups();
+select api.update_settings('{"deduplicate_seconds": null, "lookups_per_second": null, "max_in_flight": 50, "outage_failures": 100, "max_retries": 1}') as settings \gset
+select api.create_organization('Hooli') as hooli \gset
+create function pg_temp.ahead(p_job_id uuid, p_position integer) returns text
+language plpgsql as $$
+declare
+    v_item  public.lookup_queue_items;
+    v_ahead record;
+begin
+    select * into v_item from public.lookup_queue_items where job_id = p_job_id and position = p_position;
+    v_ahead := app.items_ahead(v_item, app.clock());
+    return format('%s own, %s others', v_ahead.own, v_ahead.others);
+end;
+$$;
+select pg_temp.submit(:'hooli', 4) as job \gset
+select pg_temp.look_up(:'hooli', 2, 500);
+select pg_temp.turn_clock(app.clock() + interval '1 second');
+select pg_temp.submit(:'hooli', 2) as second_job \gset
+select app.clock() + interval '10 seconds' as retry_at \gset
+update public.lookup_queue_items set retry_at = :'retry_at'::timestamptz + make_interval(secs => position) where organization_id = :'hooli' and retry_at is not null;
+select is(
+    (select array[w ->> 'reason', w ->> 'until', w ->> 'message'] from (select api.explain_item(:'hooli', :'job', 0) -> 'waiting_for') e (w)),
+    array['retry_backoff', app.rfc3339(:'retry_at'), 'The last attempt failed; the next one follows after the backoff'], 'an item that failed waits for its backoff');
+select is(array[pg_temp.ahead(:'job', 2), pg_temp.ahead(:'second_job', 0)], '{"0 own, 0 others","0 own, 1 others"}',
+    'retries that are not due are ahead of no other item');
+select pg_temp.turn_clock(app.clock() + interval '1 minute');
+select is(
+    array[pg_temp.ahead(:'job', 0), pg_temp.ahead(:'job', 1), pg_temp.ahead(:'job', 3), pg_temp.ahead(:'second_job', 0), pg_temp.ahead(:'second_job', 1)],
+    '{"0 own, 0 others","1 own, 0 others","3 own, 1 others","0 own, 3 others","1 own, 4 others"}',
+    'retries that are due are ahead of all new items, and of retries that are due later');
+select from api.heartbeat('w') \gset
+select count(*) as claimed from api.claim_lookups(:'hooli', 'w', 1) \gset
+update app.upstream_state set concurrency_limit = 1.9;
+select is(
+    api.explain_item(:'hooli', :'job', 1) #>> '{waiting_for,message}',
+    'Lookups of all organizations together are limited to 1 at once; items in front of it: 0 of its batch, 0 of other batches',
+    'an item waits for the concurrency limit while it is lowered');
+update app.upstream_state set concurrency_limit = 50;
+update app.organization_queue_state set served_at = case when organization_id = :'hooli' then '2026-01-02'::timestamptz else '2026-01-01' end, ready_at = '2026-01-01';
+select is(pg_temp.waiting_for(:'job', 1), 'other_organizations', 'an item waits while another organization has waited longer');
+update app.organization_queue_state set served_at = '2026-01-02' where organization_id <> :'hooli';
+select is(pg_temp.waiting_for(:'job', 1), 'next_claim', 'an organization waits for none that was served last');
+
+-- Attempts are numbered item by item.
+select api.cancel_batch_lookup(:'hooli', :'job') as cancelled, api.cancel_batch_lookup(:'hooli', :'second_job') as second_cancelled \gset
+select pg_temp.submit(:'hooli', 2) as job \gset
+select pg_temp.look_up(:'hooli', 1, 500);
+select pg_temp.turn_clock(app.clock() + interval '1 minute');
+select count(*) as claimed from api.claim_lookups(:'hooli', 'first', 1) \gset
+select count(*) as claimed from api.claim_lookups(:'hooli', 'second', 1) \gset
+update public.lookup_leases set expires_at = :'just_now' where job_id = :'job';
+update app.workers set returned_at = '-infinity';
+select app.expire_leases(:'hooli', app.clock() + interval '1 year') as expired \gset
+select is(
+    array[pg_temp.attempts(:'job', 0), pg_temp.attempts(:'job', 1)],
+    '{"1 retry 500 upstream_error tester, 2 fail lease_expired first","1 retry lease_expired second"}', 'expired leases count after the attempts of the same item');
+select ok(
+    (select bool_and(a ->> 'recorded_at' = app.rfc3339(l.recorded_at) and a ->> 'worker' = l.worker and a ->> 'error_code' = l.error_code and a ->> 'error_message' = l.error_message
+                     and a ->> 'http_status' is not distinct from l.http_status::text and a ->> 'latency_ms' is not distinct from l.latency_ms::text)
+       from json_array_elements(api.explain_item(:'hooli', :'job', 0) -> 'attempts') a
+       join public.lookup_attempts l on l.job_id = :'job' and l.position = 0 and l.attempt = (a ->> 'attempt')::integer), 'the history of an item has all that is known of its attempts');
 
 select * from finish();
 rollback;
