@@ -6,6 +6,11 @@ return clock_timestamp();
 
 comment on function app.clock() is 'The one place where the time is read; tests replace it.';
 
+-- Such as "1 worker" and "2 workers".
+create or replace function app.counted(p_count numeric, p_one text, p_many text) returns text
+language sql immutable
+return p_count || ' ' || case p_count when 1 then p_one else p_many end;
+
 -- RFC 9562: 48 bits of Unix milliseconds, then version and variant, the rest random.
 create or replace function app.uuid_v7(p_at timestamptz default null) returns uuid
 language plpgsql volatile

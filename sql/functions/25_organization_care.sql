@@ -133,7 +133,7 @@ begin
     if v_open <> '{}' and p_force is not true then
         perform app.refuse(
             409, 'organization_busy',
-            format('The organization has open work: %s', case cardinality(v_open) when 1 then '1 batch' else cardinality(v_open) || ' batches' end),
+            format('The organization has open work: %s', app.counted(cardinality(v_open), 'batch', 'batches')),
             'Wait until it has finished, or pass p_force => true to cancel it.');
     end if;
     delete from app.api_keys where organization_id = p_organization_id;

@@ -13,7 +13,7 @@ begin
         perform app.refuse(
             409, 'job_not_ended',
             format('The job %s; %s unfinished', case v_job.status when 'cancelled' then 'was cancelled' else 'is still ' || v_job.status end,
-                   case v_open when 1 then '1 item is' else v_open || ' items are' end),
+                   app.counted(v_open, 'item is', 'items are')),
             case v_job.status when 'cancelled' then 'Wait until its last lookups have ended.' else 'Cancel it, or wait until it has finished.' end);
     end if;
     return v_job;

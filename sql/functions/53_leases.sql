@@ -353,7 +353,8 @@ begin
                    retry_at      = case when retry_count < v_max_retries then p_now end,
                    error_code    = case when retry_count >= v_max_retries then 'lease_expired' end,
                    error_message = case when retry_count >= v_max_retries
-                                        then 'The lookup was started ' || (retry_count + 1)::text || ' times and never came to an end' end,
+                                        then 'The lookup was started ' || case when retry_count = 0 then 'once' else (retry_count + 1)::text || ' times' end
+                                             || ' and never came to an end' end,
                    processed_at  = case when retry_count >= v_max_retries then p_now end
              where i.organization_id = p_organization_id and i.job_id = v_held.job_id
                and i.position >= lower(v_held.positions) and i.position < upper(v_held.positions) and i.status = 'pending'

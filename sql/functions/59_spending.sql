@@ -387,7 +387,7 @@ begin
         perform app.refuse_option('max_lookups', 'a whole number from 1 to 2147483647');
     elsif coalesce(p_max_lookups, v_budget.max_lookups) <= v_budget.lookups then
         perform app.refuse(
-            409, 'lookup_limit_reached', format('The job has made %s lookups and may make no more', v_budget.lookups),
+            409, 'lookup_limit_reached', format('The job has made %s and may make no more', app.counted(v_budget.lookups, 'lookup', 'lookups')),
             'Pass a higher max_lookups.');
     end if;
     if p_max_lookups is not null then

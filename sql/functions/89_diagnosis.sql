@@ -8,11 +8,6 @@ as $$
     select row(p_check, p_state, p_finding, p_advice)::app.finding
 $$;
 
--- Such as "1 worker" and "2 workers".
-create or replace function app.counted(p_count numeric, p_one text, p_many text) returns text
-language sql immutable
-return p_count || ' ' || case p_count when 1 then p_one else p_many end;
-
 create or replace function app.diagnose_server() returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
 begin;
-select plan(23);
+select plan(24);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp() + interval '1 hour');
 
@@ -104,6 +104,12 @@ select results_eq(
 select results_eq(
     format($$ select outcome, sum(items)::integer, sum(wait_seconds) from api.work_history where organization_id = %L and error_class = 'lease_expired' group by 1 order by 1 $$, :'umbrella'),
     $$ values ('failed', 1, 130::float8), ('retried', 1, 0) $$, 'the work history has each attempt whose lease expired, and how long the item waited that failed');
+
+select api.update_settings('{"max_retries": 0}') as settings, pg_temp.submit(:'umbrella', 1) as last_job \gset
+select count(*) from api.claim_lookups(:'umbrella', 'silent', 9) \gset claimed_
+select $$ select pg_temp.turn_clock(app.clock() + interval '5 seconds'), (select limit_version from api.heartbeat('another')) $$ from generate_series(1, 13) \gexec
+select app.expire_leases(:'umbrella', app.clock()) as expired \gset
+select is((select error_message from public.lookup_queue_items where job_id = :'last_job'), 'The lookup was started once and never came to an end', 'without retries, an item whose lease expired was tried once');
 
 select * from finish();
 rollback;

@@ -1,5 +1,5 @@
 begin;
-select plan(88);
+select plan(89);
 \ir fixtures.psql
 select pg_temp.turn_clock('2026-11-20 12:00:00+00');
 
@@ -91,6 +91,10 @@ select api.run_maintenance() as ran \gset
 select is(pg_temp.drain(:'org'), 0::bigint, 'maintenance leaves a held job alone');
 select is_empty('select * from api.check_invariants()', 'the invariants hold at a limit');
 select throws_ok(format('select api.continue_batch_lookup(%L, %L)', :'org', :'job'), 'PT409', 'The job has made 4 lookups and may make no more', 'a job at its limit continues only with a higher one');
+select pg_temp.submit_with(:'org', 2, '{"max_lookups": 1, "when_limit_reached": "wait"}') as once \gset
+select pg_temp.drain(:'org') as drained \gset
+select throws_ok(format('select api.continue_batch_lookup(%L, %L)', :'org', :'once'), 'PT409', 'The job has made 1 lookup and may make no more', 'a job at a limit of one lookup continues only with a higher one');
+select api.cancel_batch_lookup(:'org', :'once') as cancelled \gset
 select is(api.continue_batch_lookup(:'org', :'job', 12) ->> 'waiting_for', null, 'a higher limit lets a job continue');
 select is(pg_temp.drain(:'org'), 8::bigint, 'the items that waited are looked up');
 select is(pg_temp.job(:'job', 'status', 'lookups', 'failed_items'), 'completed 12 0', 'a job that got a higher limit ends like others');
