@@ -161,7 +161,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp set lock_timeout = '1s'
 as $$
 begin
-    return (select json_build_object('workers', (select count(*) from app.workers where seen_at > statement_timestamp() - interval '15 seconds'),
+    return (select json_build_object('workers', (select count(*) from app.workers where seen_at > app.clock() - interval '15 seconds'),
                                      'concurrency_limit', least(u.concurrency_limit, app.part_of_node((select max_in_flight from app.settings))),
                                      'unavailable_since', u.unavailable_since, 'consecutive_failures', u.consecutive_failures,
                                      'paused_until', u.paused_until, 'probe_at', u.probe_at, 'base_latency', u.base_latency)

@@ -341,21 +341,23 @@ comment on column api.audit_events.details is 'Further facts, never a secret.';
 comment on column api.audit_events.created_at is 'When it happened.';
 grant select on api.audit_events to authenticated, service_role;
 
--- Uses none of our functions: those would require the caller's privileges, unlike tables. On several nodes, a function asks them.
+-- Uses hardly any of our functions: unlike tables, those require the caller's privileges. On several nodes, a function asks them.
 select app.replace_view('queue_health', replace($view$
-with here as materialized (
+with clock as materialized (
+       select app.clock() as now
+), here as materialized (
        select s.lookups_per_second, s.max_in_flight, u.concurrency_limit, u.unavailable_since, u.consecutive_failures, u.paused_until, u.probe_at,
               u.base_latency, m.ran_at, u.workers
          from app.settings s, app.maintenance_state m, {nodes} u
 ), leases as materialized (
        select l.organization_id, l.job_id, sum(upper(r) - lower(r)) as items,
-              sum(upper(r) - lower(r)) filter (where l.expires_at < statement_timestamp()) as expired
-         from public.lookup_leases l, unnest(l.positions) r
+              sum(upper(r) - lower(r)) filter (where l.expires_at < c.now) as expired
+         from clock c, public.lookup_leases l, unnest(l.positions) r
         group by l.organization_id, l.job_id
 ), organizations as materialized (
-       select organization_id from app.organization_queue_state where ready_at <= statement_timestamp()
+       select organization_id from app.organization_queue_state, clock where ready_at <= now
         union
-       select organization_id from app.queue_wakeups where ready_at <= statement_timestamp()
+       select organization_id from app.queue_wakeups, clock where ready_at <= now
 ), jobs as materialized (
        -- Reads no items, however many there are: the open ones of a job are in flight, or still to be claimed, or waiting.
        select j.organization_id, j.created_at, j.total_items - j.processed_items - coalesce(l.items, 0) as items,
@@ -382,7 +384,7 @@ select q.open_jobs                                                              
        coalesce(q.waiting, 0)::bigint                                                                                as items_waiting_for_retry,
        (select coalesce(sum(items), 0)::bigint from leases)                                                          as items_in_flight,
        (select coalesce(sum(expired), 0)::bigint from leases)                                                        as expired_leases,
-       statement_timestamp() - q.oldest                                                                              as oldest_open_job,
+       c.now - q.oldest                                                                                              as oldest_open_job,
        (select count(*) from organizations)                                                                          as ready_organizations,
        u.workers                                                                                                     as workers,
        u.lookups_per_second,
@@ -390,8 +392,7 @@ select q.open_jobs                                                              
        floor(least(u.concurrency_limit, u.max_in_flight))                                                            as concurrency_limit,
        u.unavailable_since                                                                                           as upstream_unavailable_since,
        u.consecutive_failures                                                                                        as upstream_consecutive_failures,
-       nullif(greatest(u.paused_until, case when u.unavailable_since is not null then u.probe_at end, statement_timestamp()), statement_timestamp())
-                                                                                                                     as upstream_closed_until,
+       nullif(greatest(u.paused_until, case when u.unavailable_since is not null then u.probe_at end, c.now), c.now)        as upstream_closed_until,
        u.base_latency                                                                                                as upstream_base_latency,
        nullif(u.ran_at, '-infinity')                                                                                 as maintenance_ran_at,
        (with held as materialized (
@@ -424,9 +425,9 @@ select q.open_jobs                                                              
                                                    'state', h.state, 'query', h.query) order by h.since), '[]')
           from holders h)                                                                                            as blocking_transactions,
        (coalesce(q.too_many, 0) + coalesce(q.behind, 0))::bigint                                                     as held_items
-  from here u, q
+  from here u, q, clock c
 $view$, '{nodes}', case when app.spans_nodes() then 'app.nodes_together()'
-                        else '(select t.*, (select count(*) from app.workers where seen_at > statement_timestamp() - interval ''15 seconds'') as workers
+                        else '(select t.*, (select count(*) from app.workers, clock where seen_at > now - interval ''15 seconds'') as workers
                                  from app.upstream_state t)' end), 'security_invoker = false');
 
 comment on view api.queue_health is 'One row, for operators: what is open, ready, waiting, in flight and overdue in all organizations, the workers of the last 15 seconds, the rate and concurrency limits, and the state of the incentives API: since when it is unavailable, until when no lookup starts (an outage, or a Retry-After), and how long a lookup takes when it is not under load.';
@@ -449,6 +450,7 @@ comment on column api.queue_health.upstream_closed_until is 'No lookup starts be
 comment on column api.queue_health.upstream_base_latency is 'Seconds that a lookup takes when the incentives API is not under load.';
 comment on column api.queue_health.maintenance_ran_at is 'When maintenance ran last; null: never.';
 grant select on api.queue_health to service_role;
+grant execute on function app.clock() to service_role, batch_lookups_readonly;
 do $$
 begin
     if app.spans_nodes() then

@@ -255,8 +255,8 @@ select is(has_column_privilege('authenticated', 'public.lookup_leases', 'worker'
 select set_eq(
     $$ select distinct p.proname::text from pg_proc p, unnest(array['anon', 'authenticated', 'service_role', 'batch_lookups_shell']) r
         where p.pronamespace = 'app'::regnamespace and has_schema_privilege(r, 'app', 'usage') and has_function_privilege(r, p.oid, 'execute') $$,
-    array['claimed_admin_organization_id', 'claimed_organization_id', 'clerk_organization_id_of_claims', 'organization_id_of_claims', 'organization_id_of_clerk', 'refuse']
-    || case when app.is_distributed() then array['is_distributed', 'spans_nodes', 'claimed_record'] else '{}' end, 'members may execute only the internal functions that policies call and that refuse');
+    array['claimed_admin_organization_id', 'claimed_organization_id', 'clerk_organization_id_of_claims', 'clock', 'organization_id_of_claims', 'organization_id_of_clerk', 'refuse']
+    || case when app.is_distributed() then array['is_distributed', 'spans_nodes', 'claimed_record'] else '{}' end, 'members may execute only the internal functions that policies and views call and that refuse');
 
 -- A policy is evaluated once for a statement, not once for each row.
 insert into public.lookup_queue_items
