@@ -1,5 +1,5 @@
 begin;
-select plan(17);
+select plan(24);
 \ir fixtures.psql
 
 select pg_temp.turn_clock(clock_timestamp() + interval '1 hour');
@@ -54,6 +54,32 @@ select is((select count(*)::integer from app.webhook_deliveries), 2, 'a run dele
 select app.maintain_webhooks(app.clock(), 3) \gset
 select is((select count(*)::integer from app.webhook_deliveries), 0, 'the next run deletes the others');
 
+-- Its other steps
+select pg_temp.turn_clock(app.clock() + interval '2 days');
+select api.set_webhook_config(:'other_org', '{"url": "https://example.com/hooks", "enabled": true, "events": ["batch.failed"]}') as config \gset
+select pg_temp.submit(:'other_org', 1) as orphan \gset
+select pg_temp.submit(:'other_org', 1) as at_work \gset
+select count(*) from api.claim_lookups(:'other_org', 'w', 2) \gset claimed_
+update public.lookup_queue_items
+   set status = 'failed', error_code = 'x', error_message = 'x', processed_at = :'now'
+ where organization_id = :'other_org';
+update public.lookup_leases set positions = '{}' where job_id = :'orphan';
+select is(app.close_orphaned_jobs(:'org', app.clock()), 0, 'the jobs of another organization are not ended');
+insert into app.incentive_calls (organization_id, id, operation_type, status, response, called_at)
+select :'org', app.uuid_v7(app.clock() - make_interval(days => n)), 'lookup', 200, '{}', app.clock() from unnest('{10,400}'::integer[]) n;
+insert into app.work_minutes (organization_id, minute, kind, outcome, error_class, recorder, items, latency_seconds, latency_buckets, wait_seconds, wait_buckets)
+select :'org', date_trunc('minute', app.clock() - age, 'UTC'), 'lookup', 'completed', '', recorder, 1, 0, app.fill_buckets(null, null, app.latency_bounds()), 0, app.fill_buckets(null, null, app.wait_bounds())
+  from (values (interval '31 days', 0), ('2 minutes', 7), ('1 minute', 7)) v (age, recorder);
+select api.run_maintenance() as ran \gset
+select is((select array_agg(id) from public.batch_lookup_jobs where organization_id = :'other_org' and status in ('pending', 'processing')), array[:'at_work'::uuid],
+    'a job with a lease is not ended, although it has no open item');
+select is((select array_agg(event) from app.webhook_deliveries), array['batch.failed'], 'the end of a job that maintenance closed is sent');
+select is((select sum(items) from app.work_minutes where organization_id = :'other_org' and kind = 'job' and minute >= date_trunc('minute', app.clock(), 'UTC')), 1::numeric, 'a job that maintenance closed is counted');
+select is((select array_agg(extract(epoch from date_trunc('minute', app.clock(), 'UTC') - minute)::integer / 60 || ' ' || recorder order by minute) from app.work_minutes where organization_id = :'org' and minute > app.clock() - interval '90 minutes' or minute < app.clock() - interval '10 days'),
+    array['2 0', '1 7'], 'minutes that are over are completed, and deleted after 30 days');
+select is((select count(*) from app.incentive_calls), 1::bigint, 'old responses are deleted');
+select is((select checked_at from app.maintenance_state), app.clock(), 'the invariants are checked');
+update public.lookup_leases set expires_at = app.clock() - interval '1 hour';
 select pg_temp.turn_clock(app.clock() + interval '2 days');
 select api.run_maintenance() as ran \gset
 select is_empty($$ select * from app.workers $$, 'workers that have been silent for long are deleted');
