@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -19,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pyshell.api.realtime import feed
 from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.postgres import connections
 from pyshell.postgres.connections import ClosableConnection, connect, is_transaction_pooled
 from pyshell.postgres.pool import Pool
 from pyshell.settings import ROOT, Settings
@@ -36,7 +38,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not instal
 
 
 @contextmanager
-def pgbouncer(cluster: PrivatePostgres, database_url: str, mode: str) -> Iterator[str]:
+def pgbouncer(cluster: PrivatePostgres, database_url: str, mode: str, size: int = 20) -> Iterator[str]:
     """The URL of the same database through a PgBouncer of its own."""
     assert PROGRAM is not None
     parts = conninfo_to_dict(database_url)
@@ -46,7 +48,7 @@ def pgbouncer(cluster: PrivatePostgres, database_url: str, mode: str) -> Iterato
         file = folder / "pgbouncer.ini"
         file.write_text(
             f"[databases]\n{parts['dbname']} = host=127.0.0.1 port={parts['port']} {login}\n"
-            f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nauth_type=any\npool_mode={mode}\ndefault_pool_size=20\nserver_login_retry=1\nunix_socket_dir=\n"
+            f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nauth_type=any\npool_mode={mode}\ndefault_pool_size={size}\nserver_login_retry=1\nunix_socket_dir=\n"
         )
         # It refuses to run as root.
         identity = {} if os.geteuid() else {"user": pwd.getpwnam("postgres").pw_uid}
@@ -77,6 +79,25 @@ async def test_transaction_pooling_is_recognized(cluster: PrivatePostgres, datab
             assert await is_transaction_pooled(url, connection) is pooled
     async with await connect(database_url, "test") as connection:
         assert not await is_transaction_pooled(database_url, connection)
+
+
+async def test_connections_of_a_process_share_one_probe(
+    cluster: PrivatePostgres, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes: list[str] = []
+
+    async def probe(url: str) -> connections.Connection:
+        probes.append(url)
+        return await connect_plainly(url)
+
+    connect_plainly = connections._connect_plainly
+    monkeypatch.setattr(connections, "_connect_plainly", probe)
+    # As many servers as a worker has connections.
+    with pgbouncer(cluster, database_url, "session", size=7) as url:
+        opened = await asyncio.gather(*(connect(url, "test") for _ in range(7)))
+        for connection in opened:
+            await connection.close()
+    assert len(probes) == connections.POOLER_PROBES
 
 
 def test_the_api_works_with_transaction_pooling(

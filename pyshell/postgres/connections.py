@@ -8,7 +8,9 @@ import random
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import AsyncConnection, errors, sql
@@ -66,6 +68,7 @@ SHELL: Final = "batch_lookups_shell"
 STATEMENT_TIMEOUT: Final = 30
 POOLER_PROBES: Final = 5
 POOLER_SECONDS: Final = 5.0
+POOLER_KNOWN_SECONDS: Final = 60.0
 LET_GO_SECONDS: Final = 1.0
 # glibc returns freed memory beyond twice the largest block ever freed (mallopt(3), M_TRIM_THRESHOLD).
 KEEP_MEMORY: Final = b"select pg_catalog.length(pg_catalog.repeat(' ', 4194304))"
@@ -206,11 +209,36 @@ class SessionNeededError(RuntimeError):
         )
 
 
+@dataclass
+class _Answer:
+    """What a probe of one URL has found, and until when that holds for further connections."""
+
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_pooled: bool = False
+    until: float = float("-inf")
+
+
+_answers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Answer]] = WeakKeyDictionary()
+
+
 async def is_transaction_pooled(database_url: str, connection: Connection) -> bool:
     """Whether a pooler gives this connection a server only for one transaction at a time. Raises DatabaseError.
 
-    It probes: other connections each open a transaction and stay in it. With transaction pooling, either one of them gets the server that
-    this idle connection had, or this connection gets another one. With session pooling, neither happens.
+    Connections that a process opens within a minute share one probe: with session pooling, each probe takes servers from other clients.
+    The connection must be fresh, because a statement would make such a pooler give it a server for good.
+    """
+    loop = asyncio.get_running_loop()
+    answer = _answers.setdefault(loop, {}).setdefault(database_url, _Answer())
+    async with answer.asking:
+        if loop.time() >= answer.until:
+            answer.is_pooled = await _probe(database_url, connection)
+            answer.until = loop.time() + POOLER_KNOWN_SECONDS
+        return answer.is_pooled
+
+
+async def _probe(database_url: str, connection: Connection) -> bool:
+    """Other connections each open a transaction and stay in it. With transaction pooling, either one of them gets the server that this idle
+    connection had, or this connection gets another one. With session pooling, neither happens.
     """
     own = await _backend_pid(connection)
     # The server sends every new connection its process id; a pooler makes one up.
