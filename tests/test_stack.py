@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psycopg
@@ -65,14 +67,36 @@ def up(environment: Environment) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextmanager
-def starting(environment: Environment) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "pyshell", "up"]
+def starting(environment: Environment, command: str = "up") -> Iterator[subprocess.Popen[str]]:
+    words = [sys.executable, "-m", "pyshell", command]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+    with subprocess.Popen(words, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
         try:
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def another_api(port: int) -> Iterator[None]:
+    """Something at this port that says that it is ready."""
+
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_request(self, code: object = "-", size: object = "-") -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", port), Ready) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def processes_of(environment: Environment) -> dict[str, int]:
@@ -191,6 +215,34 @@ def test_a_taken_port_is_named(new_environment: Environment) -> None:
         ended = run(new_environment, "up")
     assert ended.returncode == 1
     assert f"error: Port {new_environment['PORT']} of 127.0.0.1 cannot be used: Address already in use." in ended.stderr
+
+
+def test_a_port_that_is_taken_during_the_start_is_named(new_environment: Environment) -> None:
+    with starting(new_environment) as process:
+        wait_until(lambda: "postgres" in processes_of(new_environment))
+        with another_api(int(new_environment["PORT"])):
+            out, log = process.communicate(timeout=60)
+    assert out == ""
+    assert process.returncode == 1
+    assert log.endswith(
+        f"error: Port {new_environment['PORT']} of 127.0.0.1 cannot be used: Address already in use. PORT chooses another.\n"
+    )
+
+
+def test_a_demo_uses_another_port_if_its_own_is_taken_and_says_when_the_api_ends(new_environment: Environment) -> None:
+    with starting(new_environment, "demo") as process:
+        wait_until(lambda: "postgres" in processes_of(new_environment))
+        with another_api(int(new_environment["PORT"])):
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(3)]
+            os.kill(processes_of(new_environment)["serve"], signal.SIGKILL)
+            log = process.communicate(timeout=60)[1]
+    assert lines[1].startswith("In the browser: http://127.0.0.1:")
+    assert url_of(new_environment) not in lines[1]
+    assert lines[2].startswith("Uploaded 245 sites")
+    assert process.returncode == 1
+    assert "error: The API no longer answers: " in log
+    assert "Traceback" not in log
 
 
 def test_a_given_database_is_used_and_not_stopped(new_environment: Environment, database_url: str) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import httpx
 
 from pyshell.api import api_keys
 from pyshell.local import progress_bar, stack
-from pyshell.local.machine import free_port, why_taken
 from pyshell.local.private_postgres import default_state_dir
 from pyshell.local.stopping import until_stopped
 from pyshell.settings import ROOT, Settings
@@ -27,8 +25,6 @@ TOP_PROGRAMS = 10
 def run(settings: Settings) -> None:
     """Starts the system, uploads `examples/sites.csv`, shows the progress, prints the report. Ctrl-C stops it all."""
     address_of_up = settings.server_url + settings.root_path
-    if why_taken(settings.host, settings.port):
-        settings = replace(settings, port=free_port(settings.host))
     folder = settings.state_dir or default_state_dir()
     folder.mkdir(parents=True, exist_ok=True)
     log_file = folder / "demo.log"
@@ -36,7 +32,7 @@ def run(settings: Settings) -> None:
     with (
         until_stopped() as stopping,
         log_file.open("w") as log,
-        stack.running(settings, stopping, log=log) as system,
+        stack.running(settings, stopping, log=log, any_port=True) as system,
         stopping.interruptible(),
     ):
         key = api_keys.create(system.settings.database_url, ORGANIZATION, pepper=settings.api_key_pepper, name="make demo")
@@ -44,10 +40,13 @@ def run(settings: Settings) -> None:
         print(f"In the browser: {address}/portal", flush=True)
         if sys.stdout.isatty():
             print(f"where this API key signs in: {key}", flush=True)
-        with client_of(address, key) as client:
-            job = _watch(client, _submit(client))
-            RESULTS.write_bytes(_ok(client.get(f"/batch-lookups/{job['id']}/results")).content)
-            summary = _ok(client.get(f"/incentive-reports/{job['report_id']}/summary")).json()
+        try:
+            with client_of(address, key) as client:
+                job = _watch(client, _submit(client))
+                RESULTS.write_bytes(_ok(client.get(f"/batch-lookups/{job['id']}/results")).content)
+                summary = _ok(client.get(f"/incentive-reports/{job['report_id']}/summary")).json()
+        except httpx.TransportError as error:
+            raise RuntimeError(f"The API no longer answers: {error}. Its log is {log_file}.") from error
         print(report_text(job, summary))
         print(
             f"All results:  {RESULTS}\n"

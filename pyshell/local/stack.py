@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from pyshell.deploy import migrations
 from pyshell.local.installations import PostgresError
-from pyshell.local.machine import ends_with_parent, why_taken
+from pyshell.local.machine import ends_with_parent, free_port, why_taken
 from pyshell.local.private_postgres import PrivatePostgres, default_state_dir
 from pyshell.local.stopping import Stopping, until_stopped
 from pyshell.postgres.connections import Backoff, require_sessions
@@ -121,12 +121,16 @@ class Stack:
 
 
 @contextmanager
-def running(settings: Settings, stopping: Stopping, *, log: IO[Any] | None = None, report: Report = lambda line: None) -> Iterator[Stack]:
-    """The system, ready for requests, for as long as the context lasts. `log` gets the output of its processes.
+def running(
+    settings: Settings, stopping: Stopping, *, log: IO[Any] | None = None, report: Report = lambda line: None, any_port: bool = False
+) -> Iterator[Stack]:
+    """The system, ready for requests, for as long as the context lasts. `log` gets the output of its processes. With `any_port`, it takes
+    another port if that of the settings is taken.
 
     Raises Stopped while it starts, StackError, and what the migrations and the private PostgreSQL raise.
     """
-    _check_port(settings)
+    if not any_port:
+        _check_port(settings)
     with ExitStack() as context:
         context.enter_context(_registered(settings))
         if not settings.database_url and PrivatePostgres.of_project(settings.state_dir).pid is not None:
@@ -136,6 +140,11 @@ def running(settings: Settings, stopping: Stopping, *, log: IO[Any] | None = Non
             asyncio.run(require_sessions(with_database.database_url))
         with stopping.interruptible():
             migrations.migrate(with_database.database_url, lookups_per_second=settings.lookups_per_second, report=report)
+        # What starts at the same time may have taken the port meanwhile, and would answer in our place.
+        if not any_port:
+            _check_port(settings)
+        elif why_taken(settings.host, settings.port):
+            with_database = replace(with_database, port=free_port(settings.host))
         running_as = replace(with_database, database_url=postgres.app_url()) if postgres else with_database
         stack = Stack(running_as, postgres, log, report)
         context.callback(stack.stop)
