@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -14,15 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from pyshell.__main__ import COMMANDS, main
+from pyshell.local import stack
 from pyshell.local.machine import free_port
 from pyshell.local.private_postgres import PrivatePostgres
 from pyshell.local.stopping import until_stopped
-from pyshell.settings import ROOT
+from pyshell.settings import ROOT, Settings
 from tests.conftest import MakeCluster, folder_for_postgres
 from tests.http_fixtures import is_ready
 from tests.timed import wait_until
@@ -163,6 +166,23 @@ def test_down_stops_what_a_killed_up_left(environment: Environment) -> None:
         wait_until(lambda: processes_of(environment).keys() == {"postgres"})
         assert run(environment, "down").stdout == "stopped\n"
         assert processes_of(environment) == {}
+
+
+def test_down_finds_an_up_that_it_met_while_that_registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = Settings(database_url="", state_dir=tmp_path)
+    lock = fcntl.flock
+
+    def lock_after_down(file: Any, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        assert not stack.down(settings)
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_after_down)
+    with stack._registered(settings):
+        [marker] = (tmp_path / "stacks").iterdir()
+        with marker.open() as file, pytest.raises(BlockingIOError):
+            lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    assert list((tmp_path / "stacks").iterdir()) == []
 
 
 def test_a_killed_worker_and_a_killed_postgres_come_back(environment: Environment) -> None:

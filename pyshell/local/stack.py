@@ -205,12 +205,15 @@ def _registered(settings: Settings) -> Iterator[None]:
     folder = _stacks_folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     marker = folder / str(os.getpid())
-    with marker.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            marker.unlink()
+    with ExitStack() as registered:
+        while True:
+            file = registered.enter_context(marker.open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # `down` may have taken the file for that of a killed process, and removed it, before it was locked.
+            if marker.exists():
+                break
+        registered.callback(marker.unlink)
+        yield
 
 
 def _stacks_folder(settings: Settings) -> Path:
