@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import subprocess
 from collections import Counter
@@ -383,13 +384,23 @@ def main(words: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         raise SystemExit(141) from None
     except (RuntimeError, SettingsError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+        raise _failed(str(error)) from error
     except Exception as error:
         from pyshell.postgres.sqlstates import DatabaseError, explain
 
         if not isinstance(error, DatabaseError):
             raise
-        raise SystemExit(f"error: {explain(error)}") from error
+        raise _failed(explain(error)) from error
+
+
+def _failed(reason: str) -> SystemExit:
+    """Ends the process with the reason on standard error: as a line of its log where that is JSON."""
+    from pyshell import logs
+
+    if not logs.is_json():
+        return SystemExit(f"error: {reason}")
+    logging.getLogger(__package__).critical(reason)
+    return SystemExit(1)
 
 
 def _parser() -> argparse.ArgumentParser:

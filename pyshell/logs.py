@@ -129,6 +129,11 @@ def configure(settings: Settings) -> None:
     )
 
 
+def is_json() -> bool:
+    """Whether `configure` has been called, and the lines are JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
 def hide(*secrets: str | None) -> None:
     """Removes these texts from all lines from now on, whatever they look like."""
     _known.update(secret for secret in secrets if secret and len(secret) >= _SHORTEST_SECRET)

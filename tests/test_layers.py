@@ -31,7 +31,7 @@ MAY_IMPORT = {
         *("settings", "tasks", "signals", "words", "logs", "metrics", "traces", "postgres", "http_client", "worker", "webhooks", "deploy"),
     },
     "local": {"settings", "signals", "postgres", "deploy", "api"},
-    "__main__": {"settings", "postgres", "worker", "deploy", "api", "local", "words"},
+    "__main__": {"settings", "logs", "postgres", "worker", "deploy", "api", "local", "words"},
 }
 KNOWS_PSYCOPG = "postgres"
 

@@ -254,3 +254,19 @@ def test_the_process_hides_what_its_settings_name(monkeypatch: pytest.MonkeyPatc
         )
     )
     assert logs.without_secrets("pa@ssword, upstream key, proxy-password") == "***, ***, ***"
+
+
+def test_why_a_process_ends_is_the_last_line_of_its_log() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environment = os.environ | {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x", "HOST": "127.0.0.1", "PORT": str(port)}
+        command = [sys.executable, "-m", "pyshell", "serve"]
+        ended = {
+            style: subprocess.run(command, cwd=ROOT, env=environment | {"LOG_FORMAT": style}, capture_output=True, text=True, check=False)
+            for style in ("text", "json")
+        }
+    reason = f"PORT {port} of HOST 127.0.0.1 cannot be used: Address already in use."
+    assert {style: process.returncode for style, process in ended.items()} == {"text": 1, "json": 1}
+    assert ended["text"].stderr.splitlines()[-1] == f"error: {reason}"
+    lines = [json.loads(line) for line in ended["json"].stderr.splitlines()]
+    assert (lines[-1]["level"], lines[-1]["message"]) == ("critical", reason)
