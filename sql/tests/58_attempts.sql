@@ -175,8 +175,9 @@ select pg_temp.submit(:'hooli', 4) as job \gset
 select pg_temp.look_up(:'hooli', 2, 500);
 select pg_temp.turn_clock(app.clock() + interval '1 second');
 select pg_temp.submit(:'hooli', 2) as second_job \gset
-select app.clock() + interval '10 seconds' as retry_at \gset
-update public.lookup_queue_items set retry_at = :'retry_at'::timestamptz + make_interval(secs => position) where organization_id = :'hooli' and retry_at is not null;
+select app.clock() + interval '10 seconds' as retry_at, app.clock() + interval '11 seconds' as later \gset
+update public.lookup_queue_items set retry_at = :'retry_at' where organization_id = :'hooli' and job_id = :'job' and position = 0;
+update public.lookup_queue_items set retry_at = :'later' where organization_id = :'hooli' and job_id = :'job' and position = 1;
 select is(
     (select array[w ->> 'reason', w ->> 'until', w ->> 'message'] from (select api.explain_item(:'hooli', :'job', 0) -> 'waiting_for') e (w)),
     array['retry_backoff', app.rfc3339(:'retry_at'), 'The last attempt failed; the next one follows after the backoff'], 'an item that failed waits for its backoff');

@@ -79,7 +79,8 @@ select is((select array_agg(extract(epoch from date_trunc('minute', app.clock(),
     array['2 0', '1 7'], 'minutes that are over are completed, and deleted after 30 days');
 select is((select count(*) from app.incentive_calls), 1::bigint, 'old responses are deleted');
 select is((select checked_at from app.maintenance_state), app.clock(), 'the invariants are checked');
-update public.lookup_leases set expires_at = app.clock() - interval '1 hour';
+select app.clock() - interval '1 hour' as an_hour_ago \gset
+update public.lookup_leases set expires_at = :'an_hour_ago';
 select pg_temp.turn_clock(app.clock() + interval '2 days');
 select api.run_maintenance() as ran \gset
 select is_empty($$ select * from app.workers $$, 'workers that have been silent for long are deleted');
