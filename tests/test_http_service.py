@@ -16,6 +16,7 @@ from starlette.routing import Route
 from pyshell import logs
 from pyshell.api.routes import routes, service
 from pyshell.api.routes.service import Readiness
+from pyshell.deploy import migrations
 from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
 from tests.conftest import Connection
@@ -61,6 +62,21 @@ async def test_probes_at_the_same_time_share_one_check(monkeypatch: pytest.Monke
     assert asked == 1
     await readiness.problem()
     assert asked == 2, "the next one is a check of its own"
+
+
+async def test_the_release_of_a_process_is_the_one_that_it_was_started_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Writable:
+        async def is_read_only(self) -> bool:
+            return False
+
+    async def applied(*_: object) -> bytes:
+        return json.dumps([{"name": name, "checksum": checksums[0]} for name, checksums in release.items()]).encode()
+
+    release = migrations.read_release()
+    monkeypatch.setattr(service, "call", applied)
+    readiness = Readiness(cast(Pool, Writable()))
+    monkeypatch.setattr(migrations, "sql_files", lambda folder: [folder / "9999_of_the_next_release.sql"])
+    assert await readiness.problem() is None
 
 
 def test_the_description_is_valid_and_complete(server: str) -> None:

@@ -274,7 +274,7 @@ def check_migrations(settings: Settings) -> Iterator[Finding]:
         if kind_of(error) is not Kind.NOT_MIGRATED:
             raise
         applied = []
-    pending = migrations.pending(applied)
+    pending = migrations.pending(applied, migrations.read_release())
     if pending:
         lacking = ", ".join(pending) if len(pending) <= MIGRATIONS_NAMED else f"{len(pending)} migrations, {pending[0]} to {pending[-1]}"
         yield Finding(

@@ -187,11 +187,18 @@ def _will_pass(error: Exception) -> bool:
     return kind_of(cause) in (Kind.BUSY, Kind.CONFLICT) or (cause.sqlstate == "XX000" and "concurrently" in str(cause))
 
 
-def pending(applied: Iterable[Mapping[str, str]], sources: Sources | None = None) -> list[str]:
+Release = Mapping[str, tuple[str, ...]]
+
+
+def read_release(sources: Sources | None = None) -> Release:
+    """The checksums that each migration of this release may have in a database."""
+    return {file.name: _checksums(file) for file in sql_files((sources or Sources()).migrations)}
+
+
+def pending(applied: Iterable[Mapping[str, str]], release: Release) -> list[str]:
     """Names of the migrations that a database lacks. `applied`: the result of `api.applied_migrations()`."""
     known = {entry["name"]: entry["checksum"] for entry in applied}
-    files = sql_files((sources or Sources()).migrations)
-    return [file.name for file in files if known.get(file.name) not in _checksums(file)]
+    return [name for name, checksums in release.items() if known.get(name) not in checksums]
 
 
 def _checksums(file: Path) -> tuple[str, ...]:

@@ -61,11 +61,13 @@ async def healthz(request: Request) -> Response:
 class Readiness:
     """Whether requests can be served: the database responds, has all migrations of this release, and accepts writes.
 
-    Whoever asks during a check gets its result, so that however many ask, they need one connection to the database.
+    Whoever asks during a check gets its result, so that however many ask, they need one connection to the database. The migrations are read
+    once: files that an upgrade puts in place of them are those of another release than this process runs.
     """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._release = migrations.read_release()
         self._check: asyncio.Task[ApiError | None] | None = None
 
     async def problem(self) -> ApiError | None:
@@ -83,7 +85,7 @@ class Readiness:
             if not isinstance(error, DatabaseError) or kind_of(error) is not Kind.NOT_MIGRATED:
                 return ApiError(503, "database_unavailable", "The database is not reachable", headers={"Retry-After": "1"})
             applied, read_only = [], False
-        pending = migrations.pending(applied)
+        pending = migrations.pending(applied, self._release)
         if pending:
             return ApiError(503, "migrations_pending", "The database lacks migrations", members={"pending": pending})
         if read_only:
