@@ -105,7 +105,7 @@ WHAT_TO_DO = {
     "not_internal": "An internal call must carry the header `x-supabase-internal: true`. Add it.",
     "number_out_of_range": "A number in the body is beyond 1e15, or too long to store. Send a smaller one.",
     "organization_busy": "The organization has batches that have not ended. Wait for them, or pass `p_force => true`.",
-    "members_not_on_cluster": "The database is spread over several nodes, which serve members by HTTP alone. Use the HTTP API.",
+    "members_not_on_cluster": "A cluster of databases knows a member's claims only in a transaction. Begin one, or use the HTTP API.",
     "organization_linked": "An organization stays linked to one Clerk organization. Create another organization for this one.",
     "organization_missing": "The call names no organization. Send `x-organization-id`, or pass `p_organization_id` in SQL.",
     "organization_name_taken": "Another organization has this name. Choose another one.",
