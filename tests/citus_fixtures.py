@@ -223,8 +223,10 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_spending::test_watchers_learn_that_a_batch_is_held_and_that_it_continues",
     ),
     "the limit of a function for locks holds at the coordinator, and nodes do the work": (
-        "test_queue_races::test_maintenance_skips_an_organization_whose_expired_rows_are_locked",
         "test_queue_races::test_the_maintenance_adds_nothing_to_an_organization_that_is_being_deleted",
+    ),
+    "a row of a reference table that is locked keeps others from being deleted there": (
+        "test_queue_races::test_maintenance_skips_an_organization_whose_expired_rows_are_locked[a link to its report]",
     ),
     "it writes an outage into the row of a single node": ("portal/test_job::test_an_outage_is_said_to_lose_nothing",),
     "its database is not distributed": ("test_distribution::test_a_database_without_citus_is_not_distributed",),

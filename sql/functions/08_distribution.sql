@@ -203,6 +203,36 @@ begin
 end;
 $$;
 
+-- The coordinator's answer to a query of one value, which runs there as the owner.
+create or replace function app.ask_coordinator(p_question text) returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_answer record;
+begin
+    execute 'select success, result from run_command_on_coordinator($1)' into v_answer using p_question;
+    if not v_answer.success then
+        raise connection_failure using message = format('The coordinator does not answer: %s', v_answer.result);
+    end if;
+    return v_answer.result;
+end;
+$$;
+
+-- For the rest of the transaction, how long commands to other nodes, too, wait for a lock: a setting of a function holds only where it runs.
+create or replace function app.set_lock_timeout_of_nodes(p_lock_timeout text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if app.is_distributed() then
+        perform set_config('citus.propagate_set_commands', 'local', true);
+        execute format('set local lock_timeout = %L', p_lock_timeout);
+        perform set_config('citus.propagate_set_commands', 'none', true);
+    end if;
+end;
+$$;
+
 -- Creates our roles at every other node. A node that is added later gets only those that own something or have privileges.
 create or replace function app.make_roles() returns void
 language plpgsql volatile

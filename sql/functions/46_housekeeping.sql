@@ -337,6 +337,7 @@ begin
     if p_before is null then
         return 0;
     end if;
+    perform app.set_lock_timeout_of_nodes('20ms');
     foreach v_organization_id in array app.organizations_in_turn(p_what) loop
         -- Most organizations have nothing that has expired, and there may be thousands of them.
         begin
@@ -355,6 +356,7 @@ begin
         exit when v_rows >= p_rows or v_deleted >= 1000 or v_deleted > 0 and clock_timestamp() > v_until;
         v_after := v_organization_id;
     end loop;
+    perform app.set_lock_timeout_of_nodes('0');
     perform app.end_turn(p_what, v_after);
     return v_deleted;
 end;

@@ -70,6 +70,7 @@ declare
     v_open            uuid[];
     v_limited         uuid[];
     v_urgent          uuid[];
+    v_lock_timeout    constant text := current_setting('lock_timeout');
 begin
     -- One run at a time; a second one would find nothing to do.
     perform from app.maintenance_state for update skip locked;
@@ -129,6 +130,8 @@ begin
                          and not exists (select from app.job_budgets b where b.organization_id = j.organization_id and b.held_position is not null));
     v_open := app.in_turn('queues', v_open, greatest(10, cardinality(v_open) / 20));
     perform app.end_turn('queues', v_open[cardinality(v_open)]);
+    -- As app.maintain_queue has it.
+    perform app.set_lock_timeout_of_nodes('20ms');
     for v_organization_id in
         select unnest(v_open)
          union
@@ -141,6 +144,7 @@ begin
             when lock_not_available then null;
         end;
     end loop;
+    perform app.set_lock_timeout_of_nodes(v_lock_timeout);
 
     perform app.maintain_webhooks(v_now);
     -- Last, because it locks rows that responses to writes wait for.
