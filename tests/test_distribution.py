@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
@@ -9,7 +10,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from pyshell.deploy.doctor import check_nodes
 from pyshell.deploy.migrations import MigrationError, migrate
+from pyshell.settings import Settings
 from tests.citus_fixtures import Cluster
 from tests.conftest import Clock, Connection
 from tests.worker_fixtures import Batches, fetch_value, update_settings
@@ -54,6 +57,18 @@ def test_a_database_that_has_rows_is_distributed_with_them_and_stays_so(citus: C
             assert problems(connection) == []
             assert connection.execute("select count(*) from app.devices").fetchone() == devices
             assert connection.execute("select count(*) from only app.devices").fetchone() == devices
+
+
+def test_only_a_superuser_deploys_to_several_nodes(citus: Cluster) -> None:
+    if not citus.has_other_nodes:
+        pytest.skip("on one node, the owner of the database suffices")
+    url = citus.new_database()
+    for distribute in (True, False):
+        with pytest.raises(MigrationError, match="must name a superuser for this, which pg_monitor is not"):
+            migrate(f"{url}?options=-crole%3Dpg_monitor", distribute=distribute)
+        migrate(url, distribute=True)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("grant usage on schema app to pg_monitor; grant execute on function app.is_distributed() to pg_monitor")
 
 
 def test_the_check_names_deviations(citus: Cluster) -> None:
@@ -109,11 +124,26 @@ def test_members_are_refused_where_policies_do_not_see_their_claims(citus: Clust
     url = citus.new_database()
     migrate(url, distribute=True)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("select set_config('request.jwt.claims', '{}', false); set role authenticated")
+        connection.execute("set role authenticated")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("select from api.jobs")
-        with pytest.raises(psycopg.Error, match="On a cluster of several nodes, members have no SQL access"):
+        with pytest.raises(psycopg.Error, match="On a cluster of several nodes, members call functions in a transaction only"):
             connection.execute("begin; select api.list_batch_lookups(gen_random_uuid())")
+
+
+def test_members_call_functions_in_a_transaction(connections: list[Connection]) -> None:
+    coordinator, *_ = connections
+    mine, other = Batches(coordinator), Batches(coordinator)
+    with coordinator.transaction():
+        claims = json.dumps({"organization_id": str(mine.organization_id)})
+        coordinator.execute("select set_config('request.jwt.claims', %s, true)", [claims])
+        coordinator.execute("set local role authenticated")
+        job = mine.create(2)
+        assert fetch_value(coordinator, "select api.list_batch_lookups(%s) #>> '{jobs,0,id}'", mine.organization_id) == str(job)
+        with pytest.raises(psycopg.Error, match="The token is not for this organization"), coordinator.transaction():
+            coordinator.execute("select api.list_batch_lookups(%s)", [other.organization_id])
+        assert fetch_value(coordinator, "select api.cancel_batch_lookup(%s, %s) ->> 'job_id'", mine.organization_id, job) == str(job)
+    assert mine.counts() == {"failed": 2}
 
 
 @pytest.fixture
@@ -173,9 +203,38 @@ def test_a_node_that_is_away_is_a_finding(connections: list[Connection]) -> None
     coordinator.execute("select api.heartbeat('worker')")
     coordinator.execute("update pg_dist_node set nodeport = 1 where nodeport = %s", [last.info.port])
     assert fetch_value(coordinator, "select workers from app.nodes_together()") == 1
-    [(state, finding)] = coordinator.execute("select state, finding from app.diagnose_nodes() where state <> %s", ["ok"]).fetchall()
+    [(state, finding)] = findings(coordinator, "nodes")
     assert state == "problem"
     assert finding.startswith("the node 127.0.0.1:1 does not answer")
+    assert findings(coordinator, "maintenance"), "what the coordinator knows by itself is checked nevertheless"
+
+
+def test_a_node_that_the_shell_cannot_log_in_to_is_a_finding(connections: list[Connection], citus: Cluster) -> None:
+    coordinator, *_, last = connections
+    settings = Settings(database_url=citus.url_at(citus.nodes[0], coordinator.info.dbname))
+    assert list(check_nodes(settings)) == []
+    # Connections of the shell and of the owner fail alike.
+    coordinator.execute("update pg_dist_node set nodeport = 1 where nodeport = %s", [last.info.port])
+    [finding] = check_nodes(settings)
+    assert finding.finding == "batch_lookups_shell cannot connect to 127.0.0.1:1: Connection refused"
+
+
+def test_a_new_node_is_told_from_one_that_is_away(connections: list[Connection]) -> None:
+    coordinator, *_, last = connections
+    coordinator.execute("select api.heartbeat('worker')")
+    last.execute("set citus.enable_ddl_propagation = off; alter table app.upstream_state rename to away")
+    [(state, finding)] = findings(coordinator, "nodes")
+    assert (state, finding) == ("problem", f"the node 127.0.0.1:{last.info.port} lacks tables: it is new")
+
+
+def test_any_node_answers_for_the_whole_cluster(connections: list[Connection]) -> None:
+    coordinator, *_, last = connections
+    coordinator.execute("select api.run_maintenance(), api.heartbeat('worker')")
+    assert fetch_value(last, "select api.get_queue_health() -> 'workers'") == 1
+    assert fetch_value(last, "select api.get_metrics() #> '{queue,workers}'") == 1
+    assert fetch_value(last, "select api.get_operations() #> '{queue,workers}'") == 1
+    for check in ("maintenance", "nodes"):
+        assert findings(last, check) == findings(coordinator, check) != []
 
 
 def test_leases_are_kept_while_their_worker_sends_heartbeats_at_any_node(connections: list[Connection]) -> None:
@@ -197,6 +256,23 @@ def test_leases_are_kept_while_their_worker_sends_heartbeats_at_any_node(connect
     assert expired() == 0, "something keeps the worker from renewing it"
     clock.advance(hours=1)
     assert expired() == 1
+
+
+def test_maintenance_does_not_wait_for_rows_that_are_locked_at_a_node(connections: list[Connection], citus: Cluster) -> None:
+    owner, *_ = connections
+    update_settings(owner, lookups_per_second=None)
+    everybody, clock = [Batches(owner) for _ in range(4)], Clock(owner)
+    for batches in everybody:
+        batches.create(1)
+        owner.execute("select * from api.claim_lookups(%s, 'worker', 1)", [batches.organization_id])
+    clock.advance(hours=1)
+    with ExitStack() as holders:
+        for batches in everybody[:2]:
+            holder = holders.enter_context(psycopg.connect(citus.url_at(citus.nodes[0], owner.info.dbname)))
+            holder.execute("select from public.lookup_leases where organization_id = %s for update", [batches.organization_id])
+        owner.execute("set statement_timeout = '10s'")
+        assert fetch_value(owner, "select api.run_maintenance() -> 'expired_leases'") == 2
+    assert fetch_value(owner, "select api.run_maintenance() -> 'expired_leases'") == 2
 
 
 def test_an_item_does_not_wait_for_a_worker_where_one_serves_from_elsewhere(connections: list[Connection]) -> None:

@@ -475,6 +475,14 @@ def test_a_schedule_that_was_switched_off_is_named(cron_database_url: str) -> No
     assert "batch-lookups-maintenance" in findings["pg_cron"].finding
 
 
+def test_a_schedule_that_is_not_run_is_named(cron_database_url: str) -> None:
+    with psycopg.connect(cron_database_url) as connection:
+        connection.execute("update app.maintenance_state set ran_at = now() - interval '10 minutes'")
+        found = connection.execute("select state, finding from api.diagnose() where \"check\" = 'pg_cron'").fetchall()
+        assert found == [("warning", "pg_cron has our schedule, but maintenance does not run")]
+        connection.rollback()
+
+
 def test_a_schedule_that_is_gone_is_named(cron_database_url: str) -> None:
     with psycopg.connect(cron_database_url) as connection:
         connection.execute("delete from cron.job where jobname = 'batch-lookups-retention'")

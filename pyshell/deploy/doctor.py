@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 import time
@@ -29,6 +30,11 @@ LOCK_SECONDS = 5.0
 MIGRATIONS_NAMED = 5
 # The shares of free disk space below which there is a warning, or a problem.
 WARNING_FREE, PROBLEM_FREE = 0.15, 0.05
+NODE_MILLISECONDS = 1000
+CONNECTIONS = """
+    select format('%s:%s', from_nodename, from_nodeport), format('%s:%s', to_nodename, to_nodeport), result
+      from citus_check_cluster_node_health()"""
+NOT_CONNECTED = re.compile(r"@(\S+) failed with the following error: (.*)")
 LOCKS = """
     select l.pid, a.usename, coalesce(nullif(a.application_name, ''), 'no name'),
            string_agg(distinct n.nspname || '.' || c.relname, ', ' order by n.nspname || '.' || c.relname)
@@ -67,6 +73,7 @@ def diagnose(settings: Settings) -> Iterator[Finding]:
         with _connect(settings) as connection:
             for row in connection.execute('select "check", state, finding, advice from api.diagnose()').fetchall():
                 yield Finding(*row)
+        yield from check_nodes(settings)
     except DatabaseError as error:
         if kind_of(error) is Kind.BUSY:
             yield from check_locks(settings, error)
@@ -133,6 +140,28 @@ def check_replica(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding("replica", OK, f"the replica is {lag:.1f} s behind at most")
+
+
+def check_nodes(settings: Settings) -> Iterator[Finding]:
+    """Whether the nodes of a cluster connect to each other in the role of the shell, as they do for calls of the API and the workers."""
+    warnings: list[str] = []
+    with _connect(settings) as connection:
+        if connection.execute("select from api.other_nodes()").fetchone() is None:
+            return
+        connection.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
+        connection.execute(f"set local citus.node_connection_timeout = {NODE_MILLISECONDS}".encode())
+        connections = connection.execute(CONNECTIONS).fetchall()
+    reasons = {found[1]: found[2] for found in map(NOT_CONNECTED.search, warnings) if found}
+    # A node to which there is no connection from here cannot be asked about its own.
+    silent = {node: f"to {node}: {reasons.get(node, 'no answer')}" for node, _, result in connections if result is None}
+    others = [f"from {node} to {other}" for node, other, result in connections if result is False and other not in silent]
+    for which in [*silent.values(), *others]:
+        yield Finding(
+            "nodes",
+            PROBLEM,
+            f"{SHELL} cannot connect {which}",
+            f"If the node answers, let the role log in there, from every node: alter role {SHELL} login; see docs/scale.md.",
+        )
 
 
 def check_secrets(settings: Settings) -> Iterator[Finding]:

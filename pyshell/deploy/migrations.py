@@ -155,6 +155,10 @@ def migrate(
             with connect_as_owner(database_url, "batch-lookups migrate") as connection:
                 _check_database(connection)
                 if distribute:
+                    _check_coordinator(connection)
+                if distribute or _is_distributed(connection):
+                    _check_superuser(connection)
+                if distribute:
                     _prepare_nodes(connection)
                 is_new = _take_turn(connection, sources)
                 _deploy(connection, sources, distribute, forget_views, report)
@@ -261,8 +265,7 @@ def name_what_is_ours(sources: Sources) -> str:
     return f"set local batch_lookups.own_names = '{','.join(sorted(names))}';\n"
 
 
-def _prepare_nodes(connection: OwnerConnection) -> None:
-    """Creates the schema at every node."""
+def _check_coordinator(connection: OwnerConnection) -> None:
     if connection.execute("select to_regproc('citus_is_coordinator') is null").fetchone() == (True,):
         raise MigrationError(
             "This database has no Citus, so there are no nodes to distribute it to: DATABASE_URL must name the coordinator of a cluster,"
@@ -273,6 +276,21 @@ def _prepare_nodes(connection: OwnerConnection) -> None:
             "This is not the coordinator of a cluster. `select citus_set_coordinator_host('ADDRESS', PORT)` makes it one;"
             " `select * from pg_dist_node where groupid = 0` names the one that there is."
         )
+
+
+def _check_superuser(connection: OwnerConnection) -> None:
+    # Citus records over connections of a superuser what this transaction creates at the other nodes, and connections of another role do not
+    # see that before the commit.
+    needed = "select current_user where exists (select from pg_dist_node where groupid <> 0) and current_setting('is_superuser') = 'off'"
+    if row := connection.execute(needed).fetchone():
+        raise MigrationError(
+            f"On a cluster, DATABASE_URL must name a superuser for this, which {row[0]} is not: Citus lets nobody else create types at"
+            " several nodes in one transaction."
+        )
+
+
+def _prepare_nodes(connection: OwnerConnection) -> None:
+    """Creates the schema at every node."""
     errors = connection.execute(PREPARE_NODES).fetchall()
     if errors:
         raise MigrationError(f"A node of the cluster could not be prepared: {'; '.join(error for (error,) in errors)}")

@@ -183,6 +183,9 @@ declare
     v_used     numeric;
     v_jobs     json;
 begin
+    if app.is_node() then
+        return app.ask_coordinator('select api.get_metrics()');
+    end if;
     select * into v_health from api.queue_health;
     v_waits := app.measure_waits(v_now);
     v_webhooks := app.measure_webhooks(v_now);

@@ -66,7 +66,8 @@ begin
     if v_state.ran_at < v_now - interval '2 minutes' then
         return next app.found('maintenance', 'problem',
                         case when v_state.ran_at = '-infinity' then 'maintenance has never run' else format('maintenance last ran at %s', app.rfc3339(v_state.ran_at)) end,
-                        'Start a worker, which runs it where pg_cron does not; see the checks pg_cron and transactions.');
+                        case when app.spans_nodes() then 'Start a worker whose DATABASE_URL names the coordinator, which runs it where pg_cron does not; see the checks nodes, pg_cron and transactions.'
+                             else 'Start a worker, which runs it where pg_cron does not; see the checks pg_cron and transactions.' end);
     else
         return next app.found('maintenance', 'ok', format('maintenance ran at %s', app.rfc3339(v_state.ran_at)));
     end if;
@@ -109,6 +110,9 @@ begin
                              then '' else 'As a superuser: ' end || 'select cron.alter_job(jobid, active => true) from cron.job where jobname like ''batch-lookups-%''.');
     elsif v_failure is not null then
         return next app.found('pg_cron', 'problem', format('the last run failed or hangs: %s', v_failure), 'Look at cron.job_run_details, and restart PostgreSQL if pg_cron hangs.');
+    elsif v_state.ran_at < v_now - interval '2 minutes' then
+        return next app.found('pg_cron', 'warning', 'pg_cron has our schedule, but maintenance does not run',
+                        'cron.database_name must name this database, and pg_stat_activity must have a pg_cron launcher: restart PostgreSQL if there is none.');
     else
         return next app.found('pg_cron', 'ok', 'pg_cron runs the maintenance');
     end if;
@@ -172,10 +176,14 @@ begin
         -- The first one is the coordinator, whose workers serve the organizations of all nodes.
         v_central := coalesce(v_central, v_node.workers > 0);
         v_nodes := v_nodes || format('%s (workers: %s)', v_node.node, v_node.workers);
-        if v_node.error is not null then
+        if v_node.error ~ '"app.upstream_state" does not exist|app.state_of_node\(\) does not exist' then
+            v_found := true;
+            return next app.found('nodes', 'problem', format('the node %s lacks tables: it is new', v_node.node),
+                            'Run python -m pyshell distribute before any shard is there. Until then, everybody may call our functions at that node.');
+        elsif v_node.error is not null then
             v_found := true;
             return next app.found('nodes', 'problem', format('the node %s does not answer: %s', v_node.node, v_node.error),
-                            'Start it, or its standby. Meanwhile its organizations wait, and settings, organizations and keys cannot be changed.');
+                            'Start it, or let its standby take over (docs/scale.md). Until it answers, its organizations wait, and so do maintenance and most of these checks; settings, organizations and keys cannot be changed.');
         elsif v_node.workers = 0 and v_node.has_shards and not v_central then
             v_found := true;
             return next app.found('nodes', 'problem', format('no worker serves the organizations of the node %s', v_node.node),
@@ -410,9 +418,34 @@ create or replace function api.diagnose() returns setof app.finding
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_findings app.finding[];
 begin
-    return query
-    select * from app.diagnose(api.get_queue_health());
+    if app.is_node() then
+        return query
+        select f.*
+          from json_populate_recordset(null::app.finding, app.ask_coordinator('select json_agg(d) from api.diagnose() d')::json) f;
+        return;
+    end if;
+    begin
+        v_findings := array(select d from app.diagnose(api.get_queue_health()) d);
+    exception
+        -- A node of a cluster is away, and with it the rows that the other checks read.
+        when connection_exception then
+            if not app.spans_nodes() then
+                raise;
+            end if;
+            v_findings := array(select d from app.diagnose_nodes() d
+                                 union all
+                                select d from app.diagnose_server() d
+                                 union all
+                                select d from app.diagnose_maintenance() d
+                                 union all
+                                select d from app.diagnose_wal() d
+                                 union all
+                                select d from app.diagnose_publication() d);
+    end;
+    return query select f.* from unnest(v_findings) f;
 end;
 $$;
 

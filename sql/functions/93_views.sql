@@ -464,6 +464,9 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off
 as $$
 begin
+    if app.is_node() then
+        return app.ask_coordinator('select api.get_queue_health()');
+    end if;
     return (select row_to_json(h) from api.queue_health h);
 end;
 $$;
@@ -475,8 +478,12 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_queue json := api.get_queue_health();
+    v_queue json;
 begin
+    if app.is_node() then
+        return app.ask_coordinator('select api.get_operations()');
+    end if;
+    v_queue := api.get_queue_health();
     return json_build_object(
         'queue', v_queue,
         'checks', (select json_agg(json_build_object('name', d."check", 'state', d.state, 'finding', d.finding, 'advice', d.advice)
