@@ -269,7 +269,7 @@ def test_maintenance_does_not_wait_for_rows_that_are_locked_at_a_node(connection
     with ExitStack() as holders:
         for batches in everybody[:2]:
             holder = holders.enter_context(psycopg.connect(citus.url_at(citus.nodes[0], owner.info.dbname)))
-            holder.execute("select from public.lookup_leases where organization_id = %s for update", [batches.organization_id])
+            holder.execute("select from public.lookup_queue_items where organization_id = %s for update", [batches.organization_id])
         owner.execute("set statement_timeout = '10s'")
         assert fetch_value(owner, "select api.run_maintenance() -> 'expired_leases'") == 2
     assert fetch_value(owner, "select api.run_maintenance() -> 'expired_leases'") == 2
