@@ -26,7 +26,7 @@ from tests.conftest import Connection
 from tests.tcp_proxy import running_proxy
 from tests.timed import PATIENCE, wait_until
 
-SETTINGS = ("client_encoding", "role", "statement_timeout", "jit", "TimeZone")
+SETTINGS = ("client_encoding", "role", "statement_timeout", "jit", "TimeZone", "DateStyle")
 
 
 @pytest.fixture(params=["role", "database", "environment"])
@@ -52,8 +52,11 @@ async def show(connection: AsyncConnection) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("other_encoding")
-async def test_every_connection_follows_the_policy(database_url: str) -> None:
-    policy = {"client_encoding": "UTF8", "role": "batch_lookups_shell", "statement_timeout": "30s", "jit": "off", "TimeZone": "UTC"}
+async def test_every_connection_follows_the_policy(database_url: str, owner: Connection) -> None:
+    policy = {"client_encoding": "UTF8", "role": "batch_lookups_shell", "statement_timeout": "30s", "jit": "off"}
+    policy |= {"TimeZone": "UTC", "DateStyle": "ISO, MDY"}
+    owner.execute(sql.SQL("alter database {} set timezone = 'Asia/Kathmandu'").format(sql.Identifier(owner.info.dbname)))
+    owner.execute(sql.SQL("alter database {} set datestyle = 'German'").format(sql.Identifier(owner.info.dbname)))
     async with await connect(database_url, "test") as connection:
         assert await show(connection) == policy
     async with Pool(database_url) as pool, pool.connection() as pooled:

@@ -154,7 +154,7 @@ async def set_up(
         await connection.execute(
             sql.SQL(
                 "set {0} role {1}; set {0} statement_timeout = {2}; set {0} jit = off; set {0} timezone = 'UTC';"
-                " set {0} {3}transaction_isolation = 'read committed'"
+                " set {0} datestyle = 'ISO, MDY'; set {0} {3}transaction_isolation = 'read committed'"
             ).format(scope, sql.Identifier(role), round(statement_timeout * 1000), default)
             + (sql.SQL("; set {0} {1}transaction_read_only = on").format(scope, default) if read_only else sql.SQL(""))
         )

@@ -6,6 +6,11 @@ return to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
 
 comment on function app.rfc3339(timestamptz) is 'RFC 3339 in UTC with milliseconds, such as 2026-11-24T09:30:00.000Z.';
 
+-- A date such as 2026-11-24, whatever the DateStyle of the session.
+create or replace function app.iso_date(p_day date) returns text
+language sql stable
+return to_char(p_day, 'YYYY-MM-DD');
+
 create or replace function app.seconds(p_seconds double precision) returns interval
 language sql immutable
 return make_interval(secs => p_seconds);

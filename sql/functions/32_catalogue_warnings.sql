@@ -16,11 +16,11 @@ begin
                                from app.device_category_sizes z
                               where z.category_key = any (t.category_keys) and z.unit = t.unit) s
     )
-    select 'ended', t.program_id, t.id, format('on %s', t.end_date) from tier t where t.end_date < p_date
+    select 'ended', t.program_id, t.id, format('on %s', app.iso_date(t.end_date)) from tier t where t.end_date < p_date
      union all
-    select 'ends soon', t.program_id, t.id, format('on %s', t.end_date) from tier t where p_days > 0 and t.end_date between p_date and p_date + p_days
+    select 'ends soon', t.program_id, t.id, format('on %s', app.iso_date(t.end_date)) from tier t where p_days > 0 and t.end_date between p_date and p_date + p_days
      union all
-    select 'not started', t.program_id, t.id, format('starts on %s', t.start_date) from tier t where t.start_date > p_date
+    select 'not started', t.program_id, t.id, format('starts on %s', app.iso_date(t.start_date)) from tier t where t.start_date > p_date
      union all
     select 'pays nothing', t.program_id, t.id, 'the amount is 0' from tier t where t.amount = 0
      union all
@@ -96,7 +96,7 @@ begin
                          join app.utility_service_areas s on s.utility_key = u.key
                         where a.program_id = p.id)
      union all
-    select 'is old', p.id, null, format('its facts are of %s', p.source_date)
+    select 'is old', p.id, null, format('its facts are of %s', app.iso_date(p.source_date))
       from app.programs p
      where p.retired_at is null and p.source_date < p_date - 730;
 end;

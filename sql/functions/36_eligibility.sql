@@ -84,11 +84,11 @@ begin
         completed := completed || format('Building type: %s', p_building_type);
     end if;
     if p_date < p_tier.start_date then
-        failed := failed || format('Date: starts on %s', p_tier.start_date);
+        failed := failed || format('Date: starts on %s', app.iso_date(p_tier.start_date));
     elsif p_date > p_tier.end_date then
-        failed := failed || format('Date: ended on %s', p_tier.end_date);
+        failed := failed || format('Date: ended on %s', app.iso_date(p_tier.end_date));
     else
-        completed := completed || concat_ws(' ', 'Date: open', 'from ' || p_tier.start_date, 'to ' || p_tier.end_date);
+        completed := completed || concat_ws(' ', 'Date: open', 'from ' || app.iso_date(p_tier.start_date), 'to ' || app.iso_date(p_tier.end_date));
     end if;
     if p_household ->> 'owner_status' <> all (p_tier.owner_statuses) then
         failed := failed || format('Owner status: for a %s, not for a %s', array_to_string(p_tier.owner_statuses, ' or a '), p_household ->> 'owner_status');

@@ -292,7 +292,7 @@ begin
     having sum(n.told) <> sum(n.there);
     return query
     select null::uuid, null::uuid, 'days add up the lookups of their jobs',
-           format('%s: %s lookups of %s jobs, but %s of %s by lookup_usage', coalesce(d.day, u.day), d.lookups, d.jobs, u.lookups, u.jobs)
+           format('%s: %s lookups of %s jobs, but %s of %s by lookup_usage', app.iso_date(coalesce(d.day, u.day)), d.lookups, d.jobs, u.lookups, u.jobs)
       from (select * from app.usage_days where organization_id = p_organization_id) d
       full join (select l.day, sum(l.lookups) as lookups, count(*) as jobs
                    from public.lookup_usage l

@@ -1,13 +1,13 @@
 begin;
 select plan(8);
 \ir fixtures.psql
-select api.create_api_key(:'org', sha256('key'), 'leap_live_', 'abcd', 'CRM', array['jobs:read'], '2031-05-01') ->> 'id' as key \gset
+select api.create_api_key(:'org', sha256('key'), 'leap_live_', 'abcd', 'CRM', array['jobs:read'], '2100-05-01Z') ->> 'id' as key \gset
 
 select is(
     api.get_me(:'org', array['jobs:read'], :'key')::jsonb,
     jsonb_build_object(
         'organization', jsonb_build_object('id', :'org', 'name', 'Acme'),
-        'caller', jsonb_build_object('type', 'api_key', 'id', :'key', 'name', 'CRM', 'expires_at', '2031-05-01T00:00:00.000Z'),
+        'caller', jsonb_build_object('type', 'api_key', 'id', :'key', 'name', 'CRM', 'expires_at', '2100-05-01T00:00:00.000Z'),
         'scopes', '["jobs:read"]'::jsonb,
         'limits', jsonb_build_object('requests_per_minute', 120000, 'items_per_batch', 10000, 'open_items', 200000)),
     'a key learns its organization, its name, its scopes and its limits');

@@ -20,7 +20,7 @@ select api.import_catalogue(jsonb_set(pg_temp.catalogue(), '{devices,0,name}', '
 select is((select count(*) from pg_temp.imports())::integer, 1, 'an import that changes nothing is not recorded, nor is a dry run');
 select is((select concat(category_keys, owner_statuses, building_types) from app.program_tiers where program_id = 'wy-rebates' and id = 'pump'),
     '{test_pump}{homeowner,renter}{RESIDENTIAL,MULTIFAMILY}', 'lists are separated by spaces or bars');
-select is((select start_date || ' ' || end_date from app.program_tiers where program_id = 'wy-rebates' and id = 'pump'),
+select is((select app.iso_date(start_date) || ' ' || app.iso_date(end_date) from app.program_tiers where program_id = 'wy-rebates' and id = 'pump'),
     '2026-01-01 2027-06-30', 'a year begins on its first day, a month ends on its last');
 select is((select source_date from app.utilities where key = 'wy-plains'), date '2026-05-01', 'a source may be dated to the month');
 select is((select count(*)::integer from app.programs where catalogue = 'starter' and retired_at is not null), 0, 'another catalogue''s rows stay');

@@ -34,7 +34,7 @@ select is(
        "before": {"prefix": "82007", "utility_key": "mt-plains", "rank": "1", "catalogue": "test"}},
       {"file": "program_tiers", "key": "wy-rebates pump", "change": "changed", "before": {"amount": "100", "end_date": "2027-06-30"}, "after": {"amount": "150", "end_date": null}}]',
     'a dry run says what would be added, retired and changed, cell by cell');
-select is((select amount::integer || ' ' || end_date from app.program_tiers where program_id = 'wy-rebates' and id = 'pump'), '100 2027-06-30', 'a dry run changes nothing');
+select is((select amount::integer || ' ' || app.iso_date(end_date) from app.program_tiers where program_id = 'wy-rebates' and id = 'pump'), '100 2027-06-30', 'a dry run changes nothing');
 select is(
     api.import_catalogue(jsonb_set(jsonb_build_object('devices', pg_temp.catalogue() -> 'devices'), '{catalogue}', '"other"'), true)::jsonb #> '{differences,0}',
     '{"file": "devices", "key": "9001", "change": "changed", "before": {"catalogue": "test"}, "after": {"catalogue": "other"}}',

@@ -34,7 +34,7 @@ select is(
     (select (u #>> '{usage,0,day}') || (u #>> '{usage,0,lookups}') || (u ->> 'next_cursor' is null)
        from api.get_usage(:'org', p_limit => 1) f cross join api.get_usage(:'org', p_limit => 1, p_cursor => f ->> 'next_cursor') u),
     '2026-11-202true', 'a cursor leads to the day before, and the last page has none');
-select is((api.get_usage(:'org', p_created_from => '2026-11-21') -> 'lookups')::text, '3', 'a range of days has the sums of these days');
+select is((api.get_usage(:'org', p_created_from => '2026-11-21Z') -> 'lookups')::text, '3', 'a range of days has the sums of these days');
 select is(
     (select array[u ->> 'total_items', u ->> 'created_at'] from (select api.get_usage(:'org') #> '{usage,0}' as u) u),
     (select array[j ->> 'total_items', j ->> 'created_at'] from api.get_batch_lookup(:'org', :'job') j), 'a row describes its job');
@@ -83,7 +83,7 @@ select pg_temp.turn_clock('2026-12-01 00:00:05+00'), api.set_monthly_lookups(:'o
 select count(*) as claimed from api.claim_lookups(:'other_org', 'w', 4) \gset
 select api.release_lookups(:'other_org', :'jobs', :'positions', :'tokens') as released \gset
 select is(
-    (select array_agg(format('%s %s', u.day, u.lookups) order by u.day) from public.lookup_usage u where u.job_id = :'job'),
+    (select array_agg(format('%s %s', app.iso_date(u.day), u.lookups) order by u.day) from public.lookup_usage u where u.job_id = :'job'),
     '{2026-11-30 0,2026-12-01 4}', 'an item claimed in one month and released in the next does not count in the first');
 select is((select count(*)::integer from api.claim_lookups(:'other_org', 'w', 9)), 0, 'items released from the month before do not add lookups to this month');
 
@@ -106,7 +106,7 @@ select api.release_lookups(:'initech', :'jobs', :'positions', :'old_tokens') as 
 create function pg_temp.counts(p_organization_id uuid) returns text
 language plpgsql as $$
 begin
-    return (select string_agg(format('%s: %s of %s', day, lookups, jobs), ', ' order by day) from app.usage_days where organization_id = p_organization_id)
+    return (select string_agg(format('%s: %s of %s', app.iso_date(day), lookups, jobs), ', ' order by day) from app.usage_days where organization_id = p_organization_id)
            || (select ', within limits: ' || sum(lookups) from app.job_budgets where organization_id = p_organization_id);
 end;
 $$;
@@ -142,7 +142,7 @@ select is(
     array(select u ->> 'job_id' from json_array_elements(api.get_usage(:'initech') -> 'usage') u), array[:'third_job', :'second_job', :'job', :'job'],
     'a page has the newest batch of a day first');
 select is(
-    (select array[u #>> '{usage,0,day}', u ->> 'lookups', u ->> 'total'] from api.get_usage(:'initech', p_created_before => '2026-12-05') u),
+    (select array[u #>> '{usage,0,day}', u ->> 'lookups', u ->> 'total'] from api.get_usage(:'initech', p_created_before => '2026-12-05Z') u),
     '{2026-12-04,10,3}', 'usage before a day has neither its rows nor their sums');
 
 select * from finish();

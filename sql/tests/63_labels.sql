@@ -31,9 +31,9 @@ select is(pg_temp.found(:'org', '{"team": "south"}'), 0, 'a label is its key and
 select is(pg_temp.found(:'org', '{}'), 5, 'without labels the filter excludes no job');
 select is(pg_temp.found(:'org', null, 'MARCH 50%'), 1, 'jobs are found by a part of their name, whatever its case');
 select is(pg_temp.found(:'org', null, 'march%'), 0, 'a name has no wildcards');
-select is(pg_temp.found(:'org', null, p_before => '2026-11-25'), 1, 'jobs created before a time are found');
+select is(pg_temp.found(:'org', null, p_before => '2026-11-25Z'), 1, 'jobs created before a time are found');
 select is(pg_temp.found(:'org', null, p_from => '2026-11-25 12:00Z'), 4, 'jobs created from a time on are found');
-select is(pg_temp.found(:'org', '{"team": "north"}', 'march', '2026-11-24', '2026-11-25'), 1, 'filters of jobs narrow each other');
+select is(pg_temp.found(:'org', '{"team": "north"}', 'march', '2026-11-24Z', '2026-11-25Z'), 1, 'filters of jobs narrow each other');
 
 select throws_ok(format($$ select pg_temp.submit_labelled(%L, %L) $$, :'org', l), 'PT400',
     'labels must be an object of at most 16 strings: keys of 1 to 64 characters of A-Z, a-z, 0-9 and . _ ~ / -, values of 1 to 256 characters',

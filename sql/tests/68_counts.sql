@@ -93,7 +93,7 @@ update app.ended_totals set total = total - 1 where kind = 'jobs' and status = '
 create function pg_temp.days(p_organization_id uuid) returns text
 language plpgsql as $$
 begin
-    return (select coalesce(string_agg(day || ' ' || lookups || ' of ' || jobs, ', ' order by day), 'nothing')
+    return (select coalesce(string_agg(app.iso_date(day) || ' ' || lookups || ' of ' || jobs, ', ' order by day), 'nothing')
               from app.usage_days where organization_id = p_organization_id and day > '-infinity');
 end;
 $$;
