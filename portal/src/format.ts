@@ -1,3 +1,5 @@
+import { serviceTime } from "./api.ts";
+
 // Numbers, amounts and times in the format of the browser's language; amounts are always in US dollars.
 const languages = navigator.languages.length ? [...navigator.languages] : undefined;
 
@@ -34,16 +36,20 @@ export const exactTime = (time: string) => full.format(new Date(time));
 export const dayOf = (date: string) => dayAlone.format(new Date(date));
 export const monthOf = (date: string) => monthAlone.format(new Date(date));
 
-/** Such as 14:32, yesterday's as 26 Nov 14:32, last year's as 26 Nov 2025. */
-export function shortTime(time: string, now = new Date()): string {
+const MONTH = 31 * 24 * 60 * 60 * 1000;
+
+/** Such as 14:32, yesterday's as 26 Nov 14:32, last year's as 26 Nov 2025 once they are a month old. */
+export function shortTime(time: string, now = new Date(serviceTime())): string {
   const then = new Date(time);
   if (then.toDateString() === now.toDateString()) return clock.format(then);
-  if (then.getFullYear() === now.getFullYear()) return `${day.format(then)}, ${clock.format(then)}`;
+  if (then.getFullYear() === now.getFullYear() || Math.abs(then.getTime() - now.getTime()) < MONTH) {
+    return `${day.format(then)}, ${clock.format(then)}`;
+  }
   return dayOfYear.format(then);
 }
 
 /** Such as 14:32:05, yesterday's as 26 Nov, 14:32:05, last year's as 26 Nov 2025, 14:32:05. */
-export function seconds(time: string, now = new Date()): string {
+export function seconds(time: string, now = new Date(serviceTime())): string {
   const then = new Date(time);
   const at = clockWithSeconds.format(then);
   if (then.toDateString() === now.toDateString()) return at;

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import OrganizationClient, look_up, site
@@ -106,6 +106,50 @@ def test_a_time_of_today_becomes_one_of_yesterday_at_midnight(person: Person, cl
     page.clock.fast_forward(24 * 60 * 60 * 1000)
     page.clock.run_for(2000)
     expect(last_used).to_have_text(re.compile(r"^[A-Z][a-z]+ \d+"))
+
+
+@pytest.fixture
+def service_date(page: Page) -> dict[str, str]:
+    """What the service says that the time is, as `date`."""
+    said: dict[str, str] = {}
+
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, headers=response.headers | said)
+
+    page.route("**/*", answer)
+    return said
+
+
+def test_the_turn_of_the_year_takes_no_hour_from_a_time(
+    person: Person, client: OrganizationClient, database: Connection, service_date: dict[str, str]
+) -> None:
+    for name, at in (("Autumn", "2026-11-30 23:55+00"), ("Holidays", "2026-12-31 23:55+00")):
+        job = client.post("/batch-lookups", params={"name": name}, json=[site()]).json()
+        database.execute("update public.batch_lookup_jobs set created_at = %s where id = %s", [at, job["job_id"]])
+    page = person.page
+    page.clock.install(time="2027-01-01T00:05:00Z")
+    service_date["date"] = "Fri, 01 Jan 2027 00:05:00 GMT"
+    person.sign_in(client.api_key)
+    expect(page.get_by_role("row", name="Holidays").locator("time")).to_have_text(re.compile(r"^Dec 31, 11:55\sPM$"))
+    expect(page.get_by_role("row", name="Autumn").locator("time")).to_have_text("Nov 30, 2026")
+
+
+def test_midnight_comes_by_the_clock_of_the_service(
+    person: Person, client: OrganizationClient, database: Connection, service_date: dict[str, str]
+) -> None:
+    job = client.submit(site())
+    database.execute("update public.batch_lookup_jobs set created_at = '2026-11-30 12:00+00' where id = %s", [job["job_id"]])
+    page = person.page
+    page.clock.install(time="2026-11-30T23:40:00Z")
+    service_date["date"] = "Mon, 30 Nov 2026 23:50:00 GMT"
+    person.sign_in(client.api_key)
+    created = page.get_by_role("row").nth(1).locator("time")
+    expect(created).to_have_text(re.compile(r"^12:00\sPM$"))
+    service_date["date"] = "Tue, 01 Dec 2026 00:05:00 GMT"
+    page.clock.fast_forward(15 * 60 * 1000)
+    page.clock.run_for(2000)
+    expect(created).to_have_text(re.compile(r"^Nov 30, 12:00\sPM$"))
 
 
 @pytest.mark.parametrize(
