@@ -30,11 +30,15 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+# Without these, those of the machine.
+USUAL_OPTIONS = {"locale": "en-US", "timezone_id": "UTC"}
+
+
 @contextmanager
 def empty_page(browser: Browser, **options: Any) -> Iterator[Page]:
     """A page in a fresh profile with these options. Fails in the end if a script has failed or was blocked by a policy."""
     faults: list[str] = []
-    with browser.new_context(**options) as context:
+    with browser.new_context(**USUAL_OPTIONS | options) as context:
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text) if "Content Security Policy" in message.text else None)
