@@ -322,7 +322,7 @@ COMMANDS = [
             ("--name", {"help": "name of the key, such as what it is for"}),
             ("--test", {"action": "store_true", "help": "a key that begins with leap_test_"}),
             ("--scope", {"action": "append", "help": "a permission, such as jobs:read; repeat it for several; default: all"}),
-            ("--expires", {"type": time, "metavar": "TIME", "help": "when it expires, such as 2027-01-31 (in UTC); default: never"}),
+            ("--expires", {"type": time, "metavar": "TIME", "help": "when it expires, such as 2030-01-31 (in UTC); default: never"}),
         ],
     ),
     Command(

@@ -48,7 +48,7 @@ def list_keys(session: Session) -> None:
 @click.option("--name", help="What the key is for.")
 @click.option("--scope", "scopes", multiple=True, help="A scope, such as jobs:read; repeatable. By default all that your own key has.")
 @click.option("--test", "is_test", is_flag=True, help="A key that begins with leap_test_.")
-@click.option("--expires", "expires_at", metavar="TIME", help="When it expires, such as 2027-01-31T00:00:00Z.")
+@click.option("--expires", "expires_at", metavar="TIME", help="When it expires, such as 2030-01-31T00:00:00Z.")
 @click.option("--network", "networks", multiple=True, help="A network or address that it may be used from; repeatable. By default any.")
 @with_output
 @pass_session
@@ -60,7 +60,7 @@ def create(
     \b
     Examples:
       batch-lookups keys create --name nightly --scope jobs:write --scope jobs:read
-      batch-lookups keys create --name ci --expires 2027-01-31T00:00:00Z | gh secret set LOOKUPS_KEY
+      batch-lookups keys create --name ci --expires 2030-01-31T00:00:00Z | gh secret set LOOKUPS_KEY
     """
     mode: Literal["test"] | None = "test" if is_test else None
     made = session.client.create_key(name=name, mode=mode, scopes=scopes or None, expires_at=expires_at, allowed_networks=networks or None)
