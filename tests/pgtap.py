@@ -14,8 +14,6 @@ ASSERTION = re.compile(r"(?P<failed>not )?ok (?P<number>\d+)(?P<description>.*)"
 FRAGMENT = re.compile(
     r"(and|or|nor|but|so|which|whose|then|unless|until|too|also|it|its|they|them|their|these|those|not|with|of|as|once)\b"
 )
-# What people use in their sessions and operators set for a database: neither may change a day or how it is written.
-UNUSUAL_TIMES = {"PGTZ": "Asia/Kathmandu", "PGDATESTYLE": "German"}
 ANY_MESSAGE = re.compile(r"'PT\d{3}',\s*null")
 EXCUSED = re.compile(r"# (TODO|SKIP)\b", re.IGNORECASE)
 
@@ -48,7 +46,7 @@ def run_file(psql: Path, database_url: str, file: Path, *options: str) -> list[s
     settings = ["search_path=public,tap", "client_min_messages=warning", *options]
     process = subprocess.run(
         [psql, database_url, "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1", f"--file={file}"],
-        env=os.environ | UNUSUAL_TIMES | {"PGOPTIONS": " ".join(f"-c {setting}" for setting in settings)},
+        env=os.environ | {"PGOPTIONS": " ".join(f"-c {setting}" for setting in settings)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
