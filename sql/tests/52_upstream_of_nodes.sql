@@ -76,7 +76,7 @@ select bag_eq(
 select is(app.part_of_node(50), 50, 'a single PostgreSQL has the whole concurrency limit');
 
 -- The state of each node
-insert into app.workers (id, started_at, seen_at) values ('silent', clock_timestamp() - interval '1 hour', clock_timestamp() - interval '16 seconds');
+insert into app.workers (id, started_at, seen_at) values ('silent', app.clock() - interval '1 hour', app.clock() - interval '16 seconds');
 update app.upstream_state set concurrency_limit = 1000, unavailable_since = '2030-01-01T00:00:00Z';
 select is((app.state_of_node() ->> 'workers')::integer, 1, 'a node counts the workers of the last 15 seconds');
 select is((app.state_of_node() ->> 'concurrency_limit')::double precision, (select max_in_flight::double precision from app.settings),
