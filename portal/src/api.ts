@@ -39,6 +39,8 @@ export interface Options<P extends keyof paths, M extends Methods> {
   body?: Body<P, M>;
   /** A file, instead of `body`. */
   file?: File | Blob;
+  /** Told how much of the file has been sent, from 0 to 1. */
+  onSent?: (share: number) => void;
   /** Overrides the session's. */
   as?: Credential;
   signal?: AbortSignal;
@@ -126,7 +128,7 @@ export async function send<M extends Methods, P extends PathsOf<M>>(method: M, p
   // Another organization may have signed in before a later attempt.
   const used = options.as ?? credential.peek();
   for (let attempt = 1;; attempt++) {
-    const failure = await once(url, method, headers, body, used, options.signal);
+    const failure = await once(url, method, headers, body, used, options);
     if (failure instanceof Response) return failure;
     const most = failure.isInProgress ? ATTEMPTS_IN_PROGRESS : ATTEMPTS;
     if (!repeatable || !failure.isPassing || failure.code === "no_answer" || attempt >= most) throw failure;
@@ -140,7 +142,7 @@ async function once(
   headers: Headers,
   body: BodyInit | undefined,
   used: Credential | null,
-  signal?: AbortSignal,
+  { signal, onSent }: { signal?: AbortSignal; onSent?: (share: number) => void },
 ): Promise<Response | Failure & { retryAfter?: number }> {
   const patience = new AbortController();
   const timer = body instanceof Blob ? undefined : setTimeout(() => patience.abort(), PATIENCE);
@@ -149,7 +151,7 @@ async function once(
   try {
     // Clerk is asked for a token here, and may be unreachable as well.
     for (const [name, value] of Object.entries(await credentialHeaders(used))) headers.set(name, value);
-    response = await fetch(url, { method: method.toUpperCase(), headers, body, signal: either });
+    response = await (onSent ? sendFile : fetch)(url, { method: method.toUpperCase(), headers, body, signal: either, onSent });
   } catch (error) {
     if (signal?.aborted) throw error;
     if (patience.signal.aborted) {
@@ -173,6 +175,38 @@ async function once(
   if (response.status === 401 && used === credential.peek()) whenRefused.run(failure.message);
   const after = Number(response.headers.get("retry-after"));
   return after > 0 ? Object.assign(failure, { retryAfter: Math.min(after, 30) }) : failure;
+}
+
+/** Like fetch, which does not tell how much has been sent. */
+function sendFile(
+  url: URL,
+  { method, headers, body, signal, onSent }: {
+    method: string;
+    headers: Headers;
+    body?: BodyInit;
+    signal: AbortSignal;
+    onSent?: (share: number) => void;
+  },
+): Promise<Response> {
+  return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
+    const request = new XMLHttpRequest();
+    request.open(method, url);
+    request.responseType = "blob";
+    headers.forEach((value, name) => request.setRequestHeader(name, value));
+    request.upload.onprogress = ({ loaded, total }) => onSent!(loaded / total);
+    request.onload = () => {
+      const lines = request.getAllResponseHeaders().trim().split("\r\n");
+      const given = lines.map((line) => line.split(/: (.*)/s).slice(0, 2) as [string, string]);
+      resolve(new Response(request.response, { status: request.status, headers: given }));
+    };
+    request.onerror = () => reject(new TypeError("The request failed."));
+    signal.addEventListener("abort", () => {
+      request.abort();
+      reject(signal.reason);
+    }, { once: true });
+    request.send(body as Blob);
+  });
 }
 
 /** The URL of a path of the API. Throws Failure for an id that would lead to another path. */

@@ -1,7 +1,8 @@
 // A draft as the screens edit it: its rows, its repairs in order, and undo.
 import { effect, type Signal, signal, untracked } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { call, Failure, newKey, type Schemas, send, whole } from "./api.ts";
+import { call, type Credential, credential, Failure, newKey, type Schemas, send, whole } from "./api.ts";
+import { whetherSignedIn } from "./session.ts";
 
 export type Upload = Schemas["Upload"];
 export type Row = Schemas["UploadRow"];
@@ -95,8 +96,15 @@ const COMPRESSED = ["80,75", "31,139"];
 const COMPRESSED_FROM = 64 * 1024;
 const MAX_BYTES = 20 * 1024 * 1024;
 
+interface Sending {
+  /** Another organization may have signed in meanwhile. */
+  as?: Credential | null;
+  onSent?: (share: number) => void;
+  signal?: AbortSignal;
+}
+
 /** Creates a draft from a file, and returns its id. */
-export async function upload(file: Sent, sheet = ""): Promise<string> {
+export async function upload(file: Sent, sheet = "", { as = credential.peek(), onSent, signal }: Sending = {}): Promise<string> {
   const [content, encoding] = await packed(file.content);
   const key = file.keys.get(sheet) ?? newKey();
   file.keys.set(sheet, key);
@@ -104,8 +112,11 @@ export async function upload(file: Sent, sheet = ""): Promise<string> {
     query: { name: file.name.slice(0, 200), reuse_max_age_days: REUSE_DAYS, sheet },
     headers: { "content-type": file.type, "idempotency-key": key, ...encoding },
     file: content,
+    as: as ?? undefined,
+    onSent,
+    signal,
   });
-  const made: Upload = await whole(response.json());
+  const made: Upload = await whole(response.json(), signal);
   file.keys.delete(sheet);
   if (sheetsOf(made)) kept.set(made.id, file);
   dispatchEvent(new Event(DRAFTS));
@@ -142,8 +153,8 @@ export function fileOf(upload: Upload): Sent | undefined {
   return kept.get(upload.id);
 }
 
-export async function drop(id: string) {
-  await call("delete", "/uploads/{upload_id}", { path: { upload_id: id } });
+export async function drop(id: string, as = credential.peek()) {
+  await call("delete", "/uploads/{upload_id}", { path: { upload_id: id }, as: as ?? undefined });
   kept.delete(id);
   drafts.delete(id);
   dispatchEvent(new Event(DRAFTS));
@@ -201,6 +212,8 @@ export class Draft {
   private next: Step | undefined;
   /** Steps without a response, in order. */
   private underWay: Step[] = [];
+  /** Changes wait for their organization to sign in again. */
+  private readonly isSignedIn = whetherSignedIn();
 
   /** `confirmed` is as in the last response. */
   constructor(private confirmed: Upload) {
@@ -282,6 +295,7 @@ export class Draft {
     try {
       // A later change never overtakes one that failed to arrive, which would overwrite it when resent.
       if (this.unsent.peek().length > 0) throw this.error.peek();
+      if (!this.isSignedIn()) throw new Failure(401, "You signed out before this was saved.");
       const answer = await call("patch", "/uploads/{upload_id}", { path: this.path, body: step.changes });
       this.underWay.shift();
       this.confirm(answer);

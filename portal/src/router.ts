@@ -1,5 +1,6 @@
 // The state of the screen is in the URL: `#/batches/ID?status=failed` is a path with the filters of the screen.
 import { computed, signal } from "@preact/signals";
+import { whetherSignedIn } from "./session.ts";
 
 const hash = signal(location.hash);
 addEventListener("hashchange", () => (hash.value = location.hash));
@@ -37,10 +38,14 @@ export function go(segments: string[], parameters: Parameters = {}) {
   hash.value = location.hash;
 }
 
-/** Returns a function that tells whether the current screen has been left, even if the next one is not shown yet. */
+/**
+ * Returns a function that tells whether the current screen is still open, which it is not if the next one is not shown yet, or if another
+ * organization has signed in.
+ */
 export function whetherHere(): () => boolean {
   const here = split(location.hash)[0];
-  return () => split(location.hash)[0] === here;
+  const isSignedIn = whetherSignedIn();
+  return () => split(location.hash)[0] === here && isSignedIn();
 }
 
 /** `go`, unless the current screen has been left meanwhile: for slow operations. */

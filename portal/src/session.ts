@@ -25,6 +25,12 @@ export function can(scope: Scope): boolean {
   return session.value?.scopes.has(scope) ?? false;
 }
 
+/** Returns a function that tells whether the organization that is signed in now still is. */
+export function whetherSignedIn(): () => boolean {
+  const id = session.peek()?.organization?.id;
+  return () => session.peek() !== null && session.peek()!.organization?.id === id;
+}
+
 /** A credential for signing in. */
 let latest: Credential | null = null;
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 
+import openpyxl
 import pytest
 from playwright.sync_api import FilePayload, Page, Route, expect
 
@@ -265,6 +267,94 @@ def test_a_file_goes_to_the_organization_that_sent_it(person: Person, client: Or
         page.clock.run_for(31_000)
     assert keys == [client.api_key] * 2
     assert (client.get("/uploads").json()["total"], other.get("/uploads").json()["total"]) == (1, 0)
+
+
+def sign_in_instead(person: Person, other: OrganizationClient) -> None:
+    person.page.get_by_role("button", name="Sign out").click()
+    person.page.get_by_label("API key").fill(other.api_key)
+    person.page.get_by_role("button", name="Continue").click()
+    expect(person.page.get_by_text(other.get("/organization").json()["name"], exact=True)).to_be_visible()
+
+
+def test_changes_of_a_draft_wait_for_their_own_organization(
+    person: Person, client: OrganizationClient, new_client: NewClient, hold: Hold
+) -> None:
+    rows = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids\n1,1 Main St,Oakland,CA,94601,Hut,1\n"
+    draft = client.post("/uploads", content=rows, headers={"content-type": "text/csv"}).json()
+    page, other, keys = person.page, new_client(), list[str]()
+    page.on("request", lambda request: keys.append(request.headers["x-api-key"]) if request.method == "PATCH" else None)
+    held = hold(f"/uploads/{draft['id']}$")
+    person.sign_in(client.api_key, f"uploads/{draft['id']}?step=columns")
+    wait_for(page, held)
+    held.pop().continue_()
+    page.get_by_label(re.compile("^Building type")).select_option("RESIDENTIAL")
+    wait_for(page, held)
+    page.get_by_label(re.compile("^Country")).select_option("US")
+    page.evaluate("location.hash = '#/upload'")
+    expect(page.get_by_role("heading", name="New upload", level=1)).to_be_visible()
+    sign_in_instead(person, other)
+    with page.expect_response(re.compile(f"/uploads/{draft['id']}$")):
+        held.pop().continue_()
+    page.wait_for_timeout(300)
+    assert keys == [client.api_key]
+
+    # They are sent once it has signed in again.
+    page.unroute_all()
+    sign_in_instead(person, client)
+    page.evaluate(f"location.hash = '#/uploads/{draft['id']}?step=columns'")
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert keys == [client.api_key] * 2
+    assert client.get(f"/uploads/{draft['id']}").json()["defaults"] == {"building_type": "RESIDENTIAL", "country_code": "US"}
+
+
+def test_the_sheets_of_a_workbook_stay_with_the_organization_that_sent_it(
+    person: Person, client: OrganizationClient, new_client: NewClient, hold: Hold
+) -> None:
+    book = openpyxl.Workbook()
+    for name in ("One", "Two", "Three"):
+        sheet_of_book = book.create_sheet(name)
+        sheet_of_book.append(["Deal ID", "Street"])
+        sheet_of_book.append([f"d-{name}", "1 Elm St"])
+    book.save(content := io.BytesIO())
+    page, other = person.page, new_client()
+    person.sign_in(client.api_key, "upload")
+    page.locator("input[type=file]").set_input_files({"name": "sites.xlsx", "mimeType": "", "buffer": content.getvalue()})
+    sheet = page.get_by_label("Sheet")
+    expect(sheet).to_be_visible()
+    held = hold(r"/uploads\?name")
+    sheet.select_option("Two")
+    wait_for(page, held)
+    sheet.select_option("Three")
+    sign_in_instead(person, other)
+    held[0].continue_()
+    wait_for(page, held, 2)
+    assert held[1].request.headers["x-api-key"] == client.api_key
+    with page.expect_response(re.compile(r"/uploads\?name")):
+        held[1].continue_()
+    page.wait_for_timeout(300)
+    assert other.get("/uploads").json()["total"] == 0
+    # Whoever has signed in is not led to it.
+    expect(page.get_by_role("alert")).to_contain_text("not found")
+    expect(page.get_by_role("status").last).to_have_text("")
+
+
+def test_whoever_signs_in_is_not_led_to_the_file_of_another_organization(
+    person: Person, client: OrganizationClient, new_client: NewClient, hold: Hold
+) -> None:
+    page, other = person.page, new_client()
+    held = hold(r"/uploads\?name")
+    person.sign_in(client.api_key, "upload")
+    page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": b"Deal ID\n1\n"})
+    wait_for(page, held)
+    expect(page.get_by_role("progressbar", name="sites.csv")).to_be_visible()
+    sign_in_instead(person, other)
+    expect(page.get_by_role("progressbar")).to_have_count(0)
+    with page.expect_response(re.compile(r"/uploads\?name")):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    expect(page.get_by_role("heading", name="New upload", level=1)).to_be_visible()
+    expect(page.get_by_role("status").last).to_have_text("")
 
 
 def test_a_file_whose_answer_was_lost_becomes_one_draft(signed_in: SignedIn, client: OrganizationClient) -> None:

@@ -2,12 +2,13 @@
 // read.
 import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
+import { credential } from "../api.ts";
 import { type Draft, drop, fileOf, type Sent, sheetsOf, upload as send } from "../draft.ts";
 import { notify } from "../parts/announce.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Problem } from "../parts/misc.tsx";
-import { href, path, replace } from "../router.ts";
-import { can } from "../session.ts";
+import { href, path, replace, whetherHere } from "../router.ts";
+import { can, whetherSignedIn } from "../session.ts";
 
 interface Properties {
   draft: Draft;
@@ -62,24 +63,29 @@ function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
     // The arrow keys step through other sheets.
     if (isReading) return;
     error.value = undefined;
+    const as = credential.peek();
+    const isHere = whetherHere();
+    const isSignedIn = whetherSignedIn();
+    const tell: typeof notify = async (...told) => isSignedIn() ? await notify(...told) : undefined;
     let latest = id;
     try {
       let made;
       do {
         made = wanted.peek();
-        notify(`Reading the sheet ${made}…`);
-        const next = await send(file, made);
+        const sending = send(file, made, { as });
+        tell(`Reading the sheet ${made}…`, sending);
+        const next = await sending;
         // It may already be gone.
-        await drop(latest).catch(() => {});
+        await drop(latest, as).catch(() => {});
         latest = next;
       } while (made !== wanted.peek());
-      notify(`The sheet ${made} was read`);
+      tell(`The sheet ${made} was read`);
     } catch (failure) {
       error.value = failure as Error;
-      notify(latest === id ? "" : error.peek()!.message);
+      tell(latest === id ? "" : error.peek()!.message);
     }
     wanted.value = "";
-    if (latest === id || path.peek()[1] !== id) return;
+    if (latest === id || !isHere()) return;
     fresh = latest;
     replace(["uploads", latest], { step: "columns" });
   }

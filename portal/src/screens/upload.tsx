@@ -1,13 +1,14 @@
 // Uploads a file, which becomes a draft: the browser does not parse it.
-import { useSignal } from "@preact/signals";
+import { type Signal, signal, useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { Failure } from "../api.ts";
 import { type Sent, upload as send } from "../draft.ts";
+import { percent } from "../format.ts";
 import { announce, notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
 import { go, whetherHere } from "../router.ts";
-import { can } from "../session.ts";
+import { can, session, whetherSignedIn } from "../session.ts";
 import { Drafts } from "./drafts.tsx";
 
 // Browsers know the types of only some files, and disagree about others.
@@ -30,6 +31,17 @@ const TEMPLATE = URL.createObjectURL(
   ]),
 );
 
+interface UnderWay {
+  name: string;
+  organization: string | undefined;
+  /** How much of it has been sent, from 0 to 1. */
+  sent: Signal<number>;
+  cancel: () => void;
+}
+
+/** Uploads continue when the screen is left. */
+const underWay = signal<UnderWay[]>([]);
+
 export function Upload() {
   const error = useSignal<Error | undefined>(undefined);
   const busy = useSignal("");
@@ -43,19 +55,33 @@ export function Upload() {
     busy.value = name;
     announce(`Uploading ${name}`);
     error.value = undefined;
+    const controller = new AbortController();
+    const sent = signal(0);
+    const mine = { name, organization: session.peek()!.organization?.id, sent, cancel: () => controller.abort() };
+    underWay.value = [...underWay.peek(), mine];
+    const isSignedIn = whetherSignedIn();
+    function onSent(share: number) {
+      const isNext = Math.floor(share * QUARTERS) > Math.floor(sent.peek() * QUARTERS);
+      sent.value = share;
+      if (isNext && isSignedIn()) announce(share < 1 ? `${percent(share)} of ${name} uploaded` : `${name} is being read`);
+    }
     // The browser asks before the tab is closed or reloaded. Another file may go up after leaving the screen and coming back.
     const prevent = (event: Event) => event.preventDefault();
     addEventListener("beforeunload", prevent);
     const isHere = whetherHere();
     try {
-      const draft = await send(file);
+      const draft = await send(file, "", { onSent, signal: controller.signal });
       if (isHere()) go(["uploads", draft]);
-      else notify(`${name} has been uploaded, and is among the drafts.`);
+      else if (isSignedIn()) notify(`${name} has been uploaded, and is among the drafts.`);
     } catch (failure) {
+      const isCancelled = controller.signal.aborted;
       again.current = failure instanceof Failure && failure.isPassing ? () => upload(file) : undefined;
-      error.value = failure as Error;
-      if (!isHere()) notify(`${name} has not been uploaded. ${error.value.message}`);
+      error.value = isCancelled ? undefined : failure as Error;
+      if (isCancelled) {
+        notify(sent.peek() < 1 ? `The upload of ${name} is cancelled` : `Cancelled; ${name} may be among the drafts already`);
+      } else if (!isHere() && isSignedIn()) notify(`${name} has not been uploaded. ${error.value!.message}`);
     }
+    underWay.value = underWay.peek().filter((each) => each !== mine);
     removeEventListener("beforeunload", prevent);
     busy.value = "";
   }
@@ -123,8 +149,36 @@ export function Upload() {
           </label>
         )
         : <p class="banner">You may see drafts, but not upload files.</p>}
+      {underWay.value.map((each, place) => each.organization === session.value?.organization?.id && <Sending key={place} {...each} />)}
       <Problem error={error.value} onRetry={again.current} />
       <Drafts />
     </>
   );
 }
+
+/** A file on its way up; once all of it is sent, the service reads it. */
+function Sending({ name, sent, cancel }: UnderWay) {
+  const state = sent.value < 1 ? `${percent(sent.value)} sent` : "being read…";
+  return (
+    <section class="card sending" aria-label={`Upload of ${name}`}>
+      <span>
+        {name} <span class="soft">{state}</span>
+      </span>
+      <span
+        class="bar"
+        role="progressbar"
+        aria-label={name}
+        aria-valuemin={0}
+        aria-valuemax={100}
+        aria-valuenow={Math.round(sent.value * 100)}
+        aria-valuetext={state}
+      >
+        <i class="completed" style={{ width: `${sent.value * 100}%` }} />
+      </span>
+      <button type="button" onClick={cancel}>Cancel</button>
+    </section>
+  );
+}
+
+/** Screen readers hear of each. */
+const QUARTERS = 4;
