@@ -405,12 +405,12 @@ export class Draft {
   }
 
   /** All rows of a filter, page by page. */
-  async *all(filter: Filter, signal?: AbortSignal): AsyncGenerator<Row> {
+  async *pages(filter: Filter, signal?: AbortSignal): AsyncGenerator<Row[]> {
     let cursor: string | undefined;
     while (true) {
       const query = { ...filter, limit: MOST_ROWS, cursor };
       const page = await call("get", "/uploads/{upload_id}/rows", { path: this.path, query, signal });
-      yield* this.current(page.rows);
+      yield this.current(page.rows);
       if (!page.next_cursor) return;
       cursor = page.next_cursor;
     }

@@ -30,6 +30,7 @@ HOLD_COPY = """() => {
         })
     })
 }"""
+PLAIN = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids"
 HEADER = ["Deal ID", "Street Address", "City", "State", "ZIP", "Bldg", "Devices", "Owner"]
 
 
@@ -1293,3 +1294,46 @@ def test_a_kind_of_problem_that_is_repaired_leads_to_the_others(signed_in: Signe
             page.get_by_role("link", name="See the others").click()
             expect(page.get_by_role("gridcell", name="Hut")).to_be_visible()
     expect(page.get_by_text("Nothing is left to repair.")).to_be_visible()
+
+
+def test_a_kind_of_problem_leads_to_what_its_words_stand_for(signed_in: SignedIn, client: OrganizationClient) -> None:
+    rows = f"{PLAIN}\ndeal-1,1 Main St,Oakland,CA,94601,Hut,1\ndeal-2,2 Main St,,CA,94601,RESIDENTIAL,1\n"
+    draft = client.post("/uploads", content=rows, headers={"content-type": "text/csv"}).json()
+    person = signed_in(f"uploads/{draft['id']}?step=check&problem=missing&field=address.city")
+    page, link = person.page, person.page.get_by_role("link", name="Say what they stand for")
+    expect(page.get_by_role("button", name="Leave them out")).to_be_visible()
+    expect(link).to_have_count(0)
+    page.get_by_role("link", name=re.compile("^Building type: not a building type")).click()
+    link.click()
+    expect(page.get_by_role("heading", name="What your words stand for")).to_be_focused()
+    page.get_by_label(re.compile("^Hut")).select_option("RESIDENTIAL")
+    page.go_back()
+    expect(page.get_by_text("None of this kind are left.")).to_be_visible()
+
+
+def test_a_repair_of_many_rows_says_that_they_are_being_read(signed_in: SignedIn, client: OrganizationClient) -> None:
+    rows = "".join(f"deal-{n},{n} Main St,Oakland,CA,94601,Hut,1\n" for n in range(501))
+    draft = client.post("/uploads", content=f"{PLAIN}\n{rows}", headers={"content-type": "text/csv"}).json()
+    page = signed_in(f"uploads/{draft['id']}?step=check&problem=unknown_building_type&field=building_type").page
+    expect(page.get_by_role("gridcell", name="Hut").first).to_be_visible()
+    held: list[Route] = []
+    page.route(re.compile("/rows.*limit=500"), lambda route: held.append(route), times=1)
+    note = page.get_by_role("status").last
+    with page.expect_request(re.compile("/rows.*limit=500")):
+        page.get_by_role("button", name="Leave them out").click()
+    expect(note).to_have_text("Reading 501 rows…")
+    held[0].continue_()
+    expect(page.get_by_text("501 left out by you")).to_be_visible()
+    expect(note).to_have_text("")
+
+
+def test_a_long_name_has_its_own_line_on_a_phone(signed_in: SignedIn, client: OrganizationClient) -> None:
+    name = "Portfolio_of_the_Municipal_Property_Management_2026_final.csv"
+    draft = client.post("/uploads", params={"name": name}, content="Deal ID\n1\n", headers={"content-type": "text/csv"}).json()
+    page = signed_in(f"uploads/{draft['id']}").page
+    page.set_viewport_size(PHONE)
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+    heading, main = (page.locator(place).first.bounding_box() for place in ("main h1", "main .tabs"))
+    assert heading is not None
+    assert main is not None
+    assert heading["width"] == main["width"]

@@ -269,6 +269,21 @@ def test_a_file_goes_to_the_organization_that_sent_it(person: Person, client: Or
     assert (client.get("/uploads").json()["total"], other.get("/uploads").json()["total"]) == (1, 0)
 
 
+def test_words_are_shown_before_all_rows_have_been_read(signed_in: SignedIn, client: OrganizationClient, hold: Hold) -> None:
+    header = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids"
+    rows = "".join(f"d-{n},{n} Main St,Oakland,CA,94601,{'Hut' if n < 600 else 'Barn'},1\n" for n in range(700))
+    draft = client.post("/uploads", content=f"{header}\n{rows}", headers={"content-type": "text/csv"}).json()
+    held = hold("/rows.*cursor=")
+    page = signed_in(f"uploads/{draft['id']}?step=columns").page
+    wait_for(page, held)
+    words = page.get_by_role("region", name="What your words stand for").get_by_role("combobox")
+    expect(words).to_have_count(1)
+    words.first.select_option("RESIDENTIAL")
+    expect(page.get_by_role("region", name="Start")).to_contain_text("600 sites ready")
+    expect(words).to_have_count(2)
+    expect(words.first).to_have_value("RESIDENTIAL")
+
+
 def sign_in_instead(person: Person, other: OrganizationClient) -> None:
     person.page.get_by_role("button", name="Sign out").click()
     person.page.get_by_label("API key").fill(other.api_key)

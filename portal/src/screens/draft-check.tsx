@@ -2,7 +2,7 @@
 import { useComputed, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { save } from "../api.ts";
-import { type Draft, type Filter, type Group, MOST_EDITS, type Row, textOf, titleOf } from "../draft.ts";
+import { type Draft, type Filter, type Group, MOST_EDITS, MOST_ROWS, type Row, textOf, titleOf } from "../draft.ts";
 import { counted, number } from "../format.ts";
 import { notify } from "../parts/announce.tsx";
 import { Dialog } from "../parts/dialog.tsx";
@@ -10,6 +10,7 @@ import { Command, Form, Search } from "../parts/form.tsx";
 import { href, path, query, setQuery } from "../router.ts";
 import { can } from "../session.ts";
 import { Cards } from "./draft-cards.tsx";
+import { FIELD_OF_WORDS } from "./draft-columns.tsx";
 import { Grid } from "./draft-grid.tsx";
 
 const narrow = matchMedia("(max-width: 760px)");
@@ -165,7 +166,7 @@ function FixGroup({ draft, group, filter }: { draft: Draft; group: Group; filter
     busy.value = true;
     try {
       const cells = [];
-      for await (const row of draft.all(filter)) {
+      for (const row of await readAll(draft, filter, count.peek())) {
         const column = problemOf(row, group)?.column;
         const value = valueOf(row);
         if (column && value !== null && value !== undefined && cells.length < MOST_EDITS) cells.push({ row, column, value });
@@ -180,9 +181,7 @@ function FixGroup({ draft, group, filter }: { draft: Draft; group: Group; filter
     if (busy.peek()) return;
     busy.value = true;
     try {
-      const rows = [];
-      for await (const row of draft.all(filter)) rows.push(row);
-      await draft.skip(rows, true);
+      await draft.skip(await readAll(draft, filter, count.peek()), true);
     } finally {
       busy.value = false;
     }
@@ -202,6 +201,9 @@ function FixGroup({ draft, group, filter }: { draft: Draft; group: Group; filter
         >
           Take the suggestions
         </button>
+      )}
+      {Object.hasOwn(FIELD_OF_WORDS, group.code) && (
+        <a class="button" href={href(path.value, { step: "columns", at: "words" })}>Say what they stand for</a>
       )}
       {hasColumn && !repeated && (
         <button type="button" aria-disabled={busy.value} onClick={() => (asking.value = !busy.peek())}>One value for all…</button>
@@ -225,11 +227,18 @@ function problemOf(row: Row, group: Group) {
   return row.problems.find(({ code, field }) => code === group.code && field === group.field);
 }
 
+/** All rows of a filter. Says so if there are about so many that it takes a while. */
+function readAll(draft: Draft, filter: Filter, count: number): Promise<Row[]> {
+  const rows = Array.fromAsync(draft.pages(filter)).then((pages) => pages.flat());
+  if (count > MOST_ROWS) notify(`Reading ${counted(count, "row")}…`, rows);
+  return rows;
+}
+
 /** The rows with problems as CSV: their current cells, and what is wrong. */
 async function downloadProblems(draft: Draft) {
-  const { columns, name } = draft.upload.peek();
+  const { columns, name, invalid_rows } = draft.upload.peek();
   const lines = [[...columns.map(({ header }) => header), "Problems"]];
-  for await (const row of draft.all({ problem: "any", skipped: false })) {
+  for (const row of await readAll(draft, { problem: "any", skipped: false }, invalid_rows)) {
     lines.push([...columns.map((column) => textOf(row, column.number)), row.problems.map(({ message }) => message).join("; ")]);
   }
   const text = lines.map((cells) => cells.map((cell) => `"${cell.replaceAll('"', '""')}"`).join(",")).join("\r\n");

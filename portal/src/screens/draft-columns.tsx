@@ -1,12 +1,13 @@
 // Which column has which field, what replaces empty cells, and what words mean.
 import { useSignal } from "@preact/signals";
-import { useLayoutEffect } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { type Draft, textOf, titleOf, TITLES, type Upload } from "../draft.ts";
 import { listed, titled } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { openAtArrow } from "../parts/menu.tsx";
 import { Loading, Problem } from "../parts/misc.tsx";
+import { query } from "../router.ts";
 import { can } from "../session.ts";
 
 const HOW: Record<Schemas["ColumnMatch"], string> = {
@@ -15,12 +16,12 @@ const HOW: Record<Schemas["ColumnMatch"], string> = {
   name: "by its name",
   ambiguous: "several columns fit",
 };
-/** Fields whose texts can mean a value, and the code of those that do not. */
-const WORDS: Record<string, string> = {
-  building_type: "unknown_building_type",
-  device_ids: "invalid_device_ids",
-  state_or_province_code: "unknown_state",
-  country_code: "unknown_country",
+/** Fields whose texts can mean a value, by the code of those that do not. */
+export const FIELD_OF_WORDS: Record<string, string> = {
+  unknown_building_type: "building_type",
+  invalid_device_ids: "device_ids",
+  unknown_state: "state_or_province_code",
+  unknown_country: "country_code",
 };
 const BUILDING_TYPES = {
   RESIDENTIAL: "Residential",
@@ -205,14 +206,23 @@ function Words({ draft, devices }: PartProperties) {
   const regions = useLoad((signal) => call("get", "/regions", { signal }), []);
   const version = draft.version.value;
   const mapped = mappedWords(upload);
-  const unknown = useLoad((signal) => unknownWords(draft, signal), [version]);
+  const unknown = useLoad(async (signal) => {
+    const found = new Map<string, WordOf>();
+    for await (const words of unknownWords(draft, signal)) {
+      const fresh = words.map((word) => [`${word.field} ${word.text}`, word] as const);
+      for (const [key, word] of fresh) found.set(key, word);
+      // Thousands of rows take a while.
+      placed.value = new Map([...placed.peek(), ...fresh]);
+    }
+    return found;
+  }, [version]);
   const { data: { value: latest }, error: { value: error } } = unknown;
   useLayoutEffect(() => {
     if (!latest) return;
     const now = new Map([...latest, ...mapped]);
     placed.value = new Map([...[...placed.peek()].filter(([key]) => now.has(key)), ...now]);
   }, [latest]);
-  const mayHaveOthers = unknown.busy.value && upload.problem_groups.some(({ code }) => Object.values(WORDS).includes(code));
+  const mayHaveOthers = unknown.busy.value && upload.problem_groups.some(({ code }) => Object.hasOwn(FIELD_OF_WORDS, code));
   const options: Record<string, Record<string, string>> = {
     building_type: BUILDING_TYPES,
     country_code: COUNTRIES,
@@ -221,9 +231,13 @@ function Words({ draft, devices }: PartProperties) {
     ),
   };
   const words = [...new Map([...placed.value, ...mapped])];
+  const heading = useRef<HTMLHeadingElement>(null);
+  useLayoutEffect(() => {
+    if (query.peek().get("at") === "words") heading.current!.focus();
+  }, []);
   return (
     <section class="card" aria-labelledby="words">
-      <h2 id="words">What your words stand for</h2>
+      <h2 id="words" ref={heading} tabIndex={-1}>What your words stand for</h2>
       <Problem error={error} onRetry={unknown.retry} />
       {words.length === 0 && !error && (mayHaveOthers ? <Loading /> : <p class="soft">Every value was understood.</p>)}
       <div class="words">
@@ -299,23 +313,23 @@ function mappedWords({ value_maps }: Upload): Map<string, WordOf> {
   );
 }
 
-/** The words without a value yet: some of each field. */
-async function unknownWords(draft: Draft, signal: AbortSignal): Promise<Map<string, WordOf>> {
+/** The words without a value yet, some of each field, as the rows are read. */
+async function* unknownWords(draft: Draft, signal: AbortSignal): AsyncGenerator<WordOf[]> {
   const { columns, problem_groups } = draft.upload.peek();
-  const found = new Map<string, WordOf>();
-  for (const [field, code] of Object.entries(WORDS)) {
+  for (const [code, field] of Object.entries(FIELD_OF_WORDS)) {
     const column = columns.find((each) => each.field === field);
     const group = problem_groups.find((each) => each.code === code);
     if (!column || !group) continue;
-    const texts = new Set<string>();
-    for await (const row of draft.all({ problem: code }, signal)) {
-      const text = textOf(row, column.number).trim();
-      if (text && row.problems.some((problem) => problem.code === code)) texts.add(text);
-      if (texts.size === MOST_WORDS) break;
+    const known = new Set([""]);
+    for await (const rows of draft.pages({ problem: code }, signal)) {
+      const wrong = rows.filter(({ problems }) => problems.some((problem) => problem.code === code));
+      const texts = new Set(wrong.map((row) => textOf(row, column.number).trim()));
+      const fresh = [...texts].filter((text) => !known.has(text)).sort().slice(0, MOST_WORDS + 1 - known.size);
+      for (const text of fresh) known.add(text);
+      yield fresh.map((text) => ({ field, text }));
+      if (known.size > MOST_WORDS) break;
     }
-    for (const text of [...texts].sort()) found.set(`${field} ${text}`, { field, text });
   }
-  return found;
 }
 
 /** The names of the devices by id. */
