@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.conftest import Connection
 from tests.http_fixtures import OrganizationClient, look_up, site
-from tests.portal.conftest import Person, SignedIn
+from tests.portal.conftest import DESKTOP, PHONE, Person, SignedIn
 
 ANSWER = {
     "utility": {"eiaid": 1, "name": "City Power"},
@@ -180,8 +180,10 @@ def test_what_a_filter_finds_is_spoken(person: Person, client: OrganizationClien
         expect(live).to_have_text(told)
 
 
-def test_what_a_search_in_a_draft_finds_is_spoken(person: Person, client: OrganizationClient) -> None:
+@pytest.mark.parametrize("shown", ["grid", "cards"])
+def test_what_a_search_in_a_draft_finds_is_spoken(person: Person, client: OrganizationClient, shown: str) -> None:
     page = person.page
+    page.set_viewport_size(DESKTOP if shown == "grid" else PHONE)
     page.clock.install()
     rows = "".join(f"deal-{n},{n} Main St,Oakland,CA,94601,Hut,1\n" for n in range(3))
     draft = client.post(
@@ -195,6 +197,22 @@ def test_what_a_search_in_a_draft_finds_is_spoken(person: Person, client: Organi
     for text, told in (("deal-2", "1 found"), ("deal-9", "Nothing found")):
         page.get_by_role("searchbox", name="Search cells").fill(text)
         page.clock.run_for(QUIET_SECONDS * 2 * 1000)
-        expect(page.get_by_role("grid")).to_have_attribute("aria-rowcount", "2" if told == "1 found" else "1")
+        if shown == "grid":
+            expect(page.get_by_role("grid")).to_have_attribute("aria-rowcount", "2" if told == "1 found" else "1")
+        else:
+            expect(page.get_by_role("region", name=re.compile("^Row "))).to_have_count(1 if told == "1 found" else 0)
         page.clock.run_for(QUIET_SECONDS * 1000)
         expect(live).to_have_text(told)
+
+
+def test_a_cell_on_a_phone_is_described_by_what_is_wrong_with_it(signed_in: SignedIn, client: OrganizationClient) -> None:
+    header = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids"
+    draft = client.post(
+        "/uploads", content=f"{header}\ndeal-1,1 Main St,Oakland,CA,94601,Hut,1\n", headers={"content-type": "text/csv"}
+    ).json()
+    person = signed_in(f"uploads/{draft['id']}?step=check")
+    person.page.set_viewport_size(PHONE)
+    cell = person.page.get_by_role("textbox", name="building_type")
+    expect(cell).to_have_attribute("aria-invalid", "true")
+    expect(cell).to_have_accessible_description(re.compile("Hut is not a building type"))
+    expect(person.page.get_by_role("region", name="Start").get_by_role("textbox").first).not_to_have_attribute("aria-invalid", "true")

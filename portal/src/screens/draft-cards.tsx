@@ -1,9 +1,10 @@
 // The rows of a draft without room for a grid: a card each, with the cells that have problems.
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useId, useRef } from "preact/hooks";
 import { CELL, type Draft, type Filter, messageOf, MOST_ROWS, type Row, sharedColumn, textOf, useChanges } from "../draft.ts";
-import { counted, number } from "../format.ts";
+import { counted, found, number } from "../format.ts";
 import { useLoad } from "../load.ts";
+import { announce } from "../parts/announce.tsx";
 import { useShown } from "../parts/form.tsx";
 import { Loading, Problem } from "../parts/misc.tsx";
 import { can } from "../session.ts";
@@ -13,10 +14,17 @@ const PAGE = 25;
 export function Cards({ draft, filter }: { draft: Draft; filter: Filter }) {
   const most = useSignal(PAGE);
   const version = draft.version.value;
-  const page = useLoad((signal) => draft.rows(filter, 0, most.peek(), signal), [JSON.stringify(filter), version, most.value]);
+  const key = JSON.stringify(filter);
+  const shownKey = useRef(key);
+  const page = useLoad(async (signal) => {
+    const answer = await draft.rows(filter, 0, most.peek(), signal);
+    if (shownKey.current !== key) announce(found(answer.total));
+    shownKey.current = key;
+    return answer;
+  }, [key, version, most.value]);
   useEffect(() => {
     most.value = PAGE;
-  }, [JSON.stringify(filter)]);
+  }, [key]);
   useChanges(draft, () => page.patch((data) => ({ ...data, rows: draft.current(data.rows) })));
   // What is typed into a cell would be lost with its card.
   const typing = useSignal(false);
@@ -40,6 +48,7 @@ export function Cards({ draft, filter }: { draft: Draft; filter: Filter }) {
 function Card({ draft, row }: { draft: Draft; row: Row }) {
   const mayChange = can("jobs:write");
   const columns = draft.upload.value.columns;
+  const id = useId();
   const title = columns.slice(0, 3).map((column) => textOf(row, column.number)).filter(Boolean).join(", ");
   // A field without a column of its own is in the cell with the rest of the address, or belongs there.
   const shared = row.problems.some(({ column, field }) => !column && field?.startsWith("address.")) && sharedColumn(draft.upload.value);
@@ -49,10 +58,10 @@ function Card({ draft, row }: { draft: Draft; row: Row }) {
         Row {number(row.line)} <small>{title}</small>
       </h2>
       {shared && !row.problems.some(({ column }) => column === shared) && <Cell draft={draft} row={row} column={shared} />}
-      {row.problems.map((problem) => (
+      {row.problems.map((problem, place) => (
         <div key={`${problem.field} ${problem.code}`}>
-          {problem.column ? <Cell draft={draft} row={row} column={problem.column} /> : null}
-          <p class="alert">{messageOf(problem)}</p>
+          {problem.column ? <Cell draft={draft} row={row} column={problem.column} problem={`${id}-${place}`} /> : null}
+          <p id={`${id}-${place}`} class="alert">{messageOf(problem)}</p>
           {mayChange && problem.suggestion && problem.column && (
             <button
               type="button"
@@ -71,7 +80,15 @@ function Card({ draft, row }: { draft: Draft; row: Row }) {
   );
 }
 
-function Cell({ draft, row, column }: { draft: Draft; row: Row; column: number }) {
+interface CellProperties {
+  draft: Draft;
+  row: Row;
+  column: number;
+  /** The id of what is wrong with it. */
+  problem?: string;
+}
+
+function Cell({ draft, row, column, problem }: CellProperties) {
   const text = textOf(row, column);
   const input = useShown(text);
   return (
@@ -80,6 +97,8 @@ function Cell({ draft, row, column }: { draft: Draft; row: Row; column: number }
       <input
         ref={input}
         {...CELL}
+        aria-invalid={problem !== undefined}
+        aria-describedby={problem}
         readOnly={!can("jobs:write")}
         defaultValue={text}
         onChange={(event) => draft.edit([{ row, column, value: event.currentTarget.value }])}
