@@ -54,6 +54,21 @@ def test_operators_see_the_queue_change_settings_and_pause(person: Person, servi
     expect(retries).to_have_value("7")
 
 
+def test_a_command_that_failed_is_given_again(person: Person, service_role_key: str) -> None:
+    page = person.page
+    person.sign_in(service_role_key)
+    expect(page.get_by_role("region", name="Checks")).to_be_visible()
+    page.route(re.compile("/operations/pause"), lambda route: route.abort())
+    page.get_by_role("button", name="Pause lookups…").click()
+    page.get_by_role("button", name="for 5 minutes").click()
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("The service cannot be reached.")
+    page.unroute_all()
+    problem.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("No lookup starts, until")).to_be_visible()
+    expect(problem).to_have_count(0)
+
+
 def test_a_setting_that_is_focused_shows_what_another_operator_sets(person: Person, service_role_key: str, database: Connection) -> None:
     person.sign_in(service_role_key)
     retries = person.page.get_by_role("textbox", name="max_retries", exact=True)

@@ -554,6 +554,21 @@ def test_a_setting_that_was_not_saved_is_marked_until_it_is(person: Person, data
     expect(setting).not_to_have_attribute("aria-invalid", "true")
 
 
+def test_a_box_that_was_not_saved_shows_what_is_set(person: Person, database: Connection) -> None:
+    [key] = database.execute("select api.internal_key()").fetchone() or [None]
+    page = person.page
+    person.sign_in(str(key))
+    box = page.get_by_role("region", name="Settings").get_by_role("checkbox").first
+    before = box.is_checked()
+    page.route(re.compile("/operations/settings"), lambda route: route.abort())
+    box.click()
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
+    with page.expect_response(re.compile("/operations$")):
+        pass
+    expect(box).to_be_checked(checked=before)
+    expect(box).not_to_have_attribute("aria-invalid", "true")
+
+
 def test_a_report_has_its_new_name_at_once_and_a_link_is_shown_though_its_dialog_is_closed(
     signed_in: SignedIn, client: OrganizationClient, hold: Hold
 ) -> None:

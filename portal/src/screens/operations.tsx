@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { counted, decimal, exactNumber, number, readNumber, seconds, shortTime, titled } from "../format.ts";
-import { useLoad } from "../load.ts";
+import { mayPass, useLoad } from "../load.ts";
 import { notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Command, useShown } from "../parts/form.tsx";
@@ -18,13 +18,15 @@ const POLL_SECONDS = 5;
 export function OperationsScreen() {
   const operations = useLoad((signal) => call("get", "/operations", { signal }), []);
   const failure = useSignal<Error | undefined>(undefined);
+  /** Repeats the command that failed, if that may help. */
+  const again = useSignal<(() => void) | undefined>(undefined);
   useEffect(() => {
     const timer = setInterval(operations.reload, POLL_SECONDS * 1000);
     return () => clearInterval(timer);
   }, []);
 
   async function change(run: () => Promise<Operations>, done: string) {
-    failure.value = undefined;
+    failure.value = again.value = undefined;
     try {
       const answer = await run();
       operations.set(() => answer);
@@ -35,9 +37,13 @@ export function OperationsScreen() {
       return false;
     }
   }
+  async function command(run: () => Promise<Operations>, done: string) {
+    await change(run, done);
+    if (mayPass(failure.peek())) again.value = () => command(run, done);
+  }
   const pause = (minutes: number) => ({
     title: `for ${counted(minutes, "minute")}`,
-    run: () => change(() => call("post", "/operations/pause", { query: { seconds: minutes * 60 } }), "Lookups are paused"),
+    run: () => command(() => call("post", "/operations/pause", { query: { seconds: minutes * 60 } }), "Lookups are paused"),
   });
 
   const data = operations.data.value;
@@ -47,9 +53,10 @@ export function OperationsScreen() {
         <h1>Operations</h1>
         <CopyAs path="operations" sql="select * from api.queue_health; select * from api.diagnose();" />
         <Menu title="Pause lookups…" choices={[pause(1), pause(5), pause(15)]} />
-        <Command run={() => change(() => call("post", "/operations/resume"), "Lookups may start")}>Resume</Command>
+        <Command run={() => command(() => call("post", "/operations/resume"), "Lookups may start")}>Resume</Command>
       </div>
-      <Problem error={failure.value ?? operations.error.value} onRetry={operations.retry} />
+      <Problem error={failure.value} onRetry={again.value} />
+      <Problem error={operations.error.value} onRetry={operations.retry} />
       {!data && !operations.error.value && <Loading />}
       {data && (
         <>
@@ -218,9 +225,11 @@ interface SettingsProperties {
 }
 
 function Settings({ settings, onChange }: SettingsProperties) {
-  /** Rejected values stay in their fields, which are marked. */
+  /** Rejected values stay in their fields, which are marked; a box shows what is set. */
   async function change(field: HTMLInputElement, name: string, value: Value) {
-    field.setAttribute("aria-invalid", String(!await onChange(name, value)));
+    const isRejected = !await onChange(name, value);
+    if (field.type !== "checkbox") field.setAttribute("aria-invalid", String(isRejected));
+    else if (isRejected) field.checked = !value;
   }
   return (
     <section aria-label="Settings">
