@@ -188,6 +188,20 @@ def test_amounts_that_depend_on_the_household_are_shown_separately(
     person.look("report-conditional")
 
 
+def test_a_comparison_says_that_it_leaves_out_what_depends_on_the_household(
+    signed_in: SignedIn, client: OrganizationClient, database: Connection
+) -> None:
+    for name, conditional in (("Last month", 801), ("This month", 1200)):
+        job = client.post("/batch-lookups", params={"name": name}, json=[site()]).json()
+        look_up(database, job, 1, {"incentives": {"total_incentive_amount": 100, "conditional_incentive_amount": conditional}})
+    person = signed_in(f"reports/{job['report']['id']}")
+    person.page.get_by_role("combobox", name="Compare with").select_option(index=1)
+    expect(person.page.get_by_text("No differences.")).to_be_visible()
+    told = "Not compared: amounts that depend on facts about the households, up to $801 before and $1,200 after."
+    expect(person.page.get_by_text(told)).to_be_visible()
+    person.look("report-difference-conditional")
+
+
 def test_the_report_to_compare_with_is_chosen_from_the_list(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     for name, amount in (("Last month", 100), ("This month", 350)):
         job = client.post("/batch-lookups", params={"name": name}, json=[site()]).json()

@@ -44,6 +44,7 @@ export function Difference() {
   }, [from, to, change]);
 
   const data = sums.outdated.value ? undefined : sums.data.value;
+  const conditional = data ? [data.from, data.to].map((report) => report.conditional_incentive_amount) : [];
   const filters: [Change | "", string, number | undefined][] = [
     ["", "All", data && data.totals.added.sites + data.totals.removed.sites + data.totals.changed.sites],
     ...Object.entries(TITLES).map((
@@ -78,6 +79,12 @@ export function Difference() {
             </div>
           ))}
         </div>
+      )}
+      {data && conditional.some(Boolean) && (
+        <p class="caveat soft">
+          Not compared: amounts that depend on facts about the households, up to {dollars(conditional[0]!)} before and{" "}
+          {dollars(conditional[1]!)} after.
+        </p>
       )}
       <div class="toolbar">
         <div class="tabs" role="group" aria-label="Change">
