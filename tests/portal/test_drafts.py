@@ -348,7 +348,8 @@ def test_a_change_without_a_connection_is_sent_when_it_is_back(signed_in: Signed
     expect(page.get_by_text("Saved", exact=True)).to_be_visible()
     page.context.set_offline(True)
     default.select_option("Residential")
-    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached. Check the connection, and try again.")
+    told = "The service cannot be reached. Check the connection; this page retries automatically."
+    expect(page.get_by_role("alert")).to_contain_text(told)
     expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_text("Not saved", exact=True)).to_be_visible()

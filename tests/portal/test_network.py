@@ -363,3 +363,31 @@ def test_the_rows_of_a_draft_that_failed_for_a_moment_load_by_themselves(person:
     page.clock.run_for(11_000)
     expect(page.get_by_role("gridcell", name="Hut")).to_be_visible()
     expect(problem).to_have_count(0)
+
+
+def test_a_change_of_a_draft_is_sent_once_the_service_is_back(person: Person, client: OrganizationClient) -> None:
+    """A deploy restarts the service; the browser's network works all the time."""
+    header = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids"
+    rows = f"{header}\ndeal-1,1 Main St,Oakland,CA,94601,,1\n"
+    draft = client.post("/uploads", content=rows, headers={"content-type": "text/csv"}).json()
+    page = person.page
+    page.clock.install()
+    person.sign_in(client.api_key, f"uploads/{draft['id']}?step=columns")
+    default = page.get_by_label(re.compile("^Building type"))
+    expect(default).to_be_visible()
+    page.route(
+        re.compile(f"/uploads/{draft['id']}$"),
+        lambda route: route.abort() if route.request.method == "PATCH" else route.continue_(),
+    )
+    default.select_option("RESIDENTIAL")
+    expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("The service cannot be reached. Check the connection; this page retries automatically.")
+    with page.expect_request(lambda request: request.method == "PATCH"):
+        page.clock.run_for(11_000)
+    expect(page.get_by_text("Not saved", exact=True)).to_be_visible()
+    page.unroute_all()
+    page.clock.run_for(11_000)
+    expect(page.get_by_text("Saved", exact=True)).to_be_visible()
+    expect(problem).to_have_count(0)
+    assert client.get(f"/uploads/{draft['id']}").json()["defaults"] == {"building_type": "RESIDENTIAL"}

@@ -5,7 +5,7 @@ import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import { call, newKey } from "../api.ts";
 import { Draft, drop, REUSE_DAYS } from "../draft.ts";
 import { counted, duration, number, readNumber } from "../format.ts";
-import { useLoad } from "../load.ts";
+import { mayPass, retried, RETRY_SECONDS, useLoad } from "../load.ts";
 import { announce, notify } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
@@ -57,6 +57,15 @@ function Shown({ draft }: { draft: Draft }) {
     };
   }, [draft]);
 
+  const error = draft.error.value;
+  const unsent = draft.unsent.value;
+  const isRetried = unsent.length > 0 && mayPass(error);
+  useEffect(() => {
+    if (!isRetried) return;
+    const timer = setTimeout(() => draft.resend(), RETRY_SECONDS * 1000);
+    return () => clearTimeout(timer);
+  }, [isRetried, unsent]);
+
   const mayChange = can("jobs:write");
   const undoable = draft.undoable.value.at(-1);
   async function undo() {
@@ -89,7 +98,7 @@ function Shown({ draft }: { draft: Draft }) {
         </div>
         {mayChange && (
           <>
-            {draft.saving.value > 0 || draft.unsent.value.length === 0
+            {draft.saving.value > 0 || unsent.length === 0
               ? <span class="soft">{draft.saving.value > 0 ? "Saving…" : "Saved"}</span>
               : <span class="alert">Not saved</span>}
             <button
@@ -115,7 +124,7 @@ function Shown({ draft }: { draft: Draft }) {
         </Step>
       </nav>
       {!mayChange && <p class="banner">You may see this draft, but neither change nor start it.</p>}
-      <Problem error={draft.error.value} onRetry={draft.unsent.value.length > 0 ? () => draft.resend() : undefined} />
+      <Problem error={error && isRetried ? retried(error) : error} onRetry={unsent.length > 0 ? () => draft.resend() : undefined} />
       {upload.notes.map((note) => note.code !== "sheet_chosen" && <p key={note.code} class="banner">{note.message}</p>)}
       <Sheet draft={draft} choose={step === "columns"} />
       {step === "columns" ? <Columns draft={draft} /> : <Check draft={draft} />}
