@@ -498,6 +498,25 @@ def test_a_secret_that_arrives_late_is_shown_on_any_screen(signed_in: SignedIn, 
     expect(page.get_by_role("heading", name="Usage", level=1)).to_be_visible()
 
 
+def test_a_secret_that_arrives_late_is_shown_to_its_organization_only(
+    person: Person, client: OrganizationClient, new_client: NewClient, hold: Hold
+) -> None:
+    page, held = person.page, hold("/rotate$")
+    person.sign_in(client.api_key, "keys")
+    page.get_by_role("button", name="Rotate").click()
+    page.get_by_role("button", name="Create the new key").click()
+    wait_for(page, held)
+    # The dialog covers the button.
+    page.keyboard.press("Escape")
+    sign_in_instead(person, new_client())
+    with page.expect_response(re.compile("/rotate$")):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    sign_in_instead(person, client)
+    expect(page.get_by_role("dialog", name="Your new key").locator(".secret code")).to_have_text(re.compile("^leap_live_"))
+
+
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
 def test_a_page_whose_script_is_gone_says_so(person: Person, motion: str) -> None:
     """Another release has been deployed since the page was opened, or the connection broke."""

@@ -16,9 +16,10 @@ interface Shown {
 
 const shown = signal<(Shown & { organization: string | undefined }) | null>(null);
 
-/** The secret belongs to the signed-in organization, and is shown to nobody else. */
-export function showSecret(secret: Shown) {
-  shown.value = { ...secret, organization: session.peek()?.organization?.id };
+/** Returns a function that shows a secret of the organization that is signed in now, and to nobody else: to be called before a request. */
+export function secretShower(): (secret: Shown) => void {
+  const organization = session.peek()?.organization?.id;
+  return (secret) => (shown.value = { ...secret, organization });
 }
 
 export function SecretDialog() {

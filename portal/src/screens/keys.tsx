@@ -6,7 +6,7 @@ import { Dialog } from "../parts/dialog.tsx";
 import { Form } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { Time } from "../parts/misc.tsx";
-import { showSecret } from "../parts/secret.tsx";
+import { secretShower } from "../parts/secret.tsx";
 import { can, goOnWith, session } from "../session.ts";
 
 type Key = Schemas["ApiKey"];
@@ -39,7 +39,7 @@ export function Keys() {
   }, []);
   const asking = useSignal<{ what: "create" } | { what: "rotate" | "revoke"; key: Key } | null>(null);
   const close = () => (asking.value = null);
-  function show({ key: value }: Schemas["CreatedApiKey"]) {
+  function show({ key: value }: Schemas["CreatedApiKey"], showSecret: ReturnType<typeof secretShower>) {
     showSecret({ title: "Your new key", value, children: "It is shown only this once. Store it with your other secrets." });
     close();
     pages.refresh();
@@ -48,6 +48,7 @@ export function Keys() {
   async function create(data: FormData) {
     const networks = String(data.get("allowed_networks")).split(/[\s,]+/).filter(Boolean);
     const expires = String(data.get("expires_at"));
+    const showSecret = secretShower();
     show(
       await call("post", "/api-keys", {
         body: {
@@ -58,16 +59,18 @@ export function Keys() {
           allowed_networks: networks.length ? networks : null,
         },
       }),
+      showSecret,
     );
   }
-  const isOwn = ({ id }: Key) => id === session.value!.keyId;
+  const isOwn = ({ id }: Key) => id === session.value?.keyId;
   const rotate = (key: Key) => async (data: FormData) => {
+    const showSecret = secretShower();
     const rotated = await call("post", "/api-keys/{api_key_id}/rotate", {
       path: { api_key_id: key.id },
       body: { grace_seconds: Number(data.get("grace")) },
     });
     if (isOwn(key)) goOnWith(rotated);
-    show(rotated);
+    show(rotated, showSecret);
   };
   const revoke = (key: Key) => async () => {
     await call("delete", "/api-keys/{api_key_id}", { path: { api_key_id: key.id } });

@@ -13,7 +13,7 @@ import { download } from "../parts/download.ts";
 import { Command, Form, Search, Secret } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
 import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
-import { showSecret } from "../parts/secret.tsx";
+import { secretShower } from "../parts/secret.tsx";
 import { href, query, setQuery, wayFromHere } from "../router.ts";
 import { can } from "../session.ts";
 import { findBatch } from "./batches.tsx";
@@ -228,6 +228,7 @@ function Sharing({ report, onClose }: { report: Report; onClose: () => void }) {
   useEffect(() => () => void (isHere.current = false), []);
   async function share(data: FormData) {
     const body = { expires_in_days: Number(data.get("days")) };
+    const showSecret = secretShower();
     const { url } = await call("post", "/incentive-reports/{report_id}/share", { path, body });
     if (!isHere.current) return showSecret({ title: "The link", value: url, children: LINK });
     made.value = url;

@@ -9,7 +9,7 @@ import { Dialog } from "../parts/dialog.tsx";
 import { Command, Form } from "../parts/form.tsx";
 import { List, PAGE, usePages } from "../parts/list.tsx";
 import { Loading, Problem, Time } from "../parts/misc.tsx";
-import { showSecret } from "../parts/secret.tsx";
+import { secretShower } from "../parts/secret.tsx";
 import { close, href, query } from "../router.ts";
 import { can } from "../session.ts";
 
@@ -74,6 +74,7 @@ function Settings({ config, set, onTest }: SettingsProperties) {
   const mayWrite = can("webhooks:write");
 
   async function save(data: FormData, form: HTMLFormElement) {
+    const showSecret = secretShower();
     const fields = String(data.get("field_names")).split(/[\s,]+/).filter(Boolean);
     const answer = await call("put", "/webhook-config", {
       body: changed(config, {
@@ -86,10 +87,10 @@ function Settings({ config, set, onTest }: SettingsProperties) {
     });
     // What has been typed meanwhile is not saved, and stays.
     if (textOf(new FormData(form)) === textOf(data)) form.reset();
-    show(answer);
+    show(answer, showSecret);
     notify("Saved");
   }
-  function show({ signing_secret: secret, ...config }: Schemas["WebhookConfigWithSecret"]) {
+  function show({ signing_secret: secret, ...config }: Schemas["WebhookConfigWithSecret"], showSecret: ReturnType<typeof secretShower>) {
     set(() => config);
     if (!secret) return;
     showSecret({
@@ -113,9 +114,10 @@ function Settings({ config, set, onTest }: SettingsProperties) {
     onTest();
   }
   async function rotate() {
+    const showSecret = secretShower();
     const answer = await call("post", "/webhook-config/rotate-secret", { body: {} });
     asking.value = false;
-    show(answer);
+    show(answer, showSecret);
   }
 
   return (
