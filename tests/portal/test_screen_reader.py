@@ -216,3 +216,12 @@ def test_a_cell_on_a_phone_is_described_by_what_is_wrong_with_it(signed_in: Sign
     expect(cell).to_have_attribute("aria-invalid", "true")
     expect(cell).to_have_accessible_description(re.compile("Hut is not a building type"))
     expect(person.page.get_by_role("region", name="Start").get_by_role("textbox").first).not_to_have_attribute("aria-invalid", "true")
+
+
+def test_the_steps_of_a_draft_say_what_their_counts_mean(signed_in: SignedIn, client: OrganizationClient) -> None:
+    draft = client.post("/uploads", content="Deal ID,City\n101,Oakland\n", headers={"content-type": "text/csv"}).json()
+    page = signed_in(f"uploads/{draft['id']}").page
+    steps = page.get_by_role("navigation", name="Steps").get_by_role("link")
+    expect(steps).to_have_count(2)
+    expect(steps.first).to_have_accessible_name(f"1. Columns {len(draft['missing_fields'])} missing")
+    expect(steps.last).to_have_accessible_name("2. Check 1 to repair")

@@ -26,7 +26,8 @@ export function DraftScreen({ id }: { id: string }) {
 function Shown({ draft }: { draft: Draft }) {
   const upload = draft.upload.value;
   const deleting = useSignal(false);
-  const unclear = upload.missing_fields.length > 0 || upload.columns.some(({ how }) => how === "ambiguous");
+  const missing = upload.missing_fields.length;
+  const unclear = missing > 0 || upload.columns.some(({ how }) => how === "ambiguous");
   // It stays once the columns are clear: a choice leads to no other step.
   const [firstStep] = useState(unclear ? "columns" : "check");
   const step = query.value.get("step") ?? firstStep;
@@ -117,10 +118,18 @@ function Shown({ draft }: { draft: Draft }) {
       </div>
       <nav class="tabs steps" aria-label="Steps">
         <Step name="columns" current={step}>
-          1. Columns {unclear && <span class="count alert">{upload.missing_fields.length || "unclear"}</span>}
+          1. Columns {unclear && (
+            <span class="count alert">
+              {missing || "unclear"} {missing > 0 && <span class="unseen">missing</span>}
+            </span>
+          )}
         </Step>
         <Step name="check" current={step}>
-          2. Check {upload.invalid_rows > 0 && <span class="count alert">{number(upload.invalid_rows)}</span>}
+          2. Check {upload.invalid_rows > 0 && (
+            <span class="count alert">
+              {number(upload.invalid_rows)} <span class="unseen">to repair</span>
+            </span>
+          )}
         </Step>
       </nav>
       {!mayChange && <p class="banner">You may see this draft, but neither change nor start it.</p>}
