@@ -170,6 +170,45 @@ def test_the_parts_of_a_street_are_joined_and_come_back(client: OrganizationClie
     assert [row[:5] for row in results] == [header.split(",")[:5], ["abc", "200", "N", "Spring", "St"]]
 
 
+# As other programs write them: the rows, the street of the first site, and its devices.
+EXPORTS = {
+    "openaddresses": (
+        "LON,LAT,NUMBER,STREET,UNIT,CITY,DISTRICT,REGION,POSTCODE,ID,HASH\n-118.24,34.05,200,N SPRING ST,,LOS ANGELES,,CA,90012,,8f2b\n",
+        "200 N SPRING ST",
+        [1],
+    ),
+    "assessor": (
+        "PARCEL_ID,HOUSE_NO,HOUSE_SFX,PRE_DIR,STREET,SUFFIX,UNIT,CITY,STATE,ZIP\n0100-22,200,1/2,N,SPRING,ST,,LOS ANGELES,CA,90012\n",
+        "200 1/2 N SPRING ST",
+        [1],
+    ),
+    "form": (
+        '"Timestamp","Email Address","What is the address of the property?","What city is it in?","State","What is the ZIP code?",'
+        '"Which devices are you interested in? (Select all that apply)"\n'
+        '"2026/03/12 10:02:33 AM EST","a@example.com","200 N Spring St","Los Angeles","CA","90012","Induction range"\n',
+        "200 N Spring St",
+        [32],
+    ),
+    "rent roll": (
+        "Property,Property Address,Property City,Property State,Property Zip,Unit,Rent,Status,Sqft\n"
+        '1,"200 N Spring St Los Angeles, CA 90012",Los Angeles,CA,90012,3A,"1,850.00",Current,650\n',
+        "200 N Spring St",
+        [1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_exports_of_other_programs_are_read(client: OrganizationClient, name: str) -> None:
+    text, street, devices = EXPORTS[name]
+    options = {"default_building_type": "RESIDENTIAL", "default_device_ids": "1", "default_reference_id": "row-{line}"}
+    batch = created(upload(client, text, **options))
+    [item] = client.get(f"/batch-lookups/{batch['job_id']}/items").json()["items"]
+    assert (item["address"]["street_1"], item["device_ids"]) == (street, devices)
+    draft = client.post("/uploads", content=text, headers={"content-type": "text/csv"}, params=options).json()
+    assert (draft["valid_rows"], draft["invalid_rows"]) == (1, 0)
+
+
 def test_the_description_lists_the_fields_of_files(client: OrganizationClient) -> None:
     hint = refused(upload(client, HEADER + ROW, columns='{"colour": 1}'))["hint"]
     fields = hint.removeprefix("The fields are ").removesuffix(".").split(", ")

@@ -36,19 +36,101 @@ $$;
 
 comment on function app.with_marks(text) is 'A text for people, with invisible characters and odd spaces by their numbers: 02134<U+200B>.';
 
+-- Whose address it is, or where.
+create or replace function app.address_prefixes() returns text[]
+language sql immutable
+return array['billing', 'shipping', 'mailing', 'mail', 'site', 'service', 'property', 'installation', 'install', 'project', 'job', 'customer', 'client',
+             'account', 'company', 'home', 'work', 'primary', 'location', 'physical', 'delivery', 'building', 'other', 'address', 'situs',
+             'facility', 'premise', 'premises', 'parcel', 'prop', 'store', 'owner'];
+
+-- The plain name of a column without what a question or a remark adds, as in What is the ZIP code?, and State (two letters). Whose address
+-- it is, as in City (mailing), is no remark.
+create or replace function app.column_name(p_text text) returns text
+language sql immutable
+return case
+    when length(p_text) > 300 or p_text !~ '[(\[?*]' then app.plain_name(p_text)
+    when app.plain_name(substring(p_text from '\(([^()]*)\)\s*$')) = any (app.address_prefixes())
+    then app.plain_name(substring(p_text from '\(([^()]*)\)\s*$')) || app.plain_name(regexp_replace(p_text, '\([^()]*\)\s*$', ''))
+    else coalesce(
+        nullif(app.plain_name(regexp_replace(regexp_replace(
+            regexp_replace(p_text, '\s*(\([^()]*\)|\[[^\[\]]*\])', '', 'g'),
+            '^\s*(what(( i|[''’])s| are)?|which|(please )?(enter|provide|select|choose))\s+((the|your|all)\s+)*', '', 'i'),
+            '\s*((of|for|at) (the|your) (property|home|house|building|site|project)|are you interested in|is it( in)?)?\s*[?*:]*\s*$', '', 'i')), ''),
+        app.plain_name(p_text))
+end;
+
+comment on function app.column_name(text) is 'The plain name of a column, of which a question or a remark is left out: What is the ZIP code? is zipcode.';
+
+-- The parts of a street line, as USPS Publication 28 and the FGDC address standard name them. field_after: the field of a column to the
+-- right of the street, as in Queen, St, W. is_bare: the name says so only beside the street.
+create or replace view app.street_part_names as
+select n.name, n.field, n.field_after, n.is_bare
+  from (select s || n, 'street_number', null, false
+          from unnest(array['street', 'str', 'st', 'house', 'hse', 'address', 'addr', 'add', 'civic']) s
+         cross join unnest(array['number', 'num', 'nbr', 'no', 'nr']) n
+         union all
+        select n, 'street_number', null, false from unnest(array['numerocivique', 'nocivique', 'civique', 'hausnummer', 'hausnr']) n
+         union all
+        select s || n || x, 'street_number_suffix', null, false
+          from unnest(array['street', 'house', 'hse', 'address', 'addr', 'add']) s
+         cross join unnest(array['number', 'num', 'no', '']) n
+         cross join unnest(array['suffix', 'sfx', 'suf', 'fraction', 'frac']) x
+         where n <> '' or s in ('house', 'hse') or x in ('fraction', 'frac')
+         union all
+        select n, 'street_number_suffix', null, false from unnest(array['suffixecivique', 'hausnummerzusatz']) n
+         union all
+        select s || d.side || n, d.field, d.field_after, false
+          from unnest(array['street', 'str', 'st', 'address', 'addr', '']) s
+         cross join (values ('', 'street_predirectional', 'street_postdirectional'), ('pre', 'street_predirectional', null),
+                            ('post', 'street_postdirectional', null), ('pos', 'street_postdirectional', null)) d (side, field, field_after)
+         cross join unnest(array['dir', 'direction', 'directional']) n
+         where s || d.side <> ''
+         union all
+        select s || n || d.side, d.field, null, false
+          from unnest(array['street', 'st', '']) s
+         cross join unnest(array['dir', 'direction']) n
+         cross join (values ('prefix', 'street_predirectional'), ('left', 'street_predirectional'), ('suffix', 'street_postdirectional'),
+                            ('right', 'street_postdirectional')) d (side, field)
+         union all
+        select s || n, 'street_predirectional', null, false from unnest(array['street', 'str', 'st']) s cross join unnest(array['prefix', 'pfx']) n
+         union all
+        select s || 'pre' || n, 'street_pretype', null, false from unnest(array['street', 'str', 'st', '']) s cross join unnest(array['type', 'typ']) n
+         union all
+        select s || n, 'street_suffix', null, false
+          from unnest(array['street', 'st']) s
+         cross join unnest(array['suffix', 'suff', 'suf', 'sfx', 'mode', 'type', 'typ', 'posttype', 'postype', 'posttyp', 'postyp']) n
+         union all
+        select n, 'street_pretype', null, false from unnest(array['typederue', 'typerue', 'typedevoie', 'typevoie', 'generique']) n
+         union all
+        select * from (values ('number', 'street_number', null), ('primarynumber', 'street_number', null), ('num', 'street_number', null), ('nbr', 'street_number', null), ('numero', 'street_number', null),
+                              ('fraction', 'street_number_suffix', null), ('frac', 'street_number_suffix', null),
+                              ('dir', 'street_predirectional', 'street_postdirectional'), ('direction', 'street_predirectional', 'street_postdirectional'),
+                              ('prefix', 'street_predirectional', null), ('orientation', 'street_postdirectional', null),
+                              ('suffix', 'street_number_suffix', 'street_suffix'), ('sfx', 'street_number_suffix', 'street_suffix'),
+                              ('addresssuffix', 'street_number_suffix', 'street_suffix'), ('addrsuffix', 'street_number_suffix', 'street_suffix'),
+                              ('addrsfx', 'street_number_suffix', 'street_suffix'),
+                              ('type', 'street_suffix', null), ('mode', 'street_suffix', null)) b (name, field, field_after)
+         cross join (values (true)) t (is_bare)) n (name, field, field_after, is_bare);
+
+comment on view app.street_part_names is 'Names of the columns that have parts of a street line, as app.plain_name leaves them, and the part that each has.';
+
+-- Columns of the name of a street, whose number is elsewhere.
+create or replace function app.street_name_names() returns text[]
+language sql immutable
+return array['streetname', 'strname', 'stname', 'streetnm', 'stnm', 'nomderue', 'nomdelarue', 'nomrue', 'strassenname'];
+
 -- What follows a prefix such as billing in the name of a column.
 create or replace view app.address_column_names as
 select n.name, n.field
-  from (values ('street', 'street_1'), ('street1', 'street_1'), ('streetaddress', 'street_1'), ('address', 'street_1'), ('addr', 'street_1'), ('addr1', 'street_1'),
-               ('address1', 'street_1'), ('addressline1', 'street_1'), ('streetline1', 'street_1'), ('addressstreet', 'street_1'),
-               ('streetname', 'street_1'), ('streetnumber', 'street_number'), ('streetnum', 'street_number'), ('streetno', 'street_number'),
-               ('housenumber', 'street_number'), ('housenum', 'street_number'), ('houseno', 'street_number'),
-               ('streetdirection', 'street_predirectional'), ('predirectional', 'street_predirectional'), ('predir', 'street_predirectional'),
-               ('streetsuffix', 'street_suffix'), ('streettype', 'street_suffix'),
-               ('postdirectional', 'street_postdirectional'), ('postdir', 'street_postdirectional'),
-               ('street2', 'street_2'), ('address2', 'street_2'), ('addr2', 'street_2'), ('addressline2', 'street_2'), ('unit', 'street_2'),
-               ('unitnumber', 'street_2'), ('aptsuite', 'street_2'),
-               ('city', 'city'), ('town', 'city'), ('addresscity', 'city'),
+  from (values ('street', 'street_1'), ('street1', 'street_1'), ('streetaddress', 'street_1'), ('streetaddress1', 'street_1'), ('address', 'street_1'),
+               ('addr', 'street_1'), ('addr1', 'street_1'), ('address1', 'street_1'), ('addressline1', 'street_1'), ('addressline', 'street_1'),
+               ('addressfull', 'street_1'), ('streetline1', 'street_1'), ('addressstreet', 'street_1'), ('addressstreetname', 'street_1'),
+               -- Both lines in one cell, as in Shipping Address 1&2.
+               ('address12', 'street_1'),
+               ('street2', 'street_2'), ('streetaddress2', 'street_2'), ('address2', 'street_2'), ('addr2', 'street_2'), ('addressline2', 'street_2'),
+               ('streetline2', 'street_2'), ('extendedaddress', 'street_2'), ('addressunit', 'street_2'), ('addressunitnumber', 'street_2'),
+               ('addressunitvalue', 'street_2'), ('addresssuitenumber', 'street_2'), ('aptsuite', 'street_2'),
+               ('city', 'city'), ('town', 'city'), ('addresscity', 'city'), ('cityname', 'city'),
                ('state', 'state_or_province_code'), ('province', 'state_or_province_code'), ('stateprovince', 'state_or_province_code'),
                ('statecode', 'state_or_province_code'), ('stateorprovince', 'state_or_province_code'), ('stateregion', 'state_or_province_code'),
                ('stateorprovincecode', 'state_or_province_code'), ('stateprovincetextonly', 'state_or_province_code'),
@@ -56,62 +138,75 @@ select n.name, n.field
                ('zip', 'postal_code'), ('zip5', 'postal_code'), ('zipcode', 'postal_code'), ('postalcode', 'postal_code'), ('postcode', 'postal_code'),
                ('zippostalcode', 'postal_code'), ('addresszip', 'postal_code'), ('zippostal', 'postal_code'),
                ('country', 'country_code'), ('countrycode', 'country_code'), ('countryregion', 'country_code'),
-               ('countrytextonly', 'country_code')) n (name, field);
+               ('countrytextonly', 'country_code')) n (name, field)
+union all
+select n.name, 'street_1' from unnest(app.street_name_names()) n (name)
+union all
+select u || n, 'street_2' from unnest(array['unit', 'apt', 'apartment', 'suite', 'ste']) u cross join unnest(array['', 'number', 'num', 'no', 'nbr']) n
+union all
+select p.name, p.field from app.street_part_names p where not p.is_bare;
 
 comment on view app.address_column_names is 'Names of the parts of an address, as app.plain_name leaves them, which a prefix such as billing may precede.';
 
 -- If several columns of a file fit a field, the lowest rank wins; two of the same rank are ambiguous, such as a billing and a shipping
--- city. prefix: whose address it is; empty: it does not say.
+-- city. prefix: whose address it is; empty: it does not say. part: the name without its prefix.
 create or replace view app.column_names as
-select n.name, f.field, n.rank::integer, '' as prefix
-  from (values
-        ('reference_id', array['referenceid', 'reference', 'refid', 'ref', 'dealid', 'deal', 'externalid', 'opportunityid', 'opportunityid18',
-                               'casesafeid', 'projectid', 'siteid', 'locationid', 'propertyid', 'recordid', 'recordidcompany', 'recordidcontact',
-                               'recordiddeal', 'customerid', 'accountid', 'accountid18', 'leadid', 'contactid', 'dealnumber', 'projectnumber', 'projectno',
-                               'jobid', 'jobnumber', 'jobno', 'customernumber', 'customerno', 'accountnumber', 'accountno', 'referenznummer', 'referenz',
-                               'kennung', 'identifiant', 'id', 'job']),
-        ('street_1', array['street1', 'street', 'streetaddress', 'streetaddress1', 'addressline1', 'address1', 'streetline1', 'streetname',
-                           'fullstreet', 'adresse1', 'ligneadresse1', 'lignedadresse1', 'rue', 'strasse', 'strassehausnummer',
-                           'strasseundhausnummer', 'anschrift', 'adresse', 'address', 'addr', 'addr1', 'fulladdress', 'completeaddress']),
-        ('street_2', array['street2', 'streetaddress2', 'addressline2', 'address2', 'addr2', 'streetline2', 'unit', 'unitnumber', 'unitapt', 'aptunit',
-                           'apartment', 'apartmentsuite', 'apartmentsuiteetc', 'aptsuite', 'aptsuiteunit', 'apt', 'suite', 'adresse2',
-                           'ligneadresse2', 'lignedadresse2', 'appartement', 'adresszusatz']),
-        -- The parts of a street line, as USPS Publication 28 names them.
-        ('street_number', array['streetnumber', 'streetnum', 'streetno', 'streetnr', 'housenumber', 'housenum', 'houseno', 'housenr', 'addressnumber',
-                                'addressno', 'civicnumber', 'civicno', 'numerocivique', 'nocivique', 'hausnummer', 'hausnr']),
-        ('street_predirectional', array['streetpredirectional', 'predirectional', 'streetpredirection', 'predirection', 'streetpredir', 'predir', 'streetdirection',
-                                        'streetdir', 'streetprefix']),
-        ('street_suffix', array['streetsuffix', 'streettype', 'streetsfx']),
-        ('street_postdirectional', array['streetpostdirectional', 'postdirectional', 'streetpostdirection', 'postdirection', 'streetpostdir', 'postdir']),
-        ('city', array['city', 'town', 'citytown', 'towncity', 'municipality', 'citymunicipality', 'locality', 'ville', 'ort', 'stadt', 'citystate', 'citystatezip', 'citystatezipcode']),
-        ('state_or_province_code', array['stateorprovincecode', 'stateorprovince', 'stateprovince', 'provincestate', 'stateprovincecode',
-                                         'stateprovincetextonly', 'stateregion', 'statecode', 'provincecode', 'state', 'province',
-                                         'provinceoustate', 'provinceetat', 'etatprovince', 'bundesstaat', 'bundesland', 'etat', 'region', 'st',
-                                         'statezip', 'statezipcode']),
-        ('postal_code', array['postalcode', 'zipcode', 'zip', 'zip5', 'zippostalcode', 'postalzipcode', 'zippostal', 'postalzip',
-                              'postcode', 'postal', 'codepostal', 'postleitzahl', 'plz']),
-        ('country_code', array['countrycode', 'country', 'countryregion', 'countrytextonly', 'pays', 'land']),
-        ('building_type', array['buildingtype', 'propertytype', 'typeofbuilding', 'typeofproperty', 'hometype', 'buildingcategory', 'building',
-                                'bldgtype', 'bldg', 'typedebatiment', 'typebatiment', 'gebaudetyp', 'gebaudeart']),
-        ('device_ids', array['deviceids', 'deviceid', 'devices', 'device', 'equipment', 'measures', 'appareils', 'equipements', 'gerate', 'gerateids']),
-        ('create_application', array['createapplication']),
-        ('webhook_custom_fields', array['webhookcustomfields']),
-        -- Only these: what CRMs call ownership or income is something else.
-        ('household_income', array['householdincome', 'annualhouseholdincome']),
-        ('household_size', array['householdsize']),
-        ('owner_status', array['ownerstatus', 'homeownerorrenter', 'ownerorrenter']),
-        ('tax_filing', array['taxfiling', 'taxfilingstatus'])) f (field, names)
- cross join unnest(f.names) with ordinality n (name, rank)
+with unprefixed as (
+    select n.name, f.field, 2 * n.rank::integer as rank
+      from (values
+            ('reference_id', array['referenceid', 'reference', 'refid', 'ref', 'dealid', 'deal', 'externalid', 'opportunityid', 'opportunityid18',
+                                   'casesafeid', 'projectid', 'siteid', 'locationid', 'propertyid', 'recordid', 'recordidcompany', 'recordidcontact',
+                                   'recordiddeal', 'customerid', 'accountid', 'accountid18', 'leadid', 'contactid', 'dealnumber', 'projectnumber', 'projectno',
+                                   'jobid', 'jobnumber', 'jobno', 'customernumber', 'customerno', 'accountnumber', 'accountno', 'referenznummer', 'referenz',
+                                   'kennung', 'identifiant', 'numerodedossier', 'nodedossier', 'nodossier', 'numerodeclient', 'noclient', 'id', 'job']),
+            ('street_1', array['street1', 'street', 'streetaddress', 'streetaddress1', 'addressline1', 'address1', 'streetline1', 'deliveryline1',
+                               'fullstreet', 'adresse1', 'ligneadresse1', 'lignedadresse1', 'rue', 'strasse', 'strassehausnummer',
+                               'strasseundhausnummer', 'anschrift', 'adresse', 'adressecivique', 'address', 'addr', 'addr1', 'fulladdress', 'fulladdr',
+                               'completeaddress', 'staddr', 'address12', 'addressline12']),
+            ('street_2', array['street2', 'streetaddress2', 'addressline2', 'address2', 'addr2', 'streetline2', 'deliveryline2', 'unit', 'unitnumber', 'unitnum',
+                               'unitno', 'unitnbr', 'unitapt', 'aptunit', 'apartment', 'apartmentsuite', 'apartmentsuiteetc', 'aptsuite', 'aptsuiteunit', 'apt',
+                               'aptnumber', 'aptnum', 'aptno', 'apartmentnumber', 'apartmentno', 'suite', 'suitenumber', 'suiteno', 'adresse2',
+                               'ligneadresse2', 'lignedadresse2', 'appartement', 'noappartement', 'nodappartement', 'noapp', 'adresszusatz']),
+            ('city', array['city', 'town', 'citytown', 'towncity', 'municipality', 'citymunicipality', 'locality', 'cityname', 'municipalite', 'ville', 'ort',
+                           'stadt', 'citystate', 'citystatezip', 'citystatezipcode']),
+            ('state_or_province_code', array['stateorprovincecode', 'stateorprovince', 'stateprovince', 'provincestate', 'stateprovincecode',
+                                             'stateprovincetextonly', 'stateregion', 'statecode', 'stateabbreviation', 'stateabbr', 'provincecode', 'state',
+                                             'province', 'provinceoustate', 'provinceetat', 'etatprovince', 'bundesstaat', 'bundesland', 'etat', 'region',
+                                             'prov', 'st', 'statezip', 'statezipcode']),
+            ('postal_code', array['postalcode', 'zipcode', 'zip', 'zip5', 'zippostalcode', 'postalzipcode', 'zippostal', 'postalzip',
+                                  'postcode', 'postal', 'codepostal', 'postleitzahl', 'plz']),
+            ('country_code', array['countrycode', 'country', 'countryregion', 'countrytextonly', 'pays', 'land']),
+            ('building_type', array['buildingtype', 'propertytype', 'typeofbuilding', 'typeofproperty', 'typeofhome', 'hometype', 'buildingcategory', 'building',
+                                    'bldgtype', 'bldg', 'primarypropertytypeselfselected', 'primarypropertytype', 'typedebatiment', 'typebatiment',
+                                    'typedhabitation', 'gebaudetyp', 'gebaudeart']),
+            ('device_ids', array['deviceids', 'deviceid', 'devices', 'device', 'equipment', 'measures', 'appareils', 'equipements', 'gerate', 'gerateids']),
+            ('create_application', array['createapplication']),
+            ('webhook_custom_fields', array['webhookcustomfields']),
+            -- Only these: what CRMs call ownership or income is something else.
+            ('household_income', array['householdincome', 'annualhouseholdincome']),
+            ('household_size', array['householdsize', 'peopleinhousehold', 'numberofpeopleinhousehold', 'howmanypeopleliveinyourhousehold']),
+            ('owner_status', array['ownerstatus', 'homeownerorrenter', 'ownerorrenter', 'ownorrent', 'doyouownorrent', 'doyouownorrentyourhome']),
+            ('tax_filing', array['taxfiling', 'taxfilingstatus'])) f (field, names)
+     cross join unnest(f.names) with ordinality n (name, rank)
+     union all
+    -- After those of whole addresses.
+    select n.name, 'street_1', 99 from unnest(app.street_name_names()) n (name)
+     union all
+    select p.name, p.field, 50 from app.street_part_names p where not p.is_bare
+     union all
+    -- Alone a whole ZIP code, but beside one its last digits.
+    select n.name, 'postal_code', 101 from unnest(array['zip4', 'zipplus4', 'zipcode4']) n (name))
+select u.name, u.field, u.rank, '' as prefix, u.name as part from unprefixed u
 union all
--- Alone a whole ZIP code, but beside one its last digits.
-select n.name, 'postal_code', 101, '' from unnest(array['zip4', 'zipplus4', 'zipcode4']) n (name)
-union all
-select p.prefix || n.name, n.field, 100, case when p.prefix <> 'address' then p.prefix else '' end
-  from unnest(array['billing', 'shipping', 'mailing', 'site', 'service', 'property', 'installation', 'install', 'project', 'job', 'customer', 'client',
-                    'account', 'company', 'home', 'work', 'primary', 'location', 'physical', 'delivery', 'building', 'other', 'address', 'situs',
-                    'facility', 'premise', 'premises', 'parcel', 'prop', 'store', 'owner']) p (prefix)
- cross join app.address_column_names n
- where p.prefix || n.name not in ('buildingunit', 'addressaddr', 'addressaddr1', 'addressaddr2');
+select p.prefix || n.name, n.field, 100, case when p.prefix <> 'address' then p.prefix else '' end, n.name
+  from unnest(app.address_prefixes()) p (prefix)
+ cross join (select name, field from app.address_column_names
+              union all
+             select name, field from app.street_part_names where is_bare) n
+ where p.prefix || n.name not in (select u.name from unprefixed u)
+   and p.prefix || n.name not in ('buildingunit', 'addressaddr', 'addressaddr1', 'addressaddr2')
+   -- A job number is no house number, but a situs number is one.
+   and (p.prefix = 'situs' or n.name not in (select s.name from app.street_part_names s where s.is_bare));
 
 comment on view app.column_names is 'Names of columns, as app.plain_name leaves them, and the field that each is for; lower ranks win.';
 
@@ -162,8 +257,8 @@ select n.name, t.building_type
   from (values ('RESIDENTIAL', array['residential', 'res', 'singlefamily', 'singlefamilyhome', 'singlefamilyhouse', 'singlefamilyresidence',
                                      'singlefamilydetached', 'singlefamilyattached', 'sfh', 'sfr', 'house', 'home', 'detached', 'detachedhouse',
                                      'townhouse', 'townhome', 'rowhouse', 'residentiel', 'maison', 'maisonunifamiliale', 'einfamilienhaus']),
-               ('MULTIFAMILY', array['multifamily', 'multifamilyhome', 'multifamilybuilding', 'multifamilyresidential', 'mf', 'mfh', 'apartment',
-                                     'apartments', 'apartmentbuilding', 'condo', 'condominium', 'condos', 'multiunit', 'multilogement', 'multifamilial',
+               ('MULTIFAMILY', array['multifamily', 'multifamilyhome', 'multifamilyhousing', 'multifamilybuilding', 'multifamilyresidential', 'mf', 'mfh', 'apartment',
+                                     'apartments', 'apartmentbuilding', 'apartmentcondo', 'condo', 'condominium', 'condos', 'multiunit', 'multilogement', 'multifamilial',
                                      'immeublecollectif', 'mehrfamilienhaus']),
                ('MANUFACTURED_HOME', array['manufacturedhome', 'manufacturedhomes', 'manufacturedhousing', 'manufactured', 'mobilehome', 'mobile',
                                            'trailer', 'maisonmobile', 'mobilheim']),

@@ -55,20 +55,38 @@ $$;
 
 comment on function app.parts_of_address(text, text[], text[]) is 'What a cell with several parts of an address says, as {field: text}; null: it is not clear.';
 
--- Does not repeat what the street already contains, and does not touch a street that begins with the number (12, 12A or 12-14, but not
--- 12th).
-create or replace function app.joined_street(p_number text, p_predirectional text, p_street text, p_suffix text, p_postdirectional text) returns text
+-- Does not repeat what the street already contains, does not touch a street that begins with the number (12, 12A or 12-14, but not 12th),
+-- and puts nothing before another number of a house.
+create or replace function app.joined_street(
+    p_number text, p_number_suffix text, p_predirectional text, p_pretype text, p_street text, p_suffix text, p_postdirectional text
+) returns text
 language sql immutable
 return (select case when starts_with(lower(p_street), lower(p_number)) and substr(p_street, length(p_number) + 1) !~* '^([0-9]|[a-z]{2})' then p_street
                     when p_street is not null
-                    then concat_ws(' ', p_number,
-                                   case when lower(translate(p_predirectional, '.,', '')) is distinct from w.words[1] then p_predirectional end,
+                    then concat_ws(' ',
+                                   -- 12A, but 12 1/2.
+                                   case when p_number_suffix ~ '^[A-Za-z]$' then p_number || p_number_suffix
+                                        when p_number is not null then concat_ws(' ', p_number, p_number_suffix) end,
+                                   case when not l.is_line and lower(translate(p_predirectional, '.,', '')) is distinct from w.words[1] then p_predirectional end,
+                                   case when not l.is_line and (lower(translate(p_pretype, '.,', '')) = any (w.words)) is not true then p_pretype end,
                                    p_street,
                                    case when (lower(translate(p_suffix, '.,', '')) = any (w.words[2:])) is not true then p_suffix end,
-                                   case when lower(translate(p_postdirectional, '.,', '')) is distinct from w.words[cardinality(w.words)] then p_postdirectional end) end
-          from regexp_split_to_array(lower(translate(p_street, '.,', '')), '\s+') w (words));
+                                   case when (lower(translate(p_postdirectional, '.,', ''))
+                                              = any (case when l.is_line then w.words[2:] else w.words[cardinality(w.words):] end)) is not true then p_postdirectional end) end
+          from regexp_split_to_array(lower(translate(p_street, '.,', '')), '\s+') w (words)
+         cross join (values (p_number is null and p_street ~ '^[0-9]+[A-Za-z]?([-/][0-9]+[A-Za-z]?)?\s')) l (is_line));
 
-comment on function app.joined_street(text, text, text, text, text) is 'The street line of an address whose parts have columns of their own: 12, N, Main, St gives 12 N Main St. null: the street has no name.';
+comment on function app.joined_street(text, text, text, text, text, text, text) is 'The street line of an address whose parts have columns of their own: 12, 1/2, N, Main, St gives 12 1/2 N Main St. null: the street has no name.';
+
+-- The street without the rest of its address, such as 1 Main St Oakland, CA 94601, if the other columns say the same.
+create or replace function app.street_alone(p_street text, p_city text, p_region_code text, p_postal_code text) returns text
+language sql immutable
+return case
+    when position(left(p_postal_code, 5) in p_street) > 0 and length(p_street) <= 500
+    then coalesce(nullif(regexp_replace(p_street, format('[,\s]+%s[,\s]+%s[,\s]+%s(-[0-9]{4})?([,\s]+(USA?|United States|Canada))?[,.\s]*$',
+                                                         regexp_replace(p_city, '([^[:alnum:] ])', '\\\1', 'g'), p_region_code, left(p_postal_code, case when p_postal_code ~ '^[0-9]' then 5 else 7 end)),
+                                        '', 'i'), ''), p_street)
+    else p_street end;
 
 create or replace function app.known_regions() returns text[]
 language plpgsql stable

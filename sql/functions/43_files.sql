@@ -3,7 +3,7 @@
 -- Columns that have parts of street_1, in the order in which they stand around it.
 create or replace function app.street_part_fields() returns text[]
 language sql immutable
-return array['street_number', 'street_predirectional', 'street_suffix', 'street_postdirectional'];
+return array['street_number', 'street_number_suffix', 'street_predirectional', 'street_pretype', 'street_suffix', 'street_postdirectional'];
 
 create or replace function app.file_fields() returns text[]
 language sql immutable
@@ -19,9 +19,9 @@ begin
     return coalesce(
         (select r.n
            from (select * from jsonb_array_elements(p_rows) with ordinality r (cells, n) limit 25) r
-          cross join lateral (select app.plain_name(c) as name from jsonb_array_elements_text(r.cells) c) c
+          cross join lateral (select app.column_name(c) as name, app.plain_name(c) as plain from jsonb_array_elements_text(r.cells) c) c
            left join app.column_names k on k.name = c.name
-           left join (select app.plain_name(value) as name, key as field from jsonb_each_text(coalesce(p_columns, '{}'))) g on g.name = c.name
+           left join (select app.plain_name(value) as name, key as field from jsonb_each_text(coalesce(p_columns, '{}'))) g on g.name = c.plain
           where k.name is not null or g.name is not null
           group by r.n
           order by count(distinct coalesce(g.field, k.field)) desc, r.n
@@ -75,7 +75,9 @@ end;
 $$;
 
 -- The fields that each column may have by its name. Besides the known prefixes, as in Billing Street, any other counts if a street and more
--- of its address have it, as in Plant Address and Plant ZIP, but not in Email Address.
+-- of its address have it, as in Plant Address and Plant ZIP, but not in Email Address. Of columns with the same prefix, the whole address
+-- comes before its parts. A name such as Number or Type is that of a part of the street only if nothing but such columns stands between
+-- the two. Of alternatives such as City/Town, the first one that is known counts, if it is a part of an address.
 create or replace function app.column_candidates(p_headers text[]) returns table (n integer, name text, field text, rank integer, prefix text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -83,21 +85,77 @@ as $$
 begin
     return query
     with headers as materialized (
-        select h.n::integer as n, h.name, app.plain_name(h.name) as plain from unnest(p_headers) with ordinality h (name, n)),
+        select h.n::integer as n, h.name, app.column_name(h.name) as plain from unnest(p_headers) with ordinality h (name, n)),
+    known as materialized (select k.name, k.field, k.rank, k.prefix, k.part from app.column_names k),
+    direct as materialized (
+        select h.n, h.name, k.field, k.rank, k.prefix, k.part from headers h join known k on k.name = h.plain),
     others as materialized (
-        select h.n, h.name, a.field, regexp_replace(left(h.plain, -length(a.name)), 'address$', '') as prefix
+        select h.n, h.name, a.field, regexp_replace(left(h.plain, -length(a.name)), 'address$', '') as prefix, a.name as part
           from headers h
          cross join lateral (select f.name, f.field from app.address_column_names f where h.plain like '_%' || f.name order by length(f.name) desc limit 1) a
-         where h.plain not in (select k.name from app.column_names k))
-    select h.n, h.name, k.field, k.rank, k.prefix from headers h join app.column_names k on k.name = h.plain
-     union all
-    select o.n, o.name, o.field, 100, o.prefix
-      from others o
-     where o.prefix <> ''
-       and (o.prefix in (select k.prefix from app.column_names k)
-            or (select bool_or(s.field = 'street_1') and bool_or(s.field = any (array['city', 'state_or_province_code', 'postal_code']))
-                  from others s
-                 where s.prefix = o.prefix));
+         where h.n not in (select d.n from direct d)),
+    alternatives as (
+        select distinct on (h.n) h.n, h.name, k.field, case k.prefix when '' then 102 else 100 end as rank, k.prefix, k.part
+          from headers h
+         cross join regexp_split_to_table(h.name, '\s*(/|\||\mor\M)\s*') with ordinality w (word, place)
+          join known k on k.name = app.plain_name(w.word)
+         where length(h.name) <= 100 and h.name ~ '/|\||\mor\M' and h.n not in (select d.n from direct d)
+           and k.field in ('street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code') and length(k.name) > 2
+         order by h.n, w.place),
+    named as materialized (
+        select * from direct
+         union all
+        select o.n, o.name, o.field, 100, o.prefix, o.part
+          from others o
+         where o.prefix <> ''
+           and (o.prefix in (select k.prefix from known k)
+                or (select bool_or(s.field = 'street_1') and bool_or(s.field = any (array['city', 'state_or_province_code', 'postal_code']))
+                      from others s
+                     where s.prefix = o.prefix))
+         union all
+        select * from alternatives a where a.n not in (select o.n from others o where o.prefix in (select k.prefix from known k))),
+    streets as materialized (
+        select c.prefix, coalesce(max(c.n) filter (where c.part like '%name'), min(c.n)) as n from named c where c.field = 'street_1' group by c.prefix),
+    bare as materialized (
+        select h.n, h.name, p.name as part, s.n as street
+          from headers h
+          join app.street_part_names p on p.is_bare and p.name = h.plain
+          join named s on s.field = 'street_1' and s.part = any ('{street,rue,strasse}' || app.street_name_names())
+         where h.n not in (select c.n from named c)),
+    beside as (
+        select b.n, b.name, b.part
+          from bare b
+         where not exists (select from generate_series(least(b.n, b.street) + 1, greatest(b.n, b.street) - 1) g (n)
+                            where g.n not in (select o.n from bare o)
+                              and g.n not in (select c.n from named c where c.field = any (app.street_part_fields())))),
+    found as materialized (
+        select * from named
+         union all
+        select b.n, b.name, p.field, 60, '', b.part
+          from beside b
+          join app.street_part_names p on p.is_bare and p.name = b.part
+         -- In postal order, as the name of a person may have a suffix, too.
+         where p.field = 'street_number'
+            or exists (select from beside o join app.street_part_names q on q.is_bare and q.name = o.part and q.field = 'street_number' where o.n < b.n)
+            or exists (select from named c where c.field = 'street_number' and c.n < b.n)),
+    placed as (
+        select f.n, f.name, f.prefix, f.part,
+               case when p.field_after is not null and f.n > s.n then p.field_after
+                    -- Beside the type of the street, its suffix is a direction.
+                    when f.field = 'street_suffix' and f.part ~ '(suff?(ix)?|sfx)$'
+                         and exists (select from found o where o.field = f.field and o.prefix = f.prefix and o.part ~ 'type?$') then 'street_postdirectional'
+                    else f.field end as field,
+               -- The name of a street is all of it if its number has a column.
+               case when f.rank = 99 and exists (select from found o where o.field = 'street_number' and o.prefix = f.prefix) then 17 else f.rank end as rank
+          from found f
+          left join app.street_part_names p on p.name = f.part and f.field = any (app.street_part_fields())
+          left join streets s on s.prefix = f.prefix)
+    select c.n, c.name, c.field, c.rank, c.prefix
+      from (select p.*, rank() over (partition by p.prefix, p.field
+                                     order by p.part like '%name', array_position(array['street', 'street1', 'streetaddress', 'streetaddress1', 'address1', 'addressline1', 'address',
+                                                                   'addr', 'addr1'], p.part)) as place
+              from placed p) c
+     where c.place = 1 or c.prefix = '' or c.field <> 'street_1';
 end;
 $$;
 
@@ -163,7 +221,8 @@ begin
         select b.field, array_agg(b.n order by b.n), array_agg(b.name order by b.n), bool_or(s.is_ambiguous and b.prefix <> '' and b.field <> 'country_code')
           from best b
          cross join street s
-         where b.prefix in ('', s.prefix) or s.prefix = '' or b.field in ('street_1', 'country_code')
+         where b.prefix in ('', s.prefix) or s.prefix = '' or b.field = 'street_1'
+            or b.field = 'country_code' and not exists (select from best o where o.field = b.field and o.prefix in ('', s.prefix))
          group by b.field
          -- Naming the street is enough.
          order by b.field <> 'street_1', min(b.n)
@@ -191,7 +250,8 @@ begin
             -- The columns may be on another sheet.
             concat_ws('. ', format('Columns are missing: %s', array_to_string(v_names, ', ')),
                       (select n ->> 'message' from jsonb_array_elements(p_notes) n where n ->> 'code' = 'sheet_chosen')),
-            app.headers_hint(p_headers) || app.hint_for_caller(
+            case when array_position(v_how, 'name') is null and p_columns = '{}' then 'No name of a column is known: is there a row with the names above the sites? ' else '' end
+            || app.headers_hint(p_headers) || app.hint_for_caller(
                 case when v_names && array['building_type', 'device_ids'] then ' For all rows: ?default_building_type=RESIDENTIAL&default_device_ids=1' else '' end
                 || case when 'reference_id' = any (v_names) then ' For rows without an id: ?default_reference_id=row-{line}' else '' end || ' Name a column with ?columns={"field": "Column"}.',
                 ' Use a temporary view of the table to rename a column, or to give all rows a value: create temp view v as select *, ''RESIDENTIAL'' as building_type from ...;'
@@ -299,6 +359,8 @@ return jsonb_object(
           case when p_now is null then 'placeholder_removed' when p_code = 'cleaned' and p_was = p_now then 'looks_like_placeholder' else p_code end,
           case when p_now is null then format('%s: %s was left out, because it is a placeholder', p_label, app.with_marks(left(p_was, 100)))
                when p_code = 'cleaned' and p_was = p_now then format('%s: %s looks like a placeholder', p_label, left(p_was, 100))
+               when p_code = 'no_house_number' then format('%s: %s has no house number', p_label, left(p_was, 100))
+               when p_code = 'two_house_numbers' then format('%s: %s begins with a number, and another was put before it', p_label, left(p_was, 100))
                when p_code = 'looks_like_date' then format('%s: %s looks like a date that a spreadsheet made of something else', p_label, left(p_was, 100))
                else format('%s: %s was read as %s', p_label, app.with_marks(left(p_was, 100)), left(p_now, 100)) end,
           left(p_was, 500),

@@ -25,7 +25,7 @@ return jsonb_strip_nulls(jsonb_build_object(
     'income', case when p_income ~ '^[$ ]*(?![0-9]{1,3}[.][0-9]{3}[$ ]*$)([0-9]{1,3}([, ][0-9]{3})+|[0-9]+)([.][0-9]+)?[$ ]*$'
                    then app.number_of_cell(translate(p_income, '$ ,', '')) else to_jsonb(p_income) end,
     'size', app.number_of_cell(p_size),
-    'owner_status', case app.plain_name(p_owner_status) when 'owner' then 'homeowner' when 'homeowner' then 'homeowner' when 'tenant' then 'renter'
+    'owner_status', case app.plain_name(p_owner_status) when 'owner' then 'homeowner' when 'homeowner' then 'homeowner' when 'own' then 'homeowner' when 'tenant' then 'renter' when 'rent' then 'renter'
                                                         when 'renter' then 'renter' else p_owner_status end,
     'tax_filing', case app.plain_name(p_tax_filing)
                       when 'single' then 'single'
@@ -79,7 +79,9 @@ declare
     v_create_application integer := p_columns #>> '{create_application,place}';
     v_custom_fields      integer := p_columns #>> '{webhook_custom_fields,place}';
     v_street_number      integer := p_columns #>> '{street_number,place}';
+    v_number_suffix      integer := p_columns #>> '{street_number_suffix,place}';
     v_predirectional     integer := p_columns #>> '{street_predirectional,place}';
+    v_pretype            integer := p_columns #>> '{street_pretype,place}';
     v_suffix             integer := p_columns #>> '{street_suffix,place}';
     v_postdirectional    integer := p_columns #>> '{street_postdirectional,place}';
     v_income             integer := p_columns #>> '{household_income,place}';
@@ -149,13 +151,7 @@ begin
     select jsonb_strip_nulls(jsonb_build_object(
                'reference_id', m.reference_id,
                'address', jsonb_object(array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'],
-                                       array[case when v_has_street_parts then app.joined_street(
-                                                 app.house_number(app.cell(m.raw ->> v_street_number, m.is_clean, false, p_defaults ->> 'street_number')),
-                                                 app.cell(m.raw ->> v_predirectional, m.is_clean, false, p_defaults ->> 'street_predirectional'),
-                                                 m.street_1,
-                                                 app.cell(m.raw ->> v_suffix, m.is_clean, false, p_defaults ->> 'street_suffix'),
-                                                 app.cell(m.raw ->> v_postdirectional, m.is_clean, false, p_defaults ->> 'street_postdirectional'))
-                                             else m.street_1 end, m.street_2, m.city, m.region_code, m.postal_code, m.country_code]),
+                                       array[m.street_line, m.street_2, m.city, m.region_code, m.postal_code, m.country_code]),
                'building_type', m.type_code,
                'device_ids', m.devices,
                'create_application', m.application,
@@ -193,7 +189,18 @@ begin
                             then app.correction('address.street_2', p_columns #>> '{street_2,header}', 'looks_like_date', c.street_2, c.street_2) end,
                        case when app.may_be_date(btrim(c.raw ->> v_street_number))
                             then app.correction('address.street_1', p_columns #>> '{street_number,header}', 'looks_like_date',
-                                                btrim(c.raw ->> v_street_number), btrim(c.raw ->> v_street_number)) end], null) as warnings,
+                                                btrim(c.raw ->> v_street_number), btrim(c.raw ->> v_street_number)) end,
+                       case when app.may_be_date(btrim(c.raw ->> v_number_suffix))
+                            then app.correction('address.street_1', p_columns #>> '{street_number_suffix,header}', 'looks_like_date',
+                                                btrim(c.raw ->> v_number_suffix), btrim(c.raw ->> v_number_suffix)) end,
+                       case when app.may_be_date(c.street_1)
+                            then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'looks_like_date', c.street_1, c.street_1)
+                            when c.street_line !~ '[0-9]' and not app.may_be_placeholder(c.street_1)
+                            then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'no_house_number', c.street_line, c.street_line)
+                            when c.raw ->> v_street_number <> '' and c.street_1 ~ '^[0-9]+[A-Za-z]? +[A-Za-z]' and not starts_with(c.street_line, c.street_1)
+                            then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'two_house_numbers', c.street_1, c.street_line)
+                            when not v_has_street_parts and c.street_line <> c.street_1
+                            then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'value_recognized', c.street_1, c.street_line) end], null) as warnings,
                    case when c.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$' or jsonb_array_length(c.raw) > p_width or pg_column_size(c.raw) > 32768
                         then nullif(array_remove(array[
                        case when c.reference_id ~* '^[0-9]([.,][0-9]+)?E\+[0-9]+$'
@@ -208,6 +215,15 @@ begin
                            case when b.reference_id ~ '^[0-9]+\.0+$' then split_part(b.reference_id, '.', 1) else b.reference_id end as reference_id,
                            case when b.street_2 ~ '^[0-9]+\.0+$' then split_part(b.street_2, '.', 1) else b.street_2 end as street_2,
                            coalesce(b.known_region ->> 'is', b.region, v_countries -> b.country ->> 'region') as region_code,
+                           case when v_has_street_parts then app.joined_street(
+                                    app.house_number(app.cell(b.raw ->> v_street_number, b.is_clean, false, p_defaults ->> 'street_number')),
+                                    app.cell(b.raw ->> v_number_suffix, b.is_clean, false, p_defaults ->> 'street_number_suffix'),
+                                    app.cell(b.raw ->> v_predirectional, b.is_clean, false, p_defaults ->> 'street_predirectional'),
+                                    app.cell(b.raw ->> v_pretype, b.is_clean, false, p_defaults ->> 'street_pretype'),
+                                    b.street_1,
+                                    app.cell(b.raw ->> v_suffix, b.is_clean, false, p_defaults ->> 'street_suffix'),
+                                    app.cell(b.raw ->> v_postdirectional, b.is_clean, false, p_defaults ->> 'street_postdirectional'))
+                                else app.street_alone(b.street_1, b.city, coalesce(b.known_region ->> 'is', b.region), b.spoilt_postal_code) end as street_line,
                            case when b.spoilt_postal_code ~ '^[0-9]{5}(-[0-9]{4})?$' then b.spoilt_postal_code
                                 else app.corrected_postal_code(b.country_code, b.spoilt_postal_code) end as postal_code,
                            coalesce(b.known_building ->> 'is', b.building_type) as type_code,
@@ -307,6 +323,23 @@ begin
 end;
 $$;
 
+-- The columns of a file, without parts of a street whose names say so only beside it, such as Number, if the streets have their numbers.
+create or replace function app.without_row_numbers(p_columns jsonb) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return case
+        when jsonb_path_exists(p_columns, '$[*] ? (@.field == "street_number" && @.how == "name")')
+             and jsonb_path_exists(p_columns, '$[*] ? (@.field == "street_1").samples[*]')
+             and not jsonb_path_exists(p_columns, '$[*] ? (@.field == "street_1").samples[*] ? (!(@ like_regex "^[0-9]+[A-Za-z]? +[A-Za-z]"))')
+        then (select jsonb_agg(case when c ->> 'how' = 'name' and app.plain_name(c ->> 'header') in (select p.name from app.street_part_names p where p.is_bare)
+                                    then c || '{"field": null, "how": null}' else c end order by n)
+                from jsonb_array_elements(p_columns) with ordinality u (c, n))
+        else p_columns end;
+end;
+$$;
+
 -- The layout of a file: the numbers of the header row and of the last row that may be an item, the names in the header, and the columns as
 -- [{number, header, field, how, samples}]. If header_row is given, that is the header, and all rows below it may be items.
 create or replace function app.file_layout(
@@ -345,6 +378,7 @@ begin
           from app.file_columns(names, coalesce(p_file -> 'columns', '{}'), v_defaults, p_remembered, p_lenient,
                                 coalesce(p_file -> 'notes', '[]'))
                with ordinality c (header, field, how, n));
+    columns := app.without_row_numbers(columns);
     notes := coalesce(p_file -> 'notes', '[]');
     if exists (select from generate_series(last_row, jsonb_array_length(v_rows) - 1) r (n) where v_rows -> r.n <> '[]') then
         notes := notes || jsonb_build_array(jsonb_build_object('code', 'footer_skipped', 'message', 'The last rows look like a footer, and were left out'));

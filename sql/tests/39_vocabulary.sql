@@ -1,5 +1,5 @@
 begin;
-select plan(17);
+select plan(19);
 
 select is(app.plain_name(' Zip/Postal Code '), 'zippostalcode', 'a name is compared without case, spaces and punctuation');
 select is(app.plain_name('Straße'), 'strasse', 'a name is compared without accents, and the German sharp s is two letters');
@@ -23,6 +23,11 @@ select is(array(select n.code from unnest(array['N. Dak.', 'S. Dak.', 'N. Mex.',
           array['ND', 'SD', 'NM', 'NT', 'NT', 'NL', 'PE', 'BC', 'AB'], 'states of two words and provinces are known by their older and their French abbreviations');
 select is((select region_code from app.country_names where name = app.plain_name('Puerto Rico')), 'PR', 'a territory that is given as a country is a state');
 select is_empty($$ select name from app.building_type_names group by name having count(*) > 1 $$, 'each name of a building type is for one type');
+
+select is(array(select app.column_name(h) from unnest(array['What is the address of the property?', 'What''s your ZIP code?', 'What city is it in?', 'Please enter your City *', 'State (two letters)',
+                  'Which devices are you interested in? (Select all that apply)', 'What is your e-mail address?', 'Where did you hear of us?', '(Do Not Modify) Contact', 'City (Mailing)', '(?)', repeat('(', 400)]) with ordinality u (h, n) order by n),
+          array['address', 'zipcode', 'city', 'city', 'state', 'devices', 'emailaddress', 'wheredidyouhearofus', 'contact', 'mailingcity', '', ''], 'what a question asks for, and what a remark explains, is the name of a column');
+select is_empty($$ select name from app.street_part_names group by name having count(*) > 1 $$, 'each name of a part of a street is for one part');
 
 select * from finish();
 rollback;

@@ -1,5 +1,5 @@
 begin;
-select plan(55);
+select plan(65);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -112,6 +112,58 @@ select is(
        from (values (1, array['Street', 'City', 'Zip5', 'Zip4']), (2, array['Street', 'ZIP+4', 'City', 'Postal']), (3, array['Street', 'City', 'ZIP+4']),
                     (4, array['Site Street', 'Site City', 'Site Zip5', 'Zip4']), (5, array['Zip 4', 'Street', 'Site City', 'Site Zip'])) n (i, names)),
     array['Zip5', 'Postal', 'ZIP+4', 'Site Zip5', 'Site Zip'], 'the last four digits of a ZIP code are not taken for it');
+
+
+-- The parts of a street
+create function pg_temp.fields(p_headers text[]) returns text
+language sql return (select string_agg(coalesce(regexp_replace(field, '^street_', ''), case how when 'ambiguous' then '?' else '-' end), ' ' order by n)
+                       from app.file_columns(p_headers, '{}', '{}', '{}', true) with ordinality c (header, field, how, n));
+select is((select array_agg(pg_temp.fields(h) order by n)
+             from (values (1, array['HOUSE_NO', 'HOUSE_SFX', 'PRE_DIR', 'STREET', 'SUFFIX', 'POST_DIR', 'UNIT']),
+                          (2, array['StreetNumber', 'StreetDirPrefix', 'StreetName', 'StreetSuffix', 'StreetDirSuffix', 'UnitNumber']),
+                          (3, array['Add_Number', 'AddNum_Suf', 'St_PreDir', 'St_PreTyp', 'St_Name', 'St_PosTyp', 'St_PosDir']),
+                          (4, array['STREETNUM', 'STREETDIR', 'STREETNAME', 'STREETSUF', 'UNITNUM']),
+                          (5, array['No civique', 'Type de rue', 'Nom de rue', 'Orientation', 'No app.']),
+                          (6, array['Number', 'Direction', 'Street', 'Type', 'Apt'])) v (n, h)),
+          array['number number_suffix predirectional 1 suffix postdirectional 2', 'number predirectional 1 suffix postdirectional 2',
+                'number number_suffix predirectional pretype 1 suffix postdirectional', 'number predirectional 1 suffix 2', 'number pretype 1 postdirectional 2',
+                'number predirectional 1 suffix 2'],
+          'the parts of a street are recognized by the names that assessors, listings and address points give them');
+select is((select array_agg(pg_temp.fields(h) order by n)
+             from (values (1, array['SITUS_NUM', 'SITUS_FRAC', 'SITUS_DIR', 'SITUS_STREET', 'SITUS_TYPE', 'SITUS_CITY']),
+                          (2, array['SITUS HOUSE NUMBER', 'SITUS HOUSE NUMBER SUFFIX', 'SITUS DIRECTION LEFT', 'SITUS STREET NAME', 'SITUS MODE', 'SITUS DIRECTION RIGHT', 'SITUS CITY']),
+                          (3, array['L_AddressNumber', 'L_AddressDirection', 'L_AddressStreet', 'L_City']),
+                          (4, array['PropertyAddressHouseNumber', 'PropertyAddressStreetDirection', 'PropertyAddressStreetName', 'PropertyAddressStreetSuffix', 'PropertyAddressStreetPostDirection', 'PropertyAddressUnitValue'])) v (n, h)),
+          array['number number_suffix predirectional 1 suffix city', 'number number_suffix predirectional 1 suffix postdirectional city', 'number predirectional 1 city',
+                'number predirectional 1 suffix postdirectional 2'],
+          'the parts of a street are recognized behind a prefix');
+select is(pg_temp.fields(array['LON', 'LAT', 'NUMBER', 'STREET', 'UNIT', 'CITY', 'DISTRICT', 'REGION', 'POSTCODE']), '- - number 1 2 city - state_or_province_code postal_code',
+          'a number beside the street is that of the house');
+select is((select array_agg(pg_temp.fields(h) order by n)
+             from (values (1, array['Number', 'Name', 'Street']), (2, array['Job Number', 'Customer Type', 'Street']), (3, array['Street', 'City', 'Type']), (4, array['Street', 'Type', 'City']),
+                          (5, array['Prefix', 'Name', 'Suffix', 'House Number', 'Street']), (6, array['Number', 'Street Address']),
+                          (7, array['Primary Number', 'Business Unit', 'Street', 'Land/Lot Size'])) v (n, h)),
+          array['- - 1', 'reference_id - 1', '1 city -', '1 - city', '- - - number 1', '- 1', '- - 1 -'],
+          'a number or a type elsewhere, or without a number of a house, is no part of a street');
+select is(pg_temp.fields(array['Street No', 'Street Name', 'Street Type', 'Street Direction']), 'number 1 suffix postdirectional', 'a direction to the right of the street stands behind it');
+select is(pg_temp.fields(array['ADDR_NUM', 'ADDR_SFX', 'ST_PREFIX', 'ST_NAME', 'ST_TYPE', 'ST_SUFFIX']), 'number number_suffix predirectional 1 suffix postdirectional',
+          'beside the type of a street, its suffix is a direction');
+select is((select array_agg(pg_temp.fields(h) order by n)
+             from (values (1, array['Address', 'Street Name', 'City']), (2, array['Address', 'House Number', 'Street Name', 'City']), (3, array['Delivery Line 1', 'Primary Number', 'Street Name', 'City Name']),
+                          (4, array['Property Address', 'Property Street Address 1', 'Property City'])) v (n, h)),
+          array['1 - city', '- number 1 city', '1 number - city', '- 1 city'], 'the name of a street is not taken for its address, unless its number has a column');
+select is((select array_agg(pg_temp.fields(h) order by n)
+             from (values (1, array['Street', 'City/Town/Village', 'State/Region/Province', 'Zip/Post Code']), (2, array['Adresse / Address', 'Ville / City', 'ZIP or Postal Code']),
+                          (3, array['Street', 'Name/City', 'Job/Project Name'])) v (n, h)),
+          array['1 city state_or_province_code postal_code', '1 city postal_code', '1 city -'], 'alternatives in the name of a column are recognized');
+select results_eq(
+    $$ select field from app.file_columns(array['ID', 'Billing Street', 'Billing City', 'Billing State', 'Billing Zip', 'Billing Country', 'Shipping Country'], '{}',
+                                          '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
+    $$ values ('reference_id'), ('street_1'), ('city'), ('state_or_province_code'), ('postal_code'), ('country_code'), (null) $$,
+    'a street gets its own country if a file has several');
+select throws_ok(
+    $$ select app.file_columns(array['12 Elm St', 'Boston'], '{}', '{}') $$, 'PT400',
+    'Columns are missing: reference_id, street_1, city, state_or_province_code, postal_code, building_type, device_ids', 'a site is no header');
 
 -- The footer
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], [], ["Open Deals"], ["Copyright (c) 2026"]]', 1), 2,

@@ -1,5 +1,5 @@
 begin;
-select plan(40);
+select plan(45);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -117,6 +117,27 @@ select results_eq(
     $$ values ('12 N Main St NW', '{}'::text[]), ('12 Main St', '{}'), ('12 Main St', '{}'), ('12 N Main St', '{}'), ('12 Elm', '{}'), (null, '{}') $$,
     'the parts of a street that have columns of their own are joined');
 select results_eq(
+    $$ select item #>> '{address,street_1}', messages from pg_temp.items('[["Deal ID", "House No.", "House Suffix", "Pre Type", "Street Name", "Street Type"],
+           ["1", "12", "1/2", "", "Main", "St"], ["2", "12", "A", "", "Main", "St"], ["3", "300", "", "Highway", "101", ""], ["4", "12", "REAR", "", "Main", "St"], ["5", "", "A", "", "Main 7", ""],
+           ["6", "12", "2-Jan", "", "Main", ""]]') $$,
+    $$ values ('12 1/2 Main St', '{}'::text[]), ('12A Main St', '{}'), ('300 Highway 101', '{}'), ('12 REAR Main St', '{}'), ('Main 7', '{}'),
+              ('12 2-Jan Main', array['House Suffix: 2-Jan looks like a date that a spreadsheet made of something else']) $$,
+    'a fraction or letter follows the number of a house, and a type may precede the name of a street');
+select is((select array_agg(array_to_string(messages, '; ')) from pg_temp.items('[["Deal ID", "House No.", "Street"], ["1", "", "Main St"], ["2", "1", "12 Elm St"], ["3", "12", "12 Elm St"], ["4", "12", "7th St"], ["5", "", "8 Mile Rd"],
+              ["6", "", "2-Jan"], ["7", "12", "NULL"]]')),
+          array['Street: Main St has no house number', 'Street: 12 Elm St begins with a number, and another was put before it', '',
+                '', '', 'Street: 2-Jan looks like a date that a spreadsheet made of something else', 'Street: NULL looks like a placeholder'],
+          'a street without a number, with two, or that was turned into a date is named in a warning');
+select is((select array_agg(c -> 'field' order by n) from app.file_layout('{"rows": [["Number", "Street", "Type", "City"], ["1", "12 Elm St", "House", "Boston"], ["2", "8 Oak St", "House", "Boston"]]}', true, '{}') l
+            cross join jsonb_array_elements(l.columns) with ordinality u (c, n)), array['null', '"street_1"', 'null', '"city"']::jsonb[], 'numbers beside streets that have their own are those of rows');
+select is((select array_agg(c -> 'field' order by n) from app.file_layout('{"rows": [["Number", "Street", "Type", "City"], ["1", "8 Mile Rd", "", "Detroit"], ["2", "Oak", "St", "Detroit"]]}', true, '{}') l
+            cross join jsonb_array_elements(l.columns) with ordinality u (c, n)), array['"street_number"', '"street_1"', '"street_suffix"', '"city"']::jsonb[], 'the name of a street may begin with a number');
+select is((select array_agg(array[item #>> '{address,street_1}', coalesce(messages[1], '')] order by item ->> 'reference_id') from pg_temp.items('[["Deal ID", "Address", "City", "State", "ZIP"],
+              ["1", "12 Elm St Boston, MA 02134", "Boston", "MA", "02134"], ["2", "12 Elm St, St. John''s, NL A1A 1A1", "St. John''s", "NL", "A1A 1A1"], ["3", "12 Elm St, Boston, MA 02134", "Salem", "MA", "02134"]]')),
+          array[array['12 Elm St', 'Address: 12 Elm St Boston, MA 02134 was read as 12 Elm St'], array['12 Elm St', 'Address: 12 Elm St, St. John''s, NL A1A 1A1 was read as 12 Elm St'],
+                array['12 Elm St, Boston, MA 02134', '']],
+          'a street is not followed by the city, state and ZIP code that have columns');
+select results_eq(
     $$ select item #>> '{address,street_1}' from pg_temp.items('[["Deal ID", "House No.", "Street Name"], ["1", "12,000", "Main St"], ["2", "1,234", "Main St"], ["3", "1,200.00", "Main St"],
            ["4", "12,0", "Main St"], ["5", "12.000", "Main St"], ["6", "101,103", "Main St"], ["7", "1,200", "1200 Main St"], ["8", "100", "Main St"]]') $$,
     $$ values ('12000 Main St'), ('1234 Main St'), ('1200 Main St'), ('12 Main St'), ('12 Main St'), ('101,103 Main St'), ('1200 Main St'), ('100 Main St') $$,
@@ -142,15 +163,15 @@ select is(array(select concat_ws(' ', item -> 'address' ->> 'country_code', item
 select is((select item #>> '{address,street_1}' from pg_temp.items('[["Deal ID", "Street No", "Address"], ["1", 12, "Main St"]]')), '12 Main St',
           'a house number is put before an address that lacks one');
 select results_eq(
-    $$ select app.joined_street(number, predirectional, street, suffix, postdirectional)
+    $$ select app.joined_street(number, null, predirectional, null, street, suffix, postdirectional)
          from (values (1, '12', 'N', '12 N Main St', 'St', 'W'), (2, '12', 'N', '12A Main', 'St', null), (3, '12', null, '12-14 Main St', 'St', null),
                       (4, '12', null, '12th', 'Ave', null), (5, '12', null, '125 Main St', null, null), (6, '12', 'N', 'N Main St. NW', 'St', 'NW'),
                       (7, '9', null, 'St Charles', 'St', null), (8, null, 'N', 'Main', null, null), (9, '12', 'N', null, 'St', null), (10, '1(2', null, 'Main', '*', null),
                       (11, '12', 'N.', 'N. Main St.', 'St.', null), (12, '12', 's.', 'S Main St NW', 'St.', 'N.W.'), (13, '5', null, 'Park', 'Park', null),
-                      (14, '12', null, 'Main St', 'St', null))
+                      (14, '12', null, 'Main St', 'St', null), (15, null, 'N', '12 N Main St W Apt 4', 'St', 'W'), (16, null, 'W', '7th St', null, null), (17, null, 'N', '12 Main', 'St', null))
               v (n, number, predirectional, street, suffix, postdirectional) order by n $$,
     $$ values ('12 N Main St'), ('12A Main'), ('12-14 Main St'), ('12 12th Ave'), ('12 125 Main St'), ('12 N Main St. NW'), ('9 St Charles St'), ('N Main'), (null),
-              ('1(2 Main *'), ('12 N. Main St.'), ('12 S Main St NW'), ('5 Park Park'), ('12 Main St') $$,
+              ('1(2 Main *'), ('12 N. Main St.'), ('12 S Main St NW'), ('5 Park Park'), ('12 Main St'), ('12 N Main St W Apt 4'), ('W 7th St'), ('12 Main St') $$,
     'a street that starts with its number is not changed, and nothing is repeated');
 
 select is(array(select item #>> '{address,state_or_province_code}' || ' ' || (item #>> '{address,country_code}')

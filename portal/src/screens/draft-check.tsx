@@ -32,6 +32,8 @@ const CODES: Record<string, string> = {
   placeholder_removed: "placeholder removed",
   looks_like_placeholder: "looks like a placeholder",
   looks_like_date: "looks like a date",
+  no_house_number: "no house number",
+  two_house_numbers: "two house numbers",
   rounded_by_spreadsheet: "rounded by the spreadsheet",
 };
 
