@@ -185,13 +185,13 @@ EXPORTS = {
     "form": (
         '"Timestamp","Email Address","What is the address of the property?","What city is it in?","State","What is the ZIP code?",'
         '"Which devices are you interested in? (Select all that apply)"\n'
-        '"2026/03/12 10:02:33 AM EST","a@example.com","200 N Spring St","Los Angeles","CA","90012","Induction range"\n',
+        '"2026/03/12 10:02:33 AM EST","a@example.com","200 N Spring St","Los Angeles","CA","90012","Induction range, Induction cooktop"\n',
         "200 N Spring St",
-        [32],
+        [32, 33],
     ),
     "rent roll": (
         "Property,Property Address,Property City,Property State,Property Zip,Unit,Rent,Status,Sqft\n"
-        '1,"200 N Spring St Los Angeles, CA 90012",Los Angeles,CA,90012,3A,"1,850.00",Current,650\n',
+        '1,"200 N Spring St Los Angeles, CA 90012",Los Angeles,CA,90012,3A,"1,850.00",Current,650\nTotal,,,,,1 Unit,"1,850.00",,650\n',
         "200 N Spring St",
         [1],
     ),

@@ -1,5 +1,5 @@
 begin;
-select plan(65);
+select plan(67);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -169,6 +169,10 @@ select throws_ok(
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], [], ["Open Deals"], ["Copyright (c) 2026"]]', 1), 2,
           'rows below an empty one that fill only their first cell are a footer');
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], ["Grand Total"]]', 1), 2, 'a row that reads like a footer is one');
+select is(array[app.last_row('[["a", "b", "c", "d"], ["1", "2", "3", "4"], ["Total", "", "", "15700"], ["Copyright 2026"]]', 1),
+                app.last_row('[["a", "b", "c", "d"], ["1", "2", "3", "4"], ["Total", "1 Elm St", "Boston", "02134"]]', 1),
+                app.last_row('[["a", "b", "c", "d"], ["1", "2", "3", "4"], ["Total Wine", "", "", "02134"]]', 1)], array[2, 3, 3],
+          'a row of totals is a footer, but a site by that name is not');
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], ["d-2"]]', 1), 3, 'a row that is merely incomplete is not a footer');
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], [], ["4", "5", "6"]]', 1), 4, 'an empty row within the table does not end it');
 
@@ -204,6 +208,9 @@ select is(app.read_device_ids((select upper(name) from app.devices where id = 1)
 select is(jsonb_array_length(app.read_device_ids(repeat('1;', 5000))), 101, 'ids are read only until there are too many');
 select is(jsonb_array_length(app.read_device_ids((select repeat(name || ';', 5000) from app.devices where id = 1))), 101, 'names are read only until there are too many');
 select is(app.read_device_ids('—'), '"—"', 'a text that cannot be a name is not a device');
+select results_eq($$ select app.read_device_ids(t, '{"heatpump": 1, "airsourceheatpumpducted": 2, "thermostat": 3}')
+                      from unnest(array['Heat pump, Thermostat', 'Air-source heat pump, ducted,Thermostat', 'Thermostat; Air-source heat pump, ducted; 7', 'Heat pump, Toaster', 'Thermostat, 7']) with ordinality u (t, n) order by n $$,
+                  $$ values ('[1, 3]'::jsonb), ('[2, 3]'), ('[3, 2, 7]'), ('"Heat pump, Toaster"'), ('"Thermostat, 7"') $$, 'names may be separated by commas, and have commas themselves');
 select is(app.read_device_ids('flux capacitor'), '"flux capacitor"', 'a text that is not a device stays as it is, to be refused by the validation');
 select is(app.read_device_ids('1234567890'), '"1234567890"', 'a number that is too large to be an id stays a text');
 

@@ -1,5 +1,5 @@
 begin;
-select plan(45);
+select plan(46);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -137,6 +137,8 @@ select is((select array_agg(array[item #>> '{address,street_1}', coalesce(messag
           array[array['12 Elm St', 'Address: 12 Elm St Boston, MA 02134 was read as 12 Elm St'], array['12 Elm St', 'Address: 12 Elm St, St. John''s, NL A1A 1A1 was read as 12 Elm St'],
                 array['12 Elm St, Boston, MA 02134', '']],
           'a street is not followed by the city, state and ZIP code that have columns');
+select is((select array_agg(item #>> '{address,street_2}') from pg_temp.items('[["Deal ID", "Street", "Unit"], ["1", "1 Elm St", "Not Available"], ["2", "1 Elm St", "Not Applicable: Standalone Property"], ["3", "1 Elm St", "NOT A UNIT"]]')),
+          array[null, null, 'NOT A UNIT'], 'words for a missing value are placeholders');
 select results_eq(
     $$ select item #>> '{address,street_1}' from pg_temp.items('[["Deal ID", "House No.", "Street Name"], ["1", "12,000", "Main St"], ["2", "1,234", "Main St"], ["3", "1,200.00", "Main St"],
            ["4", "12,0", "Main St"], ["5", "12.000", "Main St"], ["6", "101,103", "Main St"], ["7", "1,200", "1200 Main St"], ["8", "100", "Main St"]]') $$,
