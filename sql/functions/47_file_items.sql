@@ -340,6 +340,35 @@ begin
 end;
 $$;
 
+create or replace function app.guessed_columns(p_names text[], p_columns jsonb, p_defaults jsonb, p_remembered jsonb) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (select jsonb_agg(jsonb_build_object('number', c.n, 'header', c.header, 'field', c.field, 'how', c.how) order by c.n)
+              from app.file_columns(p_names, coalesce(p_columns, '{}'), p_defaults, p_remembered, true) with ordinality c (header, field, how, n));
+end;
+$$;
+
+-- The names of ambiguous columns in which no row has anything, as {plain name: null}: CRMs export all the addresses that a contact may have.
+create or replace function app.empty_ambiguous_columns(p_columns jsonb, p_rows jsonb, p_header integer, p_last integer) returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not jsonb_path_exists(p_columns, '$[*] ? (@.how == "ambiguous")') or p_last <= p_header then
+        return '{}';
+    end if;
+    return (select coalesce(jsonb_object_agg(e.name, null), '{}')
+              from (select app.plain_name(c.it ->> 'header') as name
+                      from jsonb_array_elements(p_columns) c (it)
+                     cross join jsonb_array_elements(p_rows) with ordinality r (cells, n)
+                     where c.it ->> 'how' = 'ambiguous' and r.n between p_header + 1 and p_last
+                     group by 1
+                    having bool_and(coalesce(r.cells ->> ((c.it ->> 'number')::integer - 1), '') = '')) e);
+end;
+$$;
+
 -- The layout of a file: the numbers of the header row and of the last row that may be an item, the names in the header, and the columns as
 -- [{number, header, field, how, samples}]. If header_row is given, that is the header, and all rows below it may be items.
 create or replace function app.file_layout(
@@ -353,6 +382,8 @@ declare
     v_rows     jsonb := p_file -> 'rows';
     v_defaults jsonb := coalesce(p_file -> 'defaults', '{}');
     v_first    jsonb;
+    v_guess    jsonb;
+    v_empty    jsonb;
 begin
     header_row := coalesce((p_file -> 'header_row')::integer, app.find_header(v_rows, p_file -> 'columns'), 1);
     last_row := case when p_file ? 'header_row' then jsonb_array_length(v_rows) else app.last_row(v_rows, header_row) end;
@@ -363,21 +394,23 @@ begin
     perform app.check_column_names(names);
     v_first := jsonb_path_query_array(
         v_rows, '$[$from to $to]', jsonb_build_object('from', header_row, 'to', least(header_row + 5, last_row) - 1));
+    v_guess := app.guessed_columns(names, p_file -> 'columns', v_defaults, p_remembered);
+    v_empty := app.empty_ambiguous_columns(v_guess, v_rows, header_row, last_row);
+    if v_empty <> '{}' then
+        v_guess := app.guessed_columns(names, p_file -> 'columns', v_defaults, v_empty || p_remembered);
+    end if;
     if not p_lenient then
         -- A field that the cells of another column contain is not missing.
         select v_defaults || coalesce(jsonb_object_agg(f.field, null), '{}')
           into v_defaults
-          from (select jsonb_agg(jsonb_build_object('number', c.n, 'field', c.field)) as columns
-                  from app.file_columns(names, coalesce(p_file -> 'columns', '{}'), v_defaults, p_remembered, true) with ordinality c (header, field, how, n)) u
-         cross join unnest(app.fields_in_shared_cells(u.columns, v_rows)) f (field);
+          from unnest(app.fields_in_shared_cells(v_guess, v_rows)) f (field);
+        perform app.file_columns(names, coalesce(p_file -> 'columns', '{}'), v_defaults, v_empty || p_remembered, false, coalesce(p_file -> 'notes', '[]'));
     end if;
     columns := (
-        select jsonb_agg(jsonb_build_object(
-                   'number', c.n, 'header', c.header, 'field', c.field, 'how', c.how,
-                   'samples', app.column_samples(v_first, c.n::integer)) order by c.n)
-          from app.file_columns(names, coalesce(p_file -> 'columns', '{}'), v_defaults, p_remembered, p_lenient,
-                                coalesce(p_file -> 'notes', '[]'))
-               with ordinality c (header, field, how, n));
+        select jsonb_agg(c || jsonb_build_object(
+                   'how', case when c ->> 'field' is not null or not v_empty - array(select jsonb_object_keys(p_remembered)) ? app.plain_name(c ->> 'header') then c -> 'how' end,
+                   'samples', app.column_samples(v_first, (c ->> 'number')::integer)) order by n)
+          from jsonb_array_elements(v_guess) with ordinality u (c, n));
     columns := app.without_row_numbers(columns);
     notes := coalesce(p_file -> 'notes', '[]');
     if exists (select from generate_series(last_row, jsonb_array_length(v_rows) - 1) r (n) where v_rows -> r.n <> '[]') then

@@ -1,5 +1,5 @@
 begin;
-select plan(46);
+select plan(48);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -128,6 +128,13 @@ select is((select array_agg(array_to_string(messages, '; ')) from pg_temp.items(
           array['Street: Main St has no house number', 'Street: 12 Elm St begins with a number, and another was put before it', '',
                 '', '', 'Street: 2-Jan looks like a date that a spreadsheet made of something else', 'Street: NULL looks like a placeholder'],
           'a street without a number, with two, or that was turned into a date is named in a warning');
+select is((select array_agg(array[c ->> 'field', c ->> 'how'] order by n)
+             from app.file_layout('{"rows": [["ID", "Home Street", "Home City", "Home State", "Home Zip", "Other Street", "Other City"], ["d-1", "1 Elm St", "Boston", "MA", "02134", "", ""], ["d-2", "2 Elm St", "Boston", "MA", "02134"]],
+                                    "defaults": {"building_type": "RESIDENTIAL", "device_ids": "1"}}', l.lenient, '{}') f
+            cross join jsonb_array_elements(f.columns) with ordinality u (c, n) where c ->> 'number' <> '1'),
+          array[['street_1', 'name'], ['city', 'name'], ['state_or_province_code', 'name'], ['postal_code', 'name'], [null, null], [null, null]],
+          'an address in which no row has anything is not one that may be meant' || l.label)
+  from (values (false, ''), (true, ', in a draft')) l (lenient, label);
 select is((select array_agg(c -> 'field' order by n) from app.file_layout('{"rows": [["Number", "Street", "Type", "City"], ["1", "12 Elm St", "House", "Boston"], ["2", "8 Oak St", "House", "Boston"]]}', true, '{}') l
             cross join jsonb_array_elements(l.columns) with ordinality u (c, n)), array['null', '"street_1"', 'null', '"city"']::jsonb[], 'numbers beside streets that have their own are those of rows');
 select is((select array_agg(c -> 'field' order by n) from app.file_layout('{"rows": [["Number", "Street", "Type", "City"], ["1", "8 Mile Rd", "", "Detroit"], ["2", "Oak", "St", "Detroit"]]}', true, '{}') l
