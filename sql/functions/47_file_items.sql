@@ -195,7 +195,7 @@ begin
                                                 btrim(c.raw ->> v_number_suffix), btrim(c.raw ->> v_number_suffix)) end,
                        case when app.may_be_date(c.street_1)
                             then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'looks_like_date', c.street_1, c.street_1)
-                            when c.street_line !~ '[0-9]' and not app.may_be_placeholder(c.street_1)
+                            when c.street_line !~* '[0-9]|^(one|two|three|four|five|six|seven|eight|nine|ten)\M' and not app.may_be_placeholder(c.street_1)
                             then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'no_house_number', c.street_line, c.street_line)
                             when c.raw ->> v_street_number <> '' and c.street_1 ~ '^[0-9]+[A-Za-z]? +[A-Za-z]' and not starts_with(c.street_line, c.street_1)
                             then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'two_house_numbers', c.street_1, c.street_line)

@@ -124,9 +124,9 @@ select results_eq(
               ('12 2-Jan Main', array['House Suffix: 2-Jan looks like a date that a spreadsheet made of something else']) $$,
     'a fraction or letter follows the number of a house, and a type may precede the name of a street');
 select is((select array_agg(array_to_string(messages, '; ')) from pg_temp.items('[["Deal ID", "House No.", "Street"], ["1", "", "Main St"], ["2", "1", "12 Elm St"], ["3", "12", "12 Elm St"], ["4", "12", "7th St"], ["5", "", "8 Mile Rd"],
-              ["6", "", "2-Jan"], ["7", "12", "NULL"]]')),
+              ["6", "", "2-Jan"], ["7", "12", "NULL"], ["8", "", "ONE Larkin Center"], ["9", "", "Tenth St"]]')),
           array['Street: Main St has no house number', 'Street: 12 Elm St begins with a number, and another was put before it', '',
-                '', '', 'Street: 2-Jan looks like a date that a spreadsheet made of something else', 'Street: NULL looks like a placeholder'],
+                '', '', 'Street: 2-Jan looks like a date that a spreadsheet made of something else', 'Street: NULL looks like a placeholder', '', 'Street: Tenth St has no house number'],
           'a street without a number, with two, or that was turned into a date is named in a warning');
 select is((select array_agg(array[c ->> 'field', c ->> 'how'] order by n)
              from app.file_layout('{"rows": [["ID", "Home Street", "Home City", "Home State", "Home Zip", "Other Street", "Other City"], ["d-1", "1 Elm St", "Boston", "MA", "02134", "", ""], ["d-2", "2 Elm St", "Boston", "MA", "02134"]],
