@@ -82,9 +82,10 @@ comment on function app.joined_street(text, text, text, text, text, text, text) 
 create or replace function app.street_alone(p_street text, p_city text, p_region_code text, p_postal_code text) returns text
 language sql immutable
 return case
-    when position(left(p_postal_code, 5) in p_street) > 0 and length(p_street) <= 500
+    when length(p_street) <= 500
     then coalesce(nullif(regexp_replace(p_street, format('[,\s]+%s[,\s]+%s[,\s]+%s(-[0-9]{4})?([,\s]+(USA?|United States|Canada))?[,.\s]*$',
-                                                         regexp_replace(p_city, '([^[:alnum:] ])', '\\\1', 'g'), p_region_code, left(p_postal_code, case when p_postal_code ~ '^[0-9]' then 5 else 7 end)),
+                                                         regexp_replace(p_city, '([^[:alnum:] ])', '\\\1', 'g'), regexp_replace(p_region_code, '([^[:alnum:] ])', '\\\1', 'g'),
+                                                         regexp_replace(left(p_postal_code, case when p_postal_code ~ '^[0-9]' then 5 else 7 end), '([^[:alnum:] ])', '\\\1', 'g')),
                                         '', 'i'), ''), p_street)
     else p_street end;
 

@@ -193,9 +193,9 @@ begin
                        case when app.may_be_date(btrim(c.raw ->> v_number_suffix))
                             then app.correction('address.street_1', p_columns #>> '{street_number_suffix,header}', 'looks_like_date',
                                                 btrim(c.raw ->> v_number_suffix), btrim(c.raw ->> v_number_suffix)) end,
-                       case when app.may_be_date(c.street_1)
+                       case when length(c.street_1) <= 12 and app.may_be_date(c.street_1)
                             then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'looks_like_date', c.street_1, c.street_1)
-                            when c.street_line !~* '[0-9]|^(one|two|three|four|five|six|seven|eight|nine|ten)\M' and not app.may_be_placeholder(c.street_1)
+                            when c.street_line !~ '[0-9]' and c.street_line !~* '^(one|two|three|four|five|six|seven|eight|nine|ten)\M' and not app.may_be_placeholder(c.street_1)
                             then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'no_house_number', c.street_line, c.street_line)
                             when c.raw ->> v_street_number <> '' and c.street_1 ~ '^[0-9]+[A-Za-z]? +[A-Za-z]' and not starts_with(c.street_line, c.street_1)
                             then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'two_house_numbers', c.street_1, c.street_line)
@@ -223,7 +223,8 @@ begin
                                     b.street_1,
                                     app.cell(b.raw ->> v_suffix, b.is_clean, false, p_defaults ->> 'street_suffix'),
                                     app.cell(b.raw ->> v_postdirectional, b.is_clean, false, p_defaults ->> 'street_postdirectional'))
-                                else app.street_alone(b.street_1, b.city, coalesce(b.known_region ->> 'is', b.region), b.spoilt_postal_code) end as street_line,
+                                when position(left(b.spoilt_postal_code, 5) in b.street_1) > 0
+                                then app.street_alone(b.street_1, b.city, coalesce(b.known_region ->> 'is', b.region), b.spoilt_postal_code) else b.street_1 end as street_line,
                            case when b.spoilt_postal_code ~ '^[0-9]{5}(-[0-9]{4})?$' then b.spoilt_postal_code
                                 else app.corrected_postal_code(b.country_code, b.spoilt_postal_code) end as postal_code,
                            coalesce(b.known_building ->> 'is', b.building_type) as type_code,

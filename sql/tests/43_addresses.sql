@@ -1,5 +1,5 @@
 begin;
-select plan(13);
+select plan(15);
 
 create function pg_temp.parts(p_text text, variadic p_given text[]) returns text
 language sql as $$
@@ -51,6 +51,10 @@ select results_eq(
 select is(app.missing_fields('[{"number": 1, "field": "reference_id"}, {"number": 2, "field": "street_1", "samples": ["2 Main St, Oakland, CA 94601"]}]',
                              '{"state_or_province_code": "NV", "building_type": "RESIDENTIAL", "device_ids": [1]}'),
           '{}', 'a default for a part of an address does not change what its cells have');
+
+-- The rest of the address beside the street.
+select is(app.street_alone('12 Elm St Boston, MA 02134', 'Boston', 'MA', '02134'), '12 Elm St', 'what other columns say of the address is taken off the street');
+select is(app.street_alone('1 Main St Oak(land, ( 9460[', 'Oak(land', '(', '9460['), '1 Main St', 'no character of a cell has a meaning of its own there');
 
 select * from finish();
 rollback;
