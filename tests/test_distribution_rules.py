@@ -532,3 +532,18 @@ def test_the_rule_about_claims_finds_a_join(source: Source) -> None:
     joined = Function("app.hold_queue()", "app.hold_queue", "plpgsql", statements(body), False, False, [], body)
     with pytest.raises(AssertionError, match=r"app\.hold_queue"):
         test_every_claim_and_flush_names_one_table_in_a_statement(replace(source, functions=[*source.functions, joined]))
+
+
+def test_views_read_the_same_when_made_of_their_own_text(owner: Connection) -> None:
+    """Citus makes them so at other nodes, and api.check_distribution compares the texts. PostgreSQL names constants without a name anew."""
+    views = owner.execute(
+        "select format('%s.%s', schemaname, viewname) from pg_views where schemaname in ('app', 'api', 'public')"
+    ).fetchall()
+    text = "select pg_get_viewdef(%s::regclass)"
+    changed = []
+    for number, (name,) in enumerate(views):
+        [definition] = owner.execute(text, [name]).fetchone() or [""]
+        owner.execute(f"create temp view again_{number} as {definition}".encode())
+        if owner.execute(text, [f"again_{number}"]).fetchone() != (definition,):
+            changed.append(name)
+    assert changed == []

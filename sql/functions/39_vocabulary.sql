@@ -65,42 +65,42 @@ comment on function app.column_name(text) is 'The plain name of a column, of whi
 -- right of the street, as in Queen, St, W. is_bare: the name says so only beside the street.
 create or replace view app.street_part_names as
 select n.name, n.field, n.field_after, n.is_bare
-  from (select s || n, 'street_number', null, false
+  from (select s || n, 'street_number' as field, null as field_after, false as is_bare
           from unnest(array['street', 'str', 'st', 'house', 'hse', 'address', 'addr', 'add', 'civic']) s
          cross join unnest(array['number', 'num', 'nbr', 'no', 'nr']) n
          union all
-        select n, 'street_number', null, false from unnest(array['numerocivique', 'nocivique', 'civique', 'hausnummer', 'hausnr']) n
+        select n, 'street_number' as field, null as field_after, false as is_bare from unnest(array['numerocivique', 'nocivique', 'civique', 'hausnummer', 'hausnr']) n
          union all
-        select s || n || x, 'street_number_suffix', null, false
+        select s || n || x, 'street_number_suffix' as field, null as field_after, false as is_bare
           from unnest(array['street', 'house', 'hse', 'address', 'addr', 'add']) s
          cross join unnest(array['number', 'num', 'no', '']) n
          cross join unnest(array['suffix', 'sfx', 'suf', 'fraction', 'frac']) x
          where n <> '' or s in ('house', 'hse') or x in ('fraction', 'frac')
          union all
-        select n, 'street_number_suffix', null, false from unnest(array['suffixecivique', 'hausnummerzusatz']) n
+        select n, 'street_number_suffix' as field, null as field_after, false as is_bare from unnest(array['suffixecivique', 'hausnummerzusatz']) n
          union all
-        select s || d.side || n, d.field, d.field_after, false
+        select s || d.side || n, d.field, d.field_after, false as is_bare
           from unnest(array['street', 'str', 'st', 'address', 'addr', '']) s
          cross join (values ('', 'street_predirectional', 'street_postdirectional'), ('pre', 'street_predirectional', null),
                             ('post', 'street_postdirectional', null), ('pos', 'street_postdirectional', null)) d (side, field, field_after)
          cross join unnest(array['dir', 'direction', 'directional']) n
          where s || d.side <> ''
          union all
-        select s || n || d.side, d.field, null, false
+        select s || n || d.side, d.field, null as field_after, false as is_bare
           from unnest(array['street', 'st', '']) s
          cross join unnest(array['dir', 'direction']) n
          cross join (values ('prefix', 'street_predirectional'), ('left', 'street_predirectional'), ('suffix', 'street_postdirectional'),
                             ('right', 'street_postdirectional')) d (side, field)
          union all
-        select s || n, 'street_predirectional', null, false from unnest(array['street', 'str', 'st']) s cross join unnest(array['prefix', 'pfx']) n
+        select s || n, 'street_predirectional' as field, null as field_after, false as is_bare from unnest(array['street', 'str', 'st']) s cross join unnest(array['prefix', 'pfx']) n
          union all
-        select s || 'pre' || n, 'street_pretype', null, false from unnest(array['street', 'str', 'st', '']) s cross join unnest(array['type', 'typ']) n
+        select s || 'pre' || n, 'street_pretype' as field, null as field_after, false as is_bare from unnest(array['street', 'str', 'st', '']) s cross join unnest(array['type', 'typ']) n
          union all
-        select s || n, 'street_suffix', null, false
+        select s || n, 'street_suffix' as field, null as field_after, false as is_bare
           from unnest(array['street', 'st']) s
          cross join unnest(array['suffix', 'suff', 'suf', 'sfx', 'mode', 'type', 'typ', 'posttype', 'postype', 'posttyp', 'postyp']) n
          union all
-        select n, 'street_pretype', null, false from unnest(array['typederue', 'typerue', 'typedevoie', 'typevoie', 'generique']) n
+        select n, 'street_pretype' as field, null as field_after, false as is_bare from unnest(array['typederue', 'typerue', 'typedevoie', 'typevoie', 'generique']) n
          union all
         select * from (values ('number', 'street_number', null), ('primarynumber', 'street_number', null), ('num', 'street_number', null), ('nbr', 'street_number', null), ('numero', 'street_number', null),
                               ('fraction', 'street_number_suffix', null), ('frac', 'street_number_suffix', null),
@@ -190,12 +190,12 @@ with unprefixed as (
      cross join unnest(f.names) with ordinality n (name, rank)
      union all
     -- After those of whole addresses.
-    select n.name, 'street_1', 99 from unnest(app.street_name_names()) n (name)
+    select n.name, 'street_1' as field, 99 as rank from unnest(app.street_name_names()) n (name)
      union all
-    select p.name, p.field, 50 from app.street_part_names p where not p.is_bare
+    select p.name, p.field, 50 as rank from app.street_part_names p where not p.is_bare
      union all
     -- Alone a whole ZIP code, but beside one its last digits.
-    select n.name, 'postal_code', 101 from unnest(array['zip4', 'zipplus4', 'zipcode4']) n (name))
+    select n.name, 'postal_code' as field, 101 as rank from unnest(array['zip4', 'zipplus4', 'zipcode4']) n (name))
 select u.name, u.field, u.rank, '' as prefix, u.name as part from unprefixed u
 union all
 select p.prefix || n.name, n.field, 100, case when p.prefix <> 'address' then p.prefix else '' end, n.name

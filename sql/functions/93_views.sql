@@ -413,7 +413,7 @@ select q.open_jobs                                                              
                    and a.pid in (select held.pid from held)
                  union all
                 -- It has no process: its locks are those held by its transaction id.
-                select null, p.prepared, p.owner, '', 'prepared', format('prepare transaction %L', p.gid)
+                select null as pid, p.prepared, p.owner, '' as application_name, 'prepared' as state, format('prepare transaction %L', p.gid)
                   from pg_prepared_xacts p
                  where p.database = current_database() and p.prepared < statement_timestamp() - interval '1 second'
                    and exists (select
