@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from pyshell.settings import ROOT, Settings
 from tests.conftest import MakeCluster, folder_for_postgres
 from tests.http_fixtures import is_ready
 from tests.timed import wait_until
+from tests.webhook_receiver import serving
 
 Environment = dict[str, str]
 
@@ -92,14 +92,8 @@ def another_api(port: int) -> Iterator[None]:
         def log_request(self, code: object = "-", size: object = "-") -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", port), Ready) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
+    with HTTPServer(("127.0.0.1", port), Ready) as server, serving(server):
+        yield
 
 
 def processes_of(environment: Environment) -> dict[str, int]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from socketserver import StreamRequestHandler, ThreadingTCPServer
-from threading import Event, Thread
+from threading import Event
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +19,7 @@ from tests.browser_fixtures import empty_page
 from tests.conftest import Connection
 from tests.http_fixtures import UNKNOWN_ID, OrganizationClient, site
 from tests.portal.conftest import Person, SignedIn
+from tests.webhook_receiver import serving
 
 
 @pytest.mark.parametrize("address", ["batches/%E0%A4%A", "batches/100%"])
@@ -59,13 +60,11 @@ def cut_off(*, stalls: bool = False) -> Iterator[int]:
             if stalls:
                 end.wait()
 
-    with ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
-        Thread(target=server.serve_forever).start()
+    with ThreadingTCPServer(("127.0.0.1", 0), Answer) as server, serving(server):
         try:
             yield server.server_address[1]
         finally:
             end.set()
-            server.shutdown()
 
 
 @pytest.mark.parametrize("stalls", [False, True])

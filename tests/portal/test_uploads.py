@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
-from threading import Event, Thread
+from threading import Event
 
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.http_fixtures import OrganizationClient
 from tests.portal.conftest import Person, SignedIn
+from tests.webhook_receiver import serving
 
 
 @pytest.fixture
@@ -93,13 +94,11 @@ def stalled() -> Iterator[int]:
             self.rfile.read(100_000)
             end.wait()
 
-    with ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
-        Thread(target=server.serve_forever).start()
+    with ThreadingTCPServer(("127.0.0.1", 0), Answer) as server, serving(server):
         try:
             yield server.server_address[1]
         finally:
             end.set()
-            server.shutdown()
 
 
 def test_a_large_file_shows_how_much_has_been_sent_and_can_be_cancelled(
