@@ -230,15 +230,25 @@ async def test_recording_together_gives_the_same_result_as_recording_separately(
 def test_organizations_share_their_commits(
     worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A claim and a flush for each of a hundred organizations would be at least two hundred transactions."""
+    """A claim and a flush for each of a hundred organizations would be at least two hundred transactions.
+
+    However slow the machine is: an organization whose rows a claim or a flush of its own worker has locked is served alone afterwards.
+    """
     update_settings(owner, max_in_flight=50)
     commits: Counter[str] = Counter()
+    found_locked = 0
 
     def count(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(call)
         async def counted(*arguments: object) -> Any:
+            nonlocal found_locked
             commits[call.__name__] += 1
-            return await call(*arguments)
+            result = await call(*arguments)
+            if call is claim_for_organizations:
+                found_locked += len(result[1])
+            elif call is record_for_organizations:
+                found_locked += sum("busy" in verdicts for verdicts in result.values())
+            return result
 
         return counted
 
@@ -255,7 +265,7 @@ def test_organizations_share_their_commits(
     with running_worker(worker_settings):
         wait_for_all(organizations, jobs)
     assert set(upstream.times_seen().values()) == {1}
-    assert commits.total() <= 100, commits
+    assert commits.total() - found_locked <= 100, (commits, found_locked)
 
 
 def test_no_organization_is_recorded_twice_at_a_time(
