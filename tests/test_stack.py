@@ -130,6 +130,20 @@ def test_up_may_be_stopped_while_it_starts(new_environment: Environment) -> None
     assert processes_of(new_environment) == {}
 
 
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_the_server_may_enter_a_new_folder_whatever_the_umask(new_environment: Environment, command: str) -> None:
+    environment = new_environment | {"STATE_DIR": new_environment["STATE_DIR"] + "/new/state"}
+    before = os.umask(0o077)
+    try:
+        with starting(environment, command) as process:
+            wait_until(lambda: "postgres" in processes_of(environment) or process.poll() is not None)
+            process.terminate()
+            process.wait(30)
+    finally:
+        os.umask(before)
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize(("ignored", "stops"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)], ids=["terminal", "nohup"])
 def test_the_end_of_the_terminal_stops_what_nohup_has_not_started(ignored: signal.Handlers, stops: bool) -> None:
     before = signal.signal(signal.SIGHUP, ignored)

@@ -10,7 +10,7 @@ import httpx
 
 from pyshell.api import api_keys
 from pyshell.local import progress_bar, stack
-from pyshell.local.private_postgres import default_state_dir
+from pyshell.local.private_postgres import default_state_dir, make_enterable
 from pyshell.local.stopping import until_stopped
 from pyshell.settings import ROOT, Settings
 
@@ -26,7 +26,7 @@ def run(settings: Settings) -> None:
     """Starts the system, uploads `examples/sites.csv`, shows the progress, prints the report. Ctrl-C stops it all."""
     address_of_up = settings.server_url + settings.root_path
     folder = settings.state_dir or default_state_dir()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_enterable(folder)
     log_file = folder / "demo.log"
     print("Starting PostgreSQL, the API and a worker ...", flush=True)
     with (

@@ -344,9 +344,7 @@ class PrivatePostgres:
             if self._account and self.folder.stat().st_uid == self._account.pw_uid:
                 self._take_back()
             return
-        for folder in reversed([folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]):
-            folder.mkdir(exist_ok=True)
-            folder.chmod(0o711)
+        make_enterable(self.folder)
         if self._account and subprocess.run(["test", "-x", self.folder], **self._identity).returncode:
             self.folder.rmdir()
             raise PostgresError(
@@ -406,6 +404,13 @@ class PrivatePostgres:
 
 def _open_no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def make_enterable(folder: Path) -> None:
+    """Creates a folder, and those above it that are missing, which the user who runs the server can enter, whatever the umask."""
+    for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+        missing.mkdir(exist_ok=True)
+        missing.chmod(0o711)
 
 
 def default_state_dir() -> Path:

@@ -19,7 +19,7 @@ from typing import IO, Any
 from pyshell.deploy import migrations
 from pyshell.local.installations import PostgresError
 from pyshell.local.machine import ends_with_parent, free_port, why_taken
-from pyshell.local.private_postgres import PrivatePostgres, default_state_dir
+from pyshell.local.private_postgres import PrivatePostgres, default_state_dir, make_enterable
 from pyshell.local.stopping import Stopping, until_stopped
 from pyshell.postgres.connections import Backoff, require_sessions
 from pyshell.settings import ROOT, Settings, read_environment
@@ -203,7 +203,7 @@ def down(settings: Settings) -> bool:
 def _registered(settings: Settings) -> Iterator[None]:
     """A locked file named after our process id, by which `down` finds us."""
     folder = _stacks_folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_enterable(folder)
     marker = folder / str(os.getpid())
     with ExitStack() as registered:
         while True:
