@@ -1,5 +1,5 @@
 begin;
-select plan(22);
+select plan(26);
 \ir fixtures.psql
 
 create function pg_temp.trail(p_organization_id uuid default null) returns setof text
@@ -74,11 +74,19 @@ select is(
      select count(distinct e -> 'id') from pages, jsonb_array_elements(page -> 'audit_events') e)::integer,
     (select count(*) from app.audit_events where organization_id = :'org')::integer, 'the pages of a trail contain each event once');
 select is((select string_agg(e ->> 'action', ' ') from jsonb_array_elements(api.list_audit_events(:'org', 'webhooks.deleted')::jsonb -> 'audit_events') e), 'webhooks.deleted', 'one action can be listed');
+select count(*) as events from app.audit_events where organization_id = :'org' \gset
+select is((api.list_audit_events(:'org', p_limit => 1)::jsonb -> 'total')::integer, :events, 'the total counts the events of one organization');
+select is((api.list_audit_events(:'org', 'webhooks.deleted')::jsonb -> 'total')::integer, 1, 'the total of one action counts that action');
+select is(api.list_audit_events(:'org', p_limit => :events)::jsonb ->> 'next_cursor', null, 'a page with all events has no next one');
 select throws_ok(format($$ select api.list_audit_events(%L, '%%') $$, :'org'), 'PT400', 'action must be the name of an action, such as api_key.created', 'an action has a form');
 select set_config('role', 'authenticated', true), set_config('request.jwt.claims', json_build_object('sid', 's', 'org_role', 'org:member', 'org_id', 'org_2abCD')::text, true) \gset viewer_
 select count(*) as seen from api.audit_events \gset
 reset role;
 select is(:seen, 0, 'a member who is not an admin sees no events');
+update app.audit_events set created_at = '2020-01-01 00:00:00+00' where organization_id = :'org' and action in ('webhooks.deleted', 'organization.linked');
+select count(*) as events from app.audit_events \gset
+select app.prune_audit_events(now()) as pruned \gset
+select is(row(:pruned, (select count(*) from app.audit_events))::text, row(2, :events - 2)::text, 'only events whose retention has passed are deleted, and counted');
 select pg_temp.turn_clock(now() + interval '731 days');
 select app.prune_audit_events(app.clock()) as pruned \gset
 select is_empty('select from app.audit_events', 'events are deleted when their retention has passed');
