@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,11 @@ class Terminal:
                 assert condition(self.output), self.output
                 return
 
+    def read_to_end(self) -> None:
+        with suppress(OSError):
+            while received := os.read(self.descriptor, 65536):
+                self.output += received.decode()
+
     def exit_code(self) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
@@ -449,6 +455,27 @@ def test_a_narrow_terminal_has_room_for_what_is_left(cli: Cli, service: Service,
     service.release()
     terminal.read_until(lambda output: "60 of 60 looked up" in output)
     assert terminal.exit_code() == 0
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_table_fits_a_narrow_terminal(cli: Cli, columns: int) -> None:
+    job = submit(cli, 1)
+    key_id = cli.run("keys", "create", "--name", "nightly").stderr.split()[1]
+    for words, expected in (
+        (["list"], (job, "1", "sites.csv")),
+        (["keys", "list"], (key_id, "nightly", "never", "jobs:read", "webhooks:write", "keys:admin")),
+    ):
+        terminal = Terminal(cli, *words, COLUMNS=str(columns), NO_COLOR="1")
+        terminal.read_to_end()
+        lines = terminal.output.splitlines()
+        assert terminal.exit_code() == 0
+        assert max(map(len, lines)) <= columns
+        # A record begins at the margin, and what there is no room for follows below.
+        assert lines[0].startswith("ID ")
+        assert lines[1].startswith("    ")
+        assert set(expected) <= set(terminal.output.split())
+        # Elsewhere, a record is a line.
+        assert all(line[:1].strip() for line in cli.run(*words, COLUMNS=str(columns)).stdout.splitlines())
 
 
 def test_colours_are_left_out_where_they_are_not_wanted(cli: Cli) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -25,6 +27,9 @@ _LAID_OUT = ("\n", "\x1b[1m", "\x1b[0m")
 _LINES = re.compile(r"\n|\x1b\[[01]m|[^\n\x1b]+|\x1b")
 # Characters that json.dumps does not escape, but terminals obey: C1 control characters, and those that change the text direction.
 _STEERING = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+# Of the lines of a table that hold the columns for which the first line has no room.
+INDENT = "    "
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -195,19 +200,46 @@ class Dollars(float):
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns for people: numbers to the right, the last column of any width."""
+    """Columns for people: numbers to the right, the last column of any width. Those that a terminal has no room for follow below."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(width_of(line[n]) for line in [list(columns), *cells]) for n in range(len(columns))]
     numeric = [_are_numbers([row[n] for row in rows if row[n] is not None]) for n in range(len(columns))]
+    room = terminal_width()
+    folds = _folds(widths, room)
 
     def line(values: Sequence[str]) -> str:
         padded = []
         for value, width, right in zip(values, widths, numeric, strict=True):
             space = " " * (width - width_of(value))
             padded.append(space + value if right else value + space)
-        return "  ".join(padded).rstrip()
+        lines = ["  ".join(padded[fold]).rstrip() for fold in folds]
+        return "\n".join([lines[0], *(wrapped for below in lines[1:] for wrapped in _wrapped(below, room))])
 
     return "\n".join([click.style(line([name.upper() for name in columns]), bold=True), *map(line, cells)])
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal that shows the data; None: it goes elsewhere, where lines have any length."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _folds(widths: Sequence[int], room: int | None) -> list[slice]:
+    """Which columns go on which line, each line but the first being indented."""
+    first, taken, folds = 0, 0, []
+    for number, width in enumerate(widths):
+        if room is not None and number > first and taken + width > room:
+            folds.append(slice(first, number))
+            first, taken = number, len(INDENT)
+        taken += width + 2
+    return [*folds, slice(first, len(widths))]
+
+
+def _wrapped(line: str, room: int | None) -> list[str]:
+    """A line below the first, which may be wider than the terminal if it is a single column, such as the scopes of a key."""
+    if room is None or width_of(line) + len(INDENT) <= room:
+        return [INDENT + line]
+    width = max(room, 2 * len(INDENT))
+    return textwrap.wrap(line, width, initial_indent=INDENT, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False)
 
 
 def width_of(text: str) -> int:
