@@ -261,6 +261,21 @@ def test_no_more_duplicates_are_counted_than_are_known(cli: Cli) -> None:
     assert "deal-19, and at least 80 more\n" in many.stderr
 
 
+def test_a_repeated_reference_id_is_not_told_as_valid(cli: Cli) -> None:
+    name = cli.sites("sites.csv", ["deal-1", "deal-1", "deal-2"]).name
+    checked, refused = cli.run("check", name), cli.run("run", name)
+    assert (checked.returncode, checked.stdout) == (3, "3 of 3 rows are valid, but some repeat a reference_id\n")
+    assert (refused.returncode, refused.stderr.splitlines()[-2:]) == (
+        1,
+        [
+            "error: The file repeats reference_ids; nothing was submitted",
+            "hint: Correct these reference_ids, or keep the first row of each with --skip-invalid.",
+        ],
+    )
+    assert cli.run("check", name, "--skip-invalid").stdout.startswith("2 of 3 rows are valid")
+    assert "2 of 2 looked up" in cli.run("run", name, "--skip-invalid").stderr
+
+
 @pytest.mark.parametrize("verb", ["run", "check", "submit"])
 def test_nothing_valid(cli: Cli, verb: str) -> None:
     done = cli.run(verb, cli.sites("sites.csv", 3, city=""))

@@ -64,7 +64,9 @@ def check(session: Session, /, file: str, **options: Any) -> int:
 
 def summary_of_check(checked: Any) -> str:
     known = f", {checked['known_already']:,} of them already known" if checked["known_already"] else ""
-    return f"{uploads.rows_are(checked['valid_items'], checked['total_items'])} valid{known}{estimate_of(checked)}"
+    # A row that repeats one counts as invalid only where invalid rows are skipped.
+    repeated = ", but some repeat a reference_id" if checked["duplicates"] and checked["valid_items"] and not checked["valid"] else ""
+    return f"{uploads.rows_are(checked['valid_items'], checked['total_items'])} valid{repeated}{known}{estimate_of(checked)}"
 
 
 def estimate_of(checked: Any) -> str:

@@ -207,6 +207,9 @@ def refusal(checked: Checked) -> Ended:
     if checked["valid_items"] == 0:
         hint = "Correct the file, or name its columns with --map."
         return Ended(exits.NOTHING, "No row is valid; nothing was submitted", hint, problems)
+    if not checked["total_invalid"]:
+        hint = "Correct these reference_ids, or keep the first row of each with --skip-invalid."
+        return Ended(exits.ERROR, "The file repeats reference_ids; nothing was submitted", hint, problems)
     hint = "Correct these rows, or skip them with --skip-invalid."
     return Ended(exits.ERROR, "The file has invalid rows; nothing was submitted", hint, problems)
 
