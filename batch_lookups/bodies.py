@@ -12,7 +12,7 @@ from batch_lookups.errors import BatchLookupsError
 # The limit of a decoded response, or of one record of results. The service's largest, files of full batches, have some tens of MB.
 MAX_BYTES = 256 * 1024 * 1024
 # These headers say how the body was sent; what is kept of it is decoded.
-_TRANSFER_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
+_TRANSFER_HEADERS = (b"content-encoding", b"content-length", b"transfer-encoding")
 
 
 @contextmanager
@@ -43,7 +43,8 @@ class _Body:
 
     def whole(self) -> httpx.Response:
         """The response with its body."""
-        headers = [(name, value) for name, value in self._response.headers.multi_items() if name not in _TRANSFER_HEADERS]
+        # As they were sent: httpx reads characters beyond ASCII, which proxies send, but does not take them.
+        headers = [(name, value) for name, value in self._response.headers.raw if name.lower() not in _TRANSFER_HEADERS]
         return httpx.Response(self._response.status_code, headers=headers, content=b"".join(self._pieces), request=self._response.request)
 
 

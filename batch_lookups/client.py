@@ -15,7 +15,16 @@ from batch_lookups import __version__, bodies, calls
 from batch_lookups.errors import InvalidArgumentError, UnavailableError
 from batch_lookups.paging import pages
 from batch_lookups.records import RecordSplitter, ResultsFormat
-from batch_lookups.retrying import RETRY_SECONDS, Attempts, OnRetry, describe, error_of, require_ours
+from batch_lookups.retrying import (
+    RETRY_SECONDS,
+    Attempts,
+    OnRetry,
+    describe,
+    error_of,
+    refuse_redirect,
+    refuse_redirect_async,
+    require_ours,
+)
 from batch_lookups.types import Item, Job
 
 P = ParamSpec("P")
@@ -133,7 +142,12 @@ class Client(_Methods, is_async=False):
         super().__init__(retry_seconds=retry_seconds, on_retry=on_retry)
         with bodies.using_environment():
             self._http = httpx.Client(
-                base_url=_address(url), headers=_headers(api_key), timeout=TIMEOUT, limits=LIMITS, transport=transport
+                base_url=_address(url),
+                headers=_headers(api_key),
+                timeout=TIMEOUT,
+                limits=LIMITS,
+                transport=transport,
+                event_hooks={"response": [refuse_redirect]},
             )
 
     def __enter__(self) -> Self:
@@ -232,7 +246,12 @@ class AsyncClient(_Methods, is_async=True):
         super().__init__(retry_seconds=retry_seconds, on_retry=on_retry)
         with bodies.using_environment():
             self._http = httpx.AsyncClient(
-                base_url=_address(url), headers=_headers(api_key), timeout=TIMEOUT, limits=LIMITS, transport=transport
+                base_url=_address(url),
+                headers=_headers(api_key),
+                timeout=TIMEOUT,
+                limits=LIMITS,
+                transport=transport,
+                event_hooks={"response": [refuse_redirect_async]},
             )
 
     async def __aenter__(self) -> Self:

@@ -123,15 +123,32 @@ def _fails_at_tls(error: BaseException | None) -> bool:
 def error_of(response: httpx.Response) -> ApiError:
     if response.has_redirect_location:
         # The service redirects no call: a proxy redirects to https://, or to a sign-in page.
-        target = response.url.join(response.headers["location"]).copy_with(query=None, fragment=None, userinfo=b"")
         said = {
-            "error": f"{origin_of(response.url)} redirects to {target}",
+            "error": f"{origin_of(response.url)} redirects to {target_of(response)}",
             "hint": "Use the address of the service itself, without a redirect.",
         }
         return ApiError(response.status_code, said)
     if response.status_code == PROXY_PASSWORD_NEEDED:
         return ApiError(response.status_code, {"error": "The proxy asks for a user name and a password", "hint": PROXY_PASSWORD_HINT})
     return ApiError(response.status_code, document_of(response) or {})
+
+
+def target_of(response: httpx.Response) -> str:
+    """Where a redirect leads, without what may be a secret."""
+    try:
+        return str(response.url.join(response.headers["location"]).copy_with(query=None, fragment=None, userinfo=b""))
+    except (httpx.InvalidURL, UnicodeError):
+        return "something that is not a web address"
+
+
+def refuse_redirect(response: httpx.Response) -> None:
+    """Raises ApiError for a redirect, before httpx reads its target, which it does even if it is not to follow it, and fails at some."""
+    if response.has_redirect_location:
+        raise error_of(response)
+
+
+async def refuse_redirect_async(response: httpx.Response) -> None:
+    refuse_redirect(response)
 
 
 def document_of(response: httpx.Response) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -181,6 +182,14 @@ class Deliveries:
 
     def heard(self, seen: webhooks.Seen) -> list[str]:
         return [delivery["id"] for delivery in webhooks.unheard(self.client, None, seen)]
+
+
+def test_listening_goes_on_if_an_endpoint_redirects_to_no_web_address(receiver: FakeReceiver) -> None:
+    receiver.status, receiver.headers = 302, {"Location": "mailto:help@example.com"}
+    delivery: Any = {"id": "d-1", "body": {"type": "test"}}
+    assert webhooks.forward(receiver.url, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", delivery) == (
+        "redirected to something that is not a web address"
+    )
 
 
 def test_listening_remembers_few_ids_and_hears_nothing_twice() -> None:

@@ -183,6 +183,26 @@ def test_the_target_of_a_redirect_is_given_without_possible_secrets() -> None:
     assert str(refused.value) == "http://service redirects to https://sso.example/login"
 
 
+@pytest.mark.parametrize("target", ["mailto:help@example.com", "javascript:alert(1)", "http://xn--/", "http://a:b/"])
+async def test_a_redirect_to_no_web_address_is_refused_like_any_other(target: str) -> None:
+    def script() -> Script:
+        return Script(httpx.Response(302, headers={"location": target}))
+
+    calls_of: list[Callable[[Client], object]] = [lambda client: client.get_job(JOB), lambda client: list(client.results(JOB))]
+    for call in calls_of:
+        with pytest.raises(ApiError, match=r"^http://service redirects to ") as refused:
+            call(client_of(script()))
+        assert refused.value.status == 302
+    async with AsyncClient("http://service", "key", transport=httpx.MockTransport(script())) as client:
+        with pytest.raises(ApiError, match=r"^http://service redirects to "):
+            await client.get_job(JOB)
+
+
+def test_a_header_of_a_proxy_may_have_any_characters() -> None:
+    answer = httpx.Response(200, headers=[(b"x-user", "Jörg".encode("latin-1")), (b"x-place", "Köln".encode())], json={"id": JOB})
+    assert client_of(Script(answer)).get_job(JOB)["id"] == JOB
+
+
 def test_a_proxy_that_asks_for_a_password_is_named() -> None:
     with pytest.raises(UnavailableError, match=r"^The proxy does not connect to the service at http://service \(407 "):
         client_of(Script(httpx.ProxyError("407 Proxy Authentication Required"))).get_job(JOB)

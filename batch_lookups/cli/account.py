@@ -151,7 +151,7 @@ def examine() -> Iterator[Finding]:
 
     from batch_lookups.bodies import using_environment
     from batch_lookups.errors import BatchLookupsError
-    from batch_lookups.retrying import describe
+    from batch_lookups.retrying import describe, refuse_redirect
 
     yield Finding("command", True, f"batch-lookups {__version__}, Python {sys.version.split()[0]}, httpx {httpx.__version__}")
     proxies = {name: url for name, url in getproxies().items() if name in ("http", "https", "all", "no")}
@@ -163,7 +163,7 @@ def examine() -> Iterator[Finding]:
         return
     try:
         with using_environment():
-            client = httpx.Client(base_url=url, timeout=10)
+            client = httpx.Client(base_url=url, timeout=10, event_hooks={"response": [refuse_redirect]})
     except BatchLookupsError as error:
         yield Finding("environment", False, str(error), "Correct these variables, or unset them.")
         return
@@ -183,11 +183,9 @@ def ask(http: httpx.Client, method: str, path: str, **options: Any) -> httpx.Res
     """The response. Raises BatchLookupsError if it is not the service's: a redirect or a page, as of a proxy that asks to sign in."""
     from batch_lookups.bodies import send
     from batch_lookups.calls import JSON
-    from batch_lookups.retrying import error_of, require_ours
+    from batch_lookups.retrying import require_ours
 
     response = send(http, http.build_request(method, path, **options))
-    if response.has_redirect_location:
-        raise error_of(response)
     if response.is_success:
         require_ours(response, JSON)
     return response

@@ -372,6 +372,9 @@ def forward(url: str, key: str, delivery: WebhookDelivery) -> str:
             return f"status {response.status_code}"
     except httpx.HTTPError as error:
         return f"not received ({error})"
+    except (httpx.InvalidURL, UnicodeError):
+        # httpx reads the target of a redirect, although it does not follow it.
+        return "redirected to something that is not a web address"
 
 
 def webhook_secret() -> str:
