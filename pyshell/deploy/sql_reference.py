@@ -15,7 +15,8 @@ Written by `make docs` from the comments in the database; `\\df+ api.*` and `\\d
 Pass arguments by name, such as `api.list_batch_lookups(p_organization_id => '...', p_status => 'failed')`; those with a default may be
 left out. Errors carry the SQLSTATE `PTnnn`, where nnn is the HTTP status that PostgREST makes of it, and a stable code, as the name of
 the constraint and in the detail; [Error codes](errors.md) lists them all. The hint says what to do. In psql, `\\set SHOW_CONTEXT never`
-leaves out PostgreSQL's trace through our functions, as `make psql` does, and `\\errverbose` shows it afterwards.
+leaves out PostgreSQL's trace through our functions, as `make psql` does, and `\\errverbose` shows it afterwards. If the organization is
+deleted while a call for it runs, PostgreSQL's own 23503 may say so, with a constraint whose name ends in `_organization_id_fkey`.
 
 The owner and `service_role` work for any organization. `authenticated` works for the organization that the claims of its
 token name (`organization_id`, or Clerk's `o.id` or `org_id`), which is then also the default of `p_organization_id`; in psql,

@@ -165,10 +165,20 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not exists (select from app.organizations where id = p_organization_id) then
-        perform app.refuse(
-            404, 'organization_not_found', 'Organization not found',
-            app.hint_for_caller(null, 'For operators, select * from api.list_organizations() lists them.'));
+        perform app.refuse_organization();
     end if;
+end;
+$$;
+
+-- Also for a violated foreign key to the organization, which may have been deleted after the snapshot.
+create or replace function app.refuse_organization() returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform app.refuse(
+        404, 'organization_not_found', 'Organization not found',
+        app.hint_for_caller(null, 'For operators, select * from api.list_organizations() lists them.'));
 end;
 $$;
 

@@ -83,7 +83,7 @@ end;
 $$;
 
 comment on function api.claim_lookups(uuid, text, integer) is
-'Claims up to p_limit items of an organization for a worker, each named by its job and its position in the upload, under a lease for each job, and with a time slot within the rate limit (start_in, seconds from now); request is the JSON body to POST, traceparent the trace context to send with it (null: none). Returns fewer when the rate limit allows no more within the next second, or when no more are ready. 55P03 (lock_not_available): another transaction holds the organization''s row; try again later.';
+'Claims up to p_limit items of an organization for a worker, each named by its job and its position in the upload, under a lease for each job, and with a time slot within the rate limit (start_in, seconds from now); request is the JSON body to POST, traceparent the trace context to send with it (null: none). Returns fewer when the rate limit allows no more within the next second, or when no more are ready. 404: organization_not_found. 55P03 (lock_not_available): another transaction holds the organization''s row; try again later.';
 
 -- Locks the organization's row of the ready list; returns a time before which none of its leases expires.
 create or replace function app.hold_queue(p_organization_id uuid) returns timestamptz
@@ -98,7 +98,11 @@ begin
      where organization_id = p_organization_id
        for update;
     if not found then
-        insert into app.organization_queue_state (organization_id) values (p_organization_id) on conflict do nothing;
+        begin
+            insert into app.organization_queue_state (organization_id) values (p_organization_id) on conflict do nothing;
+        exception
+            when foreign_key_violation then perform app.refuse_organization();
+        end;
         if not found then
             -- Another transaction has just inserted it, and no longer holds it.
             select leases_until into v_leases_until

@@ -229,7 +229,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not exists (select from app.webhook_queue_state where organization_id = p_organization_id) then
-        insert into app.webhook_queue_state (organization_id) values (p_organization_id) on conflict do nothing;
+        begin
+            insert into app.webhook_queue_state (organization_id) values (p_organization_id) on conflict do nothing;
+        exception
+            when foreign_key_violation then perform app.refuse_organization();
+        end;
     end if;
     perform from app.webhook_queue_state where organization_id = p_organization_id for update skip locked;
     return found;

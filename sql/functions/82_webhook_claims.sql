@@ -75,7 +75,7 @@ end;
 $$;
 
 comment on function api.claim_webhooks(uuid, text, integer) is
-'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets, with the trace context of the job, if it has one. Fewer if fewer are due, none while the receiver has asked for a pause or the config is disabled. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
+'Claims up to p_limit deliveries of an organization for a sender, for 60 seconds: the body to POST to url, signed with every one of secrets, with the trace context of the job, if it has one. Fewer if fewer are due, none while the receiver has asked for a pause or the config is disabled. 404: organization_not_found. 55P03 (lock_not_available): another transaction holds rows of the organization; try again later.';
 
 -- How long a sender holds a delivery.
 create or replace function app.webhook_lease() returns interval

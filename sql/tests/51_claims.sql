@@ -1,5 +1,5 @@
 begin;
-select plan(10);
+select plan(11);
 \ir fixtures.psql
 select pg_temp.turn_clock(clock_timestamp());
 
@@ -27,6 +27,9 @@ update app.rate_limit set next_slot_at = app.clock() + interval '1 hour';
 select is((select max(start_in) from api.claim_lookups(:'org', 'w', 1)), 0::double precision, 'a next slot that no claim can have taken does not count');
 update app.rate_limit set next_slot_at = app.clock() + interval '0.5 second';
 select is((select round(max(start_in)::numeric, 3) from api.claim_lookups(:'org', 'w', 1)), 0.5, 'a next slot that a claim took counts');
+
+-- An organization that does not exist, or no longer
+select throws_ok(format('select * from api.claim_lookups(%L, ''w'', 1)', app.uuid_v7()), 'PT404', 'Organization not found', 'a claim for an unknown organization is refused');
 
 select * from finish();
 rollback;

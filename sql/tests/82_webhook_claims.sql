@@ -1,5 +1,5 @@
 begin;
-select plan(83);
+select plan(84);
 \ir fixtures.psql
 select api.set_webhook_config(:'org', '{"url": "https://example.com/"}') as config \gset
 
@@ -328,6 +328,9 @@ select :'restored', app.uuid_v7(app.clock()), 'batch.completed', 'sending', '{}'
 select app.maintain_webhooks(app.clock());
 select is((select string_agg(status, ' ' order by status) from app.webhook_deliveries where organization_id = :'restored'), 'failed sending', 'a lease that ended is ended by a run, on whichever list its organization is');
 select is((select ready_at from app.webhook_queue_state where organization_id = :'restored'), null, 'an organization without a receiver is not on the ready list');
+
+-- An organization that does not exist, or no longer
+select throws_ok(format('select * from api.claim_webhooks(%L, ''w'', 1)', app.uuid_v7()), 'PT404', 'Organization not found', 'a claim for an unknown organization is refused');
 
 select * from finish();
 rollback;
