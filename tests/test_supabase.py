@@ -105,6 +105,40 @@ def test_the_file_can_be_run_again_and_the_command_can_take_over(cluster: Privat
     assert not [line for line in reports if "migration" in line or "catalogue" in line]
 
 
+def refusal_of(cluster: PrivatePostgres, url: str, text: str) -> str:
+    command = [str(cluster.installation.bin / "psql"), url, "--no-psqlrc", "--quiet", "--output=/dev/null", "--set=ON_ERROR_STOP=1"]
+    process = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert process.returncode == 3
+    return process.stderr
+
+
+def test_an_older_file_changes_nothing_of_a_newer_database(cluster: PrivatePostgres, project_url: str) -> None:
+    text = supabase_sql.installation()
+    install(cluster, project_url, text)
+    with psycopg.connect(project_url, autocommit=True) as owner:
+        comment = "select obj_description('api.list_devices'::regproc)"
+        owner.execute("comment on function api.list_devices is 'newer'")
+        owner.execute("insert into app.schema_migrations (name, checksum) values ('9999_newer.sql', 'x')")
+        refused = refusal_of(cluster, project_url, text)
+        assert "ERROR:  The database has migrations that this file lacks: 9999_newer.sql\n" in refused
+        assert "HINT:  A newer release made it: run the file of that one, or of a later one. Nothing was changed.\n" in refused
+        assert owner.execute(comment.encode()).fetchone() == ("newer",)
+
+        # A newer release without a migration of its own.
+        owner.execute("delete from app.schema_migrations where name = '9999_newer.sql'")
+        definition = owner.execute("select pg_get_viewdef('api.jobs'::regclass)").fetchone() or [""]
+        query = definition[0].replace("AS labels", "AS labels, 1 AS newer")
+        newer = f"create or replace view api.jobs with (security_invoker = true) as {query}"
+        owner.execute(newer.encode())
+        refused = refusal_of(cluster, project_url, text)
+        assert "ERROR:  A newer release made the view api.jobs, which has other columns: cannot drop columns from view\n" in refused
+        assert "HINT:  Run the newer release, or `python -m pyshell migrate` of this one" in refused
+        assert owner.execute(comment.encode()).fetchone() == ("newer",)
+        migrations.migrate(project_url)
+        assert owner.execute(comment.encode()).fetchone() != ("newer",)
+        install(cluster, project_url, text)
+
+
 def test_a_database_with_the_former_text_of_an_edited_migration_is_taken_further(cluster: PrivatePostgres, project_url: str) -> None:
     install(cluster, project_url, supabase_sql.installation())
     with psycopg.connect(project_url, autocommit=True) as connection:

@@ -24,6 +24,19 @@ set local client_min_messages = warning;
 set local lock_timeout = '2s';
 """
 
+CHECK_MIGRATIONS = """
+do $deploy$
+declare
+    v_names constant text := (select string_agg(name, ', ' order by name) from app.schema_migrations where name <> all ('{names}'));
+begin
+    if v_names is not null then
+        raise 'The database has migrations that this file lacks: %', v_names
+            using hint = 'A newer release made it: run the file of that one, or of a later one. Nothing was changed.';
+    end if;
+end;
+$deploy$;
+"""
+
 MIGRATION = """
 do $deploy$
 declare
@@ -51,7 +64,9 @@ insert into app.deployed_parts (name, checksum) values ('catalogue', '{checksum}
 def installation(sources: Sources | None = None) -> str:
     """The whole file."""
     sources = sources or Sources()
-    parts = [HEADER, check_names(sources), BOOKKEEPING, TAKE_TURN, name_what_is_ours(sources)]
+    names = ",".join(file.name for file in sql_files(sources.migrations))
+    parts = [HEADER, check_names(sources), BOOKKEEPING, TAKE_TURN]
+    parts += [CHECK_MIGRATIONS.format(names=f"{{{names}}}"), name_what_is_ours(sources)]
     parts += [
         MIGRATION.format(
             name=file.name,

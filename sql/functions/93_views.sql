@@ -16,7 +16,15 @@ begin
       join pg_class c on c.oid = to_regclass(v.name);
     drop view batch_lookups_view;
     if v_differs then
-        execute format('create or replace view api.%I with (%s) as %s', p_view, p_options, p_query);
+        begin
+            execute format('create or replace view api.%I with (%s) as %s', p_view, p_options, p_query);
+        exception
+            -- `migrate` drops the views then, and tries again.
+            when invalid_table_definition then
+                raise invalid_table_definition using
+                    message = format('A newer release made the view api.%s, which has other columns: %s', p_view, sqlerrm),
+                    hint    = 'Run the newer release, or `python -m pyshell migrate` of this one, which makes the views anew.';
+        end;
     end if;
 end;
 $$;
