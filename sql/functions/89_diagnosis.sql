@@ -386,7 +386,8 @@ begin
 end;
 $$;
 
-create or replace function app.diagnose(p_queue json) returns setof app.finding
+-- What needs no rows of organizations, so that the coordinator of a cluster can check it while a node is away.
+create or replace function app.diagnose_here() returns setof app.finding
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -396,17 +397,25 @@ begin
      union all
     select * from app.diagnose_maintenance()
      union all
-    select * from app.diagnose_queue(p_queue)
-     union all
     select * from app.diagnose_nodes()
+     union all
+    select * from app.diagnose_wal()
+     union all
+    select * from app.diagnose_publication();
+end;
+$$;
+
+create or replace function app.diagnose_rows(p_queue json) returns setof app.finding
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select * from app.diagnose_queue(p_queue)
      union all
     select * from app.diagnose_lookups()
      union all
     select * from app.diagnose_transactions(p_queue)
-     union all
-    select * from app.diagnose_wal()
-     union all
-    select * from app.diagnose_publication()
      union all
     select * from app.diagnose_webhooks()
      union all
@@ -414,12 +423,22 @@ begin
 end;
 $$;
 
+create or replace function app.diagnose(p_queue json) returns setof app.finding
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    select * from app.diagnose_here()
+     union all
+    select * from app.diagnose_rows(p_queue);
+end;
+$$;
+
 create or replace function api.diagnose() returns setof app.finding
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    v_findings app.finding[];
 begin
     if app.is_node() then
         return query
@@ -427,25 +446,16 @@ begin
           from json_populate_recordset(null::app.finding, app.ask_coordinator('select json_agg(d) from api.diagnose() d')::json) f;
         return;
     end if;
+    return query select * from app.diagnose_here();
     begin
-        v_findings := array(select d from app.diagnose(api.get_queue_health()) d);
+        return query select * from app.diagnose_rows(api.get_queue_health());
     exception
-        -- A node of a cluster is away, and with it the rows that the other checks read.
+        -- A node of a cluster is away, as app.diagnose_nodes says, and with it the rows that these checks read.
         when connection_exception then
             if not app.spans_nodes() then
                 raise;
             end if;
-            v_findings := array(select d from app.diagnose_nodes() d
-                                 union all
-                                select d from app.diagnose_server() d
-                                 union all
-                                select d from app.diagnose_maintenance() d
-                                 union all
-                                select d from app.diagnose_wal() d
-                                 union all
-                                select d from app.diagnose_publication() d);
     end;
-    return query select f.* from unnest(v_findings) f;
 end;
 $$;
 
