@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing, contextmanager
 
 import httpx
@@ -26,6 +27,54 @@ def using_environment() -> Iterator[None]:
         raise BatchLookupsError(f"The proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: {error}") from error
     except OSError as error:
         raise BatchLookupsError(f"The certificates in SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error}") from error
+
+
+class _Gzip:
+    """Decodes a body compressed with gzip. Raises httpx's error also if its end is missing, which httpx takes for whole."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._request = response.request
+        self._decoder = zlib.decompressobj(wbits=31)
+        self._is_empty = True
+
+    def feed(self, piece: bytes) -> bytes:
+        self._is_empty = False
+        try:
+            return self._decoder.decompress(piece)
+        except zlib.error as error:
+            raise httpx.DecodingError(str(error), request=self._request) from error
+
+    def end(self) -> None:
+        # A 304 has the header, and no body.
+        if not (self._decoder.eof or self._is_empty):
+            raise httpx.RemoteProtocolError("the answer is cut off", request=self._request)
+
+
+def _gzip_of(response: httpx.Response) -> _Gzip | None:
+    is_gzip = response.headers.get("content-encoding", "").strip().lower() == "gzip"
+    return _Gzip(response) if is_gzip and not response.is_stream_consumed else None
+
+
+def pieces_of(response: httpx.Response) -> Iterator[bytes]:
+    """The decoded body, as it arrives."""
+    gzip = _gzip_of(response)
+    if gzip is None:
+        yield from response.iter_bytes()
+        return
+    for piece in response.iter_raw():
+        yield gzip.feed(piece)
+    gzip.end()
+
+
+async def pieces_of_async(response: httpx.Response) -> AsyncIterator[bytes]:
+    gzip = _gzip_of(response)
+    if gzip is None:
+        async for piece in response.aiter_bytes():
+            yield piece
+        return
+    async for piece in response.aiter_raw():
+        yield gzip.feed(piece)
+    gzip.end()
 
 
 class _Body:
@@ -57,7 +106,7 @@ def send(http: httpx.Client, request: httpx.Request) -> httpx.Response:
 def read(response: httpx.Response) -> httpx.Response:
     """The whole response; its headers have arrived."""
     body = _Body(response)
-    for piece in response.iter_bytes():
+    for piece in pieces_of(response):
         body.add(piece)
     return body.whole()
 
@@ -69,7 +118,7 @@ async def send_async(http: httpx.AsyncClient, request: httpx.Request) -> httpx.R
 
 async def read_async(response: httpx.Response) -> httpx.Response:
     body = _Body(response)
-    async for piece in response.aiter_bytes():
+    async for piece in pieces_of_async(response):
         body.add(piece)
     return body.whole()
 

@@ -218,7 +218,7 @@ class Client(_Methods, is_async=False):
                 with self._http.stream("GET", download.path, params=download.begin()) as response:
                     if response.is_success:
                         require_ours(response, download.media_type)
-                        for piece in response.iter_bytes():
+                        for piece in bodies.pieces_of(response):
                             yield from download.feed(piece)
                         if download.end(response):
                             return
@@ -324,7 +324,7 @@ class AsyncClient(_Methods, is_async=True):
                 async with self._http.stream("GET", download.path, params=download.begin()) as response:
                     if response.is_success:
                         require_ours(response, download.media_type)
-                        async for piece in response.aiter_bytes():
+                        async for piece in bodies.pieces_of_async(response):
                             for record in download.feed(piece):
                                 yield record
                         if download.end(response):

@@ -556,6 +556,36 @@ def test_an_answer_that_ends_amid_a_record_is_not_taken_for_whole(
         list(client_of(Script(cut)).results(JOB, results_format, status="failed"))
 
 
+def flushed(*pieces: bytes) -> bytes:
+    """Compressed with gzip, without its end."""
+    compressor = zlib.compressobj(wbits=31)
+    return b"".join(compressor.compress(piece) + compressor.flush(zlib.Z_FULL_FLUSH) for piece in pieces)
+
+
+async def test_a_compressed_answer_that_is_cut_off_after_a_record_is_not_taken_for_whole(naps: list[float]) -> None:
+    records = [b"reference_id\n", b"d-0\n", b"d-1\n"]
+    headers = {"content-type": "text/csv", "content-encoding": "gzip", "transfer-encoding": "chunked"}
+
+    def answer(body: bytes) -> httpx.Response:
+        return httpx.Response(200, headers=headers, stream=httpx.ByteStream(body))
+
+    def cut_then_whole(whole: bytes) -> Script:
+        return Script(answer(flushed(*records[:2])), answer(gzip.compress(whole)))
+
+    script = cut_then_whole(records[2])
+    assert list(client_of(script).results(JOB)) == records
+    assert [request.url.params.get("after") for request in script.requests] == [None, "0"]
+    with pytest.raises(UnavailableError, match="the results are incomplete"):
+        list(client_of(cut_then_whole(b"")).results(JOB, status="failed"))
+    assert client_of(cut_then_whole(b"".join(records))).get_report_csv(JOB) == b"".join(records)
+    nothing = Script(httpx.Response(200, headers=headers, stream=httpx.ByteStream(b"")))
+    assert client_of(nothing).get_report_csv(JOB) == b""
+
+    script = cut_then_whole(records[2])
+    async with AsyncClient("http://service", "key", transport=httpx.MockTransport(script)) as client:
+        assert [record async for record in client.results(JOB)] == records
+
+
 class OfHttp10(BaseHTTPRequestHandler):
     """A proxy of HTTP/1.0, which closes the connection at the end, and breaks off after two records each time."""
 
