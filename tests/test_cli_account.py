@@ -487,6 +487,17 @@ def test_help_has_examples(cli: Cli, words: list[str]) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 110
 
 
+def test_help_says_what_a_number_is_of(cli: Cli) -> None:
+    pages = [
+        cli.run(*words, "--help").stdout
+        for words in (["list"], ["items"], ["usage"], ["report", "share"], ["webhooks", "deliveries"], ["webhooks", "verify"])
+    ]
+    assert [page for page in pages if " RANGE " in page] == []
+    assert "standard output unless given" in cli.run("run", "--help", COLUMNS="200").stdout
+    # Without -o, watch saves nothing.
+    assert "not at all unless given" in cli.run("watch", "--help", COLUMNS="200").stdout
+
+
 @pytest.mark.parametrize("group", [[], ["report"], ["webhooks"], ["keys"]])
 def test_summaries_of_commands_fit_into_eighty_columns(cli: Cli, group: list[str]) -> None:
     summaries = cli.run(*group, "--help", COLUMNS="80").stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()

@@ -280,7 +280,7 @@ def completion(shell: str) -> None:
 @click.command(short_help="Count the lookups by day and job, and those of this month.")
 @click.option("--from", "created_from", metavar="DAY", help="From this day on, such as 2026-11-01.")
 @click.option("--before", "created_before", metavar="DAY", help="Only days before this one.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many rows.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", default=50, show_default=True, help="How many rows.")
 @with_output
 @pass_session
 def usage(session: Session, created_from: str | None, created_before: str | None, limit: int) -> int:

@@ -35,7 +35,7 @@ def with_item_filter(command: F) -> F:
 )
 @click.option("--name", metavar="TEXT", help="Only jobs with this text in their name.")
 @with_labels(help="Only jobs with this label. Repeatable; a job must have all of them.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", default=20, show_default=True, help="How many.")
 @with_output
 @pass_session
 def list_jobs(session: Session, status: str | None, name: str | None, labels: tuple[tuple[str, str], ...], limit: int) -> None:
@@ -176,7 +176,7 @@ def delete(session: Session, job: str, with_report: bool, yes: bool) -> None:
 @click.command()
 @with_job
 @with_item_filter
-@click.option("--limit", type=click.IntRange(min=1), help="How many; all unless given.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="How many; all unless given.")
 @with_output
 @pass_session
 def items(session: Session, job: str, status: str | None, error_code: str | None, limit: int | None) -> None:

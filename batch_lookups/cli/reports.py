@@ -117,7 +117,7 @@ def amount_of(site: ComparedSite | None) -> Dollars | None:
 
 @report.command()
 @click.argument("job_or_report", metavar="JOB|REPORT")
-@click.option("--days", type=click.IntRange(1, 365), help="How many days the link works; by default 30.")
+@click.option("--days", type=click.IntRange(1, 365), metavar="DAYS", help="How many days the link works; by default 30.")
 @click.option("--list", "lists", is_flag=True, help="List the valid links instead.")
 @click.option("--revoke", metavar="ID", help="Revoke the link with this id instead.")
 @with_output

@@ -29,10 +29,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 CODES_OF_SITES = {"not_found", "upstream_rejected"}
 
 
-def with_saving(command: F) -> F:
-    command = click.option("--report", type=saving.PAGE, help="Also save the report as an HTML page.")(command)
-    saved = "Where to save the results: x.csv, x.xlsx or x.ndjson; standard output unless given."
-    return click.option("-o", "--output", type=saving.RESULTS, help=saved)(command)
+def with_saving(default: str) -> Callable[[F], F]:
+    """Adds --output and --report. `default`: where the results go unless --output is given."""
+
+    def add(command: F) -> F:
+        command = click.option("--report", type=saving.PAGE, help="Also save the report as an HTML page.")(command)
+        saved = f"Where to save the results: x.csv, x.xlsx or x.ndjson; {default}."
+        return click.option("-o", "--output", type=saving.RESULTS, help=saved)(command)
+
+    return add
 
 
 @click.command()
@@ -105,7 +110,7 @@ def submit(session: Session, /, file: str, again: str | None, **options: Any) ->
 @click.command()
 @with_file_options
 @with_again
-@with_saving
+@with_saving("standard output unless given")
 @pass_session
 def run(session: Session, /, file: str, output: Path | None, report: Path | None, again: str | None, **options: Any) -> int:
     """Check and submit a file, watch its job, and save the results.
@@ -147,7 +152,7 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
 
 @click.command()
 @with_job
-@with_saving
+@with_saving("not at all unless given")
 @with_output
 @pass_session
 def watch(session: Session, job: str, output: Path | None, report: Path | None) -> int:

@@ -116,7 +116,7 @@ def test(session: Session) -> int:
 @click.option("--status", type=click.Choice(["pending", "sending", "delivered", "failed"]), help="Only deliveries with this status.")
 @click.option("--event", type=click.Choice([*EVENTS, "webhook.test"]), help="Only those of this event.")
 @click.option("--job", "job_id", help="Only those of this job.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", default=20, show_default=True, help="How many.")
 @with_output
 @pass_session
 def deliveries(session: Session, status: str | None, event: str | None, job_id: str | None, limit: int) -> None:
@@ -237,7 +237,9 @@ def secret(session: Session, overlap_seconds: float | None) -> None:
 @click.option("--id", "message_id", required=True, help="The header webhook-id.")
 @click.option("--timestamp", required=True, help="The header webhook-timestamp.")
 @click.option("--signature", required=True, help="The header webhook-signature.")
-@click.option("--seconds-off", type=click.FloatRange(min=0), default=300.0, show_default=True, help="How old the message may be.")
+@click.option(
+    "--seconds-off", type=click.FloatRange(min=0), metavar="SECONDS", default=300.0, show_default=True, help="How old the message may be."
+)
 def verify(body: str, message_id: str, timestamp: str, signature: str, seconds_off: float) -> None:
     """Check whether a received message is genuine. BODY is a file with its body exactly as received; - is standard input.
 
