@@ -163,7 +163,15 @@ def test_an_error_of_writing_names_the_file(cli: Cli) -> None:
     for words in (["results", job], ["results", job, "--follow"], ["watch", job, "--report", cli.folder / "report.html"]):
         refused = cli.run(*words, "-o", "/dev/full")
         assert refused.returncode == 1
-        assert refused.stderr.splitlines()[-1] == "error: /dev/full: No space left on device"
+        assert "error: /dev/full: No space left on device" in refused.stderr.splitlines()[-2:]
+    # After minutes of lookups, people want to know what to do.
+    report = cli.folder / "report.html"
+    keeps = f"hint: The service keeps the results. Save them again, or elsewhere: batch-lookups watch {job} -o /dev/full --report {report}"
+    assert refused.stderr.splitlines()[-1] == keeps
+    command = [*cli.command, "results", job]
+    with Path("/dev/full").open("wb") as full:
+        to_stdout = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=cli.environment, text=True, timeout=30, check=False)
+    assert (to_stdout.returncode, to_stdout.stderr) == (1, "error: standard output: No space left on device\n")
 
 
 def fail_after(piece: bytes) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from batch_lookups.errors import ApiError
@@ -66,3 +67,9 @@ def hint_of(error: ApiError) -> str:
         if not re.search(r"\?\w+=|Content-Type:|(GET|PUT) /|^Its waiting_", sentence)
     )
     return " ".join(filter(None, (said, HINTS.get(error.code))))
+
+
+def told_of_file(error: OSError) -> str:
+    """Such as: results.csv: Permission denied."""
+    reason = error.strerror or str(error)
+    return f"{os.fsdecode(error.filename)}: {reason}" if isinstance(error.filename, str | bytes) else reason

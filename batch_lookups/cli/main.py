@@ -137,7 +137,7 @@ def main(words: Sequence[str] | None = None) -> None:
             session, exits.of_error(error), str(error), hint or "Run batch-lookups doctor to find out what is wrong with the connection."
         )
     except OSError as error:
-        code = fail(session, exits.ERROR, told_of_file(error))
+        code = fail(session, exits.ERROR, errors.told_of_file(error))
         try:
             sys.stdout.flush()
         except OSError:
@@ -176,12 +176,6 @@ def end_in_order() -> None:
         # A signal that the caller ignores, as nohup does, stays ignored.
         if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, end)
-
-
-def told_of_file(error: OSError) -> str:
-    """Such as: results.csv: Permission denied."""
-    reason = error.strerror or str(error)
-    return f"{os.fsdecode(error.filename)}: {reason}" if isinstance(error.filename, str | bytes) else reason
 
 
 def told_of_form(error: Exception) -> str:

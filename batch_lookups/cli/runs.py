@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from batch_lookups.cli import exits, progress, saving, uploads
+from batch_lookups.cli import errors, exits, progress, saving, uploads
 from batch_lookups.cli.batches import with_item_filter, with_job
 from batch_lookups.cli.exits import Ended
 from batch_lookups.cli.session import Session, counted, minute, pass_session, say, with_output
@@ -185,7 +185,7 @@ def finish(session: Session, job_id: str, output: Path | None, report: Path | No
     saved += [f"--report {quoted(report)}"] if report else []
     command = " ".join(["batch-lookups watch", job_id, *saved])
     ended = follow_job(session, job_id, command)
-    with detaching(command):
+    with detaching(command), keeping_results(command):
         if save_results:
             write_results(session.client, job_id, output, saving.format_of(output))
         if report is not None:
@@ -213,6 +213,18 @@ def detaching(command: str) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
         raise Ended(exits.interrupted(error), "Detached; the job continues", f"Watch it again: {command}") from None
+
+
+@contextmanager
+def keeping_results(command: str) -> Iterator[None]:
+    """If a file cannot be written after the job has ended: says that nothing is lost, and the command that saves it."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        hint = f"The service keeps the results. Save them again, or elsewhere: {command}"
+        raise Ended(exits.ERROR, errors.told_of_file(error), hint) from error
 
 
 def summary_of(job: Job) -> str:

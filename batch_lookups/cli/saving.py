@@ -76,8 +76,9 @@ def save(path: Path | None, pieces: Iterable[bytes]) -> None:
     A device or a pipe is written to directly, and a link stays one. None: to standard output.
     """
     if path is None:
-        sys.stdout.buffer.writelines(pieces)
-        sys.stdout.buffer.flush()
+        with naming("standard output"):
+            sys.stdout.buffer.writelines(pieces)
+            sys.stdout.buffer.flush()
         return
     # Before the link is followed: /dev/stdout leads to a pipe that has no name.
     if is_special(path):
@@ -102,7 +103,7 @@ def save(path: Path | None, pieces: Iterable[bytes]) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: Path | str) -> Iterator[None]:
     """Adds the file's name to write errors, as errors of opening have it."""
     try:
         yield
