@@ -181,11 +181,23 @@ def origin_of(url: httpx.URL) -> str:
     return f"{url.scheme}://{url.netloc.decode()}"
 
 
+def proxy_for(url: httpx.URL) -> str | None:
+    """The proxy of the environment for this address, without a user name and password."""
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    return proxy.rpartition("://")[2].rpartition("@")[2] if proxy and not proxy_bypass(url.host) else None
+
+
 def describe(error: httpx.RequestError) -> str:
     service = f"service at {origin_of(error.request.url)}"
+    proxy = proxy_for(error.request.url)
+    # Which of the two refused is not known.
+    through = f" through the proxy at {proxy}" if proxy else ""
     what = {
-        httpx.ConnectError: f"The {service} cannot be reached",
-        httpx.ConnectTimeout: f"The {service} cannot be reached: no connection in time",
+        httpx.ConnectError: f"The {service} cannot be reached{through}",
+        httpx.ConnectTimeout: f"The {service} cannot be reached{through}: no connection in time",
         httpx.ReadTimeout: f"The {service} did not answer in time",
         httpx.ProxyError: f"The proxy does not connect to the {service}",
         httpx.DecodingError: f"The answer of the {service} is not compressed as it says",

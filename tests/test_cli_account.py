@@ -447,6 +447,19 @@ except SystemExit:
     return set(done.stderr.split())
 
 
+def test_a_proxy_that_cannot_be_reached_is_named(cli: Cli) -> None:
+    cli.environment |= {"HTTP_PROXY": "http://name:secret@127.0.0.1:1", "BATCH_LOOKUPS_RETRY_SECONDS": "0"}
+    done = cli.run("whoami")
+    assert (done.returncode, done.stdout) == (7, "")
+    assert (
+        f"error: The service at {cli.environment['BATCH_LOOKUPS_URL']} cannot be reached through the proxy at 127.0.0.1:1 (" in done.stderr
+    )
+    assert "secret" not in done.stderr
+    assert cli.run("whoami", NO_PROXY="127.0.0.1").returncode == 0
+    nowhere = cli.run("whoami", NO_PROXY="127.0.0.1", BATCH_LOOKUPS_URL="http://127.0.0.1:2")
+    assert "The service at http://127.0.0.1:2 cannot be reached (" in nowhere.stderr
+
+
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["run", "--help"], ["completion", "zsh"]])
 def test_modules_are_imported_only_when_they_are_used(words: list[str]) -> None:
     loaded = loaded_modules(*words)
