@@ -315,7 +315,7 @@ def test_a_file_that_is_no_table_is_refused_in_the_words_of_the_service(cli: Cli
         (["check", "bare.csv", "--building-type", "Igloo", "--devices", "1"], "  line 2: --building-type: Igloo is not "),
         (
             ["check", "headers.csv"],
-            "city, zip. Name it with --map FIELD=COLUMN, or set it for all rows: --number-rows, --devices, --building-type",
+            "city, zip. Name it with --map FIELD=COLUMN, or set it for all rows: --devices, --building-type.",
         ),
         (["check", "twice.csv"], "hint: Say which one is meant with --map FIELD=COLUMN.\n"),
         (["check", "bytes.csv"], "hint: Save the file as CSV UTF-8.\n"),

@@ -28,6 +28,13 @@ WORDS = {
     "since": "TIME",
     "url": "--url",
 }
+# The options that set a column for all rows.
+FOR_ALL_ROWS = {
+    "reference_id": "--number-rows",
+    "device_ids": "--devices",
+    "building_type": "--building-type",
+    "country_code": "--country",
+}
 # What to do here about an error, by its code.
 HINTS = {
     "route_not_found": "The address may have something extra at its end, such as /portal; batch-lookups doctor shows it.",
@@ -40,7 +47,6 @@ HINTS = {
     "webhook_url_missing": "Set one: batch-lookups webhooks set --url https://...",
     "webhooks_disabled": "Enable them: batch-lookups webhooks set --enable, with --url https://... where none is set.",
     "insufficient_scope": "Use a key that has this scope; `batch-lookups doctor` shows which this one has.",
-    "missing_columns": "Name it with --map FIELD=COLUMN, or set it for all rows: --number-rows, --devices, --building-type, --country.",
     "ambiguous_columns": "Say which one is meant with --map FIELD=COLUMN.",
     "sheet_not_found": "Name one with --sheet.",
     "invalid_encoding": "Save the file as CSV UTF-8.",
@@ -66,7 +72,16 @@ def hint_of(error: ApiError) -> str:
         for sentence in re.split(r"(?<=\.) ", error.hint)
         if not re.search(r"\?\w+=|Content-Type:|(GET|PUT) /|^Its waiting_", sentence)
     )
-    return " ".join(filter(None, (said, HINTS.get(error.code))))
+    told = name_columns(str(error)) if error.code == "missing_columns" else HINTS.get(error.code)
+    return " ".join(filter(None, (said, told)))
+
+
+def name_columns(message: str) -> str:
+    """What to do about columns that a message says are missing: only some can be set for all rows."""
+    missing = set(re.findall(r"\w+", message))
+    options = [option for field, option in FOR_ALL_ROWS.items() if field in missing]
+    alternative = f", or set it for all rows: {', '.join(options)}" if options else ""
+    return f"Name it with --map FIELD=COLUMN{alternative}."
 
 
 def told_of_file(error: OSError) -> str:
