@@ -22,7 +22,7 @@ def test_a_sample_is_saved_and_continued(cli: Cli) -> None:
     assert f"Or stop here: batch-lookups cancel {job}" in sampled.stderr
     assert f"{job}  processing, waits after its sample  " in cli.run("list").stdout
     status = cli.run("status", job).stdout
-    assert "waits for continue" in status
+    assert "waits for batch-lookups continue JOB, after its sample\n" in status
     assert "progress  4 of 30 done, waiting to be continued or cancelled\n" in status, "without a rate, and without a time left"
 
     assert cli.run("continue", job).stdout.strip() == job

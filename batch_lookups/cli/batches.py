@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 WAITS = {None: "", "continue": ", waits after its sample", "lookup_limit": ", waits at its lookup limit"}
+CONTINUED = {
+    None: "-",
+    "continue": "batch-lookups continue JOB, after its sample",
+    "lookup_limit": "batch-lookups continue JOB --max-lookups N, at its lookup limit",
+}
 
 with_job = click.argument("job", metavar="JOB")
 
@@ -91,7 +96,10 @@ def status(session: Session, job: str) -> None:
         ("ended", f"{minute(found['completed_at'])} UTC" if found["completed_at"] else "-"),
         ("retry of", found["retry_of_job_id"] or "-"),
         ("lookups", f"{found['lookups']:,}"),
-        ("waits for", f"the month to end, {minute(found['waiting_until'])} UTC" if found["waiting_until"] else found["waiting_for"] or "-"),
+        (
+            "waits for",
+            f"the month to end, {minute(found['waiting_until'])} UTC" if found["waiting_until"] else CONTINUED[found["waiting_for"]],
+        ),
     ]
     session.show(found, facts(lines))
 
