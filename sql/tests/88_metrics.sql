@@ -106,7 +106,7 @@ select is((select array[due, oldest_due_age] from app.measure_webhooks(app.clock
     'deliveries of all receivers are counted, also those that are due just now, and the oldest counts');
 select ok((select due from app.measure_webhooks(app.clock())) > 1
     and (select oldest_due_age from app.measure_webhooks(app.clock())) > 20, 'the two receivers have deliveries of different ages');
-update app.webhook_configs set failing_since = app.clock() where organization_id = :'org';
+update app.webhook_configs set failing_since = '2026-11-24 12:31:00+00' where organization_id = :'org';
 select is((select row(enabled, failing, disabled) from app.measure_webhooks(app.clock()))::text, '(1,1,0)', 'a failing receiver does not count as enabled');
 update app.webhook_configs set enabled = false, disabled_at = failing_since, disabled_reason = 'failing' where organization_id = :'org';
 select is((select row(enabled, failing, disabled) from app.measure_webhooks(app.clock()))::text, '(1,0,1)', 'a disabled receiver is not failing');
