@@ -149,66 +149,80 @@ select p.name, p.field from app.street_part_names p where not p.is_bare;
 comment on view app.address_column_names is 'Names of the parts of an address, as app.plain_name leaves them, which a prefix such as billing may precede.';
 
 -- If several columns of a file fit a field, the lowest rank wins; two of the same rank are ambiguous, such as a billing and a shipping
--- city. prefix: whose address it is; empty: it does not say. part: the name without its prefix.
+-- city.
 create or replace view app.column_names as
-with unprefixed as (
-    select n.name, f.field, 2 * n.rank::integer as rank
-      from (values
-            ('reference_id', array['referenceid', 'reference', 'refid', 'ref', 'dealid', 'deal', 'externalid', 'opportunityid', 'opportunityid18',
-                                   'casesafeid', 'projectid', 'siteid', 'locationid', 'propertyid', 'recordid', 'recordidcompany', 'recordidcontact',
-                                   'recordiddeal', 'customerid', 'accountid', 'accountid18', 'leadid', 'contactid', 'dealnumber', 'projectnumber', 'projectno',
-                                   'jobid', 'jobnumber', 'jobno', 'customernumber', 'customerno', 'accountnumber', 'accountno', 'referenznummer', 'referenz',
-                                   'kennung', 'identifiant', 'numerodedossier', 'nodedossier', 'nodossier', 'numerodeclient', 'noclient', 'id', 'job']),
-            ('street_1', array['street1', 'street', 'streetaddress', 'streetaddress1', 'addressline1', 'address1', 'streetline1', 'deliveryline1',
-                               'fullstreet', 'adresse1', 'ligneadresse1', 'lignedadresse1', 'rue', 'strasse', 'strassehausnummer',
-                               'strasseundhausnummer', 'anschrift', 'adresse', 'adressecivique', 'address', 'addr', 'addr1', 'fulladdress', 'fulladdr',
-                               'completeaddress', 'staddr', 'address12', 'addressline12']),
-            ('street_2', array['street2', 'streetaddress2', 'addressline2', 'address2', 'addr2', 'streetline2', 'deliveryline2', 'unit', 'unitnumber', 'unitnum',
-                               'unitno', 'unitnbr', 'unitapt', 'aptunit', 'apartment', 'apartmentsuite', 'apartmentsuiteetc', 'aptsuite', 'aptsuiteunit', 'apt',
-                               'aptnumber', 'aptnum', 'aptno', 'apartmentnumber', 'apartmentno', 'suite', 'suitenumber', 'suiteno', 'adresse2',
-                               'ligneadresse2', 'lignedadresse2', 'appartement', 'noappartement', 'nodappartement', 'noapp', 'adresszusatz']),
-            ('city', array['city', 'town', 'citytown', 'towncity', 'municipality', 'citymunicipality', 'locality', 'cityname', 'municipalite', 'ville', 'ort',
-                           'stadt', 'citystate', 'citystatezip', 'citystatezipcode']),
-            ('state_or_province_code', array['stateorprovincecode', 'stateorprovince', 'stateprovince', 'provincestate', 'stateprovincecode',
-                                             'stateprovincetextonly', 'stateregion', 'statecode', 'stateabbreviation', 'stateabbr', 'provincecode', 'state',
-                                             'province', 'provinceoustate', 'provinceetat', 'etatprovince', 'bundesstaat', 'bundesland', 'etat', 'region',
-                                             'prov', 'st', 'statezip', 'statezipcode']),
-            ('postal_code', array['postalcode', 'zipcode', 'zip', 'zip5', 'zippostalcode', 'postalzipcode', 'zippostal', 'postalzip',
-                                  'postcode', 'postal', 'codepostal', 'postleitzahl', 'plz']),
-            ('country_code', array['countrycode', 'country', 'countryregion', 'countrytextonly', 'pays', 'land']),
-            ('building_type', array['buildingtype', 'propertytype', 'typeofbuilding', 'typeofproperty', 'typeofhome', 'hometype', 'buildingcategory', 'building',
-                                    'bldgtype', 'bldg', 'primarypropertytypeselfselected', 'primarypropertytype', 'typedebatiment', 'typebatiment',
-                                    'typedhabitation', 'gebaudetyp', 'gebaudeart']),
-            ('device_ids', array['deviceids', 'deviceid', 'devices', 'device', 'equipment', 'measures', 'appareils', 'equipements', 'gerate', 'gerateids']),
-            ('create_application', array['createapplication']),
-            ('webhook_custom_fields', array['webhookcustomfields']),
-            -- Only these: what CRMs call ownership or income is something else.
-            ('household_income', array['householdincome', 'annualhouseholdincome']),
-            ('household_size', array['householdsize', 'peopleinhousehold', 'numberofpeopleinhousehold', 'howmanypeopleliveinyourhousehold']),
-            ('owner_status', array['ownerstatus', 'homeownerorrenter', 'ownerorrenter', 'ownorrent', 'doyouownorrent', 'doyouownorrentyourhome']),
-            ('tax_filing', array['taxfiling', 'taxfilingstatus'])) f (field, names)
-     cross join unnest(f.names) with ordinality n (name, rank)
-     union all
-    -- After those of whole addresses.
-    select n.name, 'street_1' as field, 99 as rank from unnest(app.street_name_names()) n (name)
-     union all
-    select p.name, p.field, 50 as rank from app.street_part_names p where not p.is_bare
-     union all
-    -- Alone a whole ZIP code, but beside one its last digits.
-    select n.name, 'postal_code' as field, 101 as rank from unnest(array['zip4', 'zipplus4', 'zipcode4']) n (name))
-select u.name, u.field, u.rank, '' as prefix, u.name as part from unprefixed u
-union all
-select p.prefix || n.name, n.field, 100, case when p.prefix <> 'address' then p.prefix else '' end, n.name
-  from unnest(app.address_prefixes()) p (prefix)
- cross join (select name, field from app.address_column_names
-              union all
-             select name, field from app.street_part_names where is_bare) n
- where p.prefix || n.name not in (select u.name from unprefixed u)
-   and p.prefix || n.name not in ('buildingunit', 'addressaddr', 'addressaddr1', 'addressaddr2')
-   -- A job number is no house number, but a situs number is one.
-   and (p.prefix = 'situs' or n.name not in (select s.name from app.street_part_names s where s.is_bare));
+select n.name, f.field, 2 * n.rank::integer as rank
+  from (values
+        ('reference_id', array['referenceid', 'reference', 'refid', 'ref', 'dealid', 'deal', 'externalid', 'opportunityid', 'opportunityid18',
+                               'casesafeid', 'projectid', 'siteid', 'locationid', 'propertyid', 'recordid', 'recordidcompany', 'recordidcontact',
+                               'recordiddeal', 'customerid', 'accountid', 'accountid18', 'leadid', 'contactid', 'dealnumber', 'projectnumber', 'projectno',
+                               'jobid', 'jobnumber', 'jobno', 'customernumber', 'customerno', 'accountnumber', 'accountno', 'referenznummer', 'referenz',
+                               'kennung', 'identifiant', 'numerodedossier', 'nodedossier', 'nodossier', 'numerodeclient', 'noclient', 'id', 'job']),
+        ('street_1', array['street1', 'street', 'streetaddress', 'streetaddress1', 'addressline1', 'address1', 'streetline1', 'deliveryline1',
+                           'fullstreet', 'adresse1', 'ligneadresse1', 'lignedadresse1', 'rue', 'strasse', 'strassehausnummer',
+                           'strasseundhausnummer', 'anschrift', 'adresse', 'adressecivique', 'address', 'addr', 'addr1', 'fulladdress', 'fulladdr',
+                           'completeaddress', 'staddr', 'address12', 'addressline12']),
+        ('street_2', array['street2', 'streetaddress2', 'addressline2', 'address2', 'addr2', 'streetline2', 'deliveryline2', 'unit', 'unitnumber', 'unitnum',
+                           'unitno', 'unitnbr', 'unitapt', 'aptunit', 'apartment', 'apartmentsuite', 'apartmentsuiteetc', 'aptsuite', 'aptsuiteunit', 'apt',
+                           'aptnumber', 'aptnum', 'aptno', 'apartmentnumber', 'apartmentno', 'suite', 'suitenumber', 'suiteno', 'adresse2',
+                           'ligneadresse2', 'lignedadresse2', 'appartement', 'noappartement', 'nodappartement', 'noapp', 'adresszusatz']),
+        ('city', array['city', 'town', 'citytown', 'towncity', 'municipality', 'citymunicipality', 'locality', 'cityname', 'municipalite', 'ville', 'ort',
+                       'stadt', 'citystate', 'citystatezip', 'citystatezipcode']),
+        ('state_or_province_code', array['stateorprovincecode', 'stateorprovince', 'stateprovince', 'provincestate', 'stateprovincecode',
+                                         'stateprovincetextonly', 'stateregion', 'statecode', 'stateabbreviation', 'stateabbr', 'provincecode', 'state',
+                                         'province', 'provinceoustate', 'provinceetat', 'etatprovince', 'bundesstaat', 'bundesland', 'etat', 'region',
+                                         'prov', 'st', 'statezip', 'statezipcode']),
+        ('postal_code', array['postalcode', 'zipcode', 'zip', 'zip5', 'zippostalcode', 'postalzipcode', 'zippostal', 'postalzip',
+                              'postcode', 'postal', 'codepostal', 'postleitzahl', 'plz']),
+        ('country_code', array['countrycode', 'country', 'countryregion', 'countrytextonly', 'pays', 'land']),
+        ('building_type', array['buildingtype', 'propertytype', 'typeofbuilding', 'typeofproperty', 'typeofhome', 'hometype', 'buildingcategory', 'building',
+                                'bldgtype', 'bldg', 'primarypropertytypeselfselected', 'primarypropertytype', 'typedebatiment', 'typebatiment',
+                                'typedhabitation', 'gebaudetyp', 'gebaudeart']),
+        ('device_ids', array['deviceids', 'deviceid', 'devices', 'device', 'equipment', 'measures', 'appareils', 'equipements', 'gerate', 'gerateids']),
+        ('create_application', array['createapplication']),
+        ('webhook_custom_fields', array['webhookcustomfields']),
+        -- Only these: what CRMs call ownership or income is something else.
+        ('household_income', array['householdincome', 'annualhouseholdincome']),
+        ('household_size', array['householdsize', 'peopleinhousehold', 'numberofpeopleinhousehold', 'howmanypeopleliveinyourhousehold']),
+        ('owner_status', array['ownerstatus', 'homeownerorrenter', 'ownerorrenter', 'ownorrent', 'doyouownorrent', 'doyouownorrentyourhome']),
+        ('tax_filing', array['taxfiling', 'taxfilingstatus'])) f (field, names)
+ cross join unnest(f.names) with ordinality n (name, rank)
+ union all
+-- After those of whole addresses.
+select n.name, 'street_1' as field, 99 as rank from unnest(app.street_name_names()) n (name)
+ union all
+select p.name, p.field, 50 as rank from app.street_part_names p where not p.is_bare
+ union all
+-- Alone a whole ZIP code, but beside one its last digits.
+select n.name, 'postal_code' as field, 101 as rank from unnest(array['zip4', 'zipplus4', 'zipcode4']) n (name);
 
-comment on view app.column_names is 'Names of columns, as app.plain_name leaves them, and the field that each is for; lower ranks win.';
+comment on view app.column_names is 'Names of columns without a prefix such as billing, as app.plain_name leaves them, and the field that each is for; lower ranks win.';
+
+-- What these names of columns, as app.plain_name leaves them, are for. prefix: whose address it is; empty: it does not say. part: the name
+-- without its prefix. All names that a prefix may precede would be thousands: only prefixes of the given names are tried.
+create or replace function app.known_columns(p_names text[]) returns table (name text, field text, rank integer, prefix text, part text)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return query
+    with given as materialized (select distinct u.name from unnest(p_names) u (name)),
+    unprefixed as materialized (select c.name, c.field, c.rank from app.column_names c join given g on g.name = c.name)
+    select u.name, u.field, u.rank, '', u.name from unprefixed u
+     union all
+    select g.name, n.field, 100, case when p.prefix <> 'address' then p.prefix else '' end, n.name
+      from given g
+      -- The first letters are for a hash join: the first rows of a file may have 12,500 cells.
+      join unnest(app.address_prefixes()) p (prefix) on left(g.name, 3) = left(p.prefix, 3) and starts_with(g.name, p.prefix)
+      join (select a.name, a.field, false as is_bare from app.address_column_names a
+             union all
+            select s.name, s.field, true from app.street_part_names s where s.is_bare) n on n.name = substr(g.name, length(p.prefix) + 1)
+     where g.name not in (select u.name from unprefixed u)
+       and g.name not in ('buildingunit', 'addressaddr', 'addressaddr1', 'addressaddr2')
+       -- A job number is no house number, but a situs number is one.
+       and (p.prefix = 'situs' or not n.is_bare);
+end;
+$$;
 
 -- Territories are states to us, but countries in ISO 3166 and in many CRMs.
 create or replace view app.country_names as

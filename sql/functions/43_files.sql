@@ -17,14 +17,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return coalesce(
-        (select r.n
-           from (select * from jsonb_array_elements(p_rows) with ordinality r (cells, n) limit 25) r
-          cross join lateral (select app.column_name(c) as name, app.plain_name(c) as plain from jsonb_array_elements_text(r.cells) c) c
-           left join app.column_names k on k.name = c.name
+        (with cells as materialized (
+            select r.n, app.column_name(c.cell) as name, app.plain_name(c.cell) as plain
+              from (select * from jsonb_array_elements(p_rows) with ordinality r (cells, n) limit 25) r
+             cross join jsonb_array_elements_text(r.cells) c (cell))
+         select c.n
+           from cells c
+           left join app.known_columns(array(select o.name from cells o)) k on k.name = c.name
            left join (select app.plain_name(value) as name, key as field from jsonb_each_text(coalesce(p_columns, '{}'))) g on g.name = c.plain
           where k.name is not null or g.name is not null
-          group by r.n
-          order by count(distinct coalesce(g.field, k.field)) desc, r.n
+          group by c.n
+          order by count(distinct coalesce(g.field, k.field)) desc, c.n
           limit 1),
         (select min(n) from jsonb_array_elements(p_rows) with ordinality r (cells, n) where cells <> '[]'));
 end;
@@ -86,40 +89,46 @@ begin
     return query
     with headers as materialized (
         select h.n::integer as n, h.name, app.column_name(h.name) as plain from unnest(p_headers) with ordinality h (name, n)),
-    known as materialized (select k.name, k.field, k.rank, k.prefix, k.part from app.column_names k),
+    words as materialized (
+        select h.n, h.name, w.place, app.plain_name(w.word) as plain
+          from headers h
+         cross join regexp_split_to_table(h.name, '\s*(/|\||\mor\M)\s*') with ordinality w (word, place)
+         where length(h.name) <= 100 and h.name ~ '/|\||\mor\M'),
+    known as materialized (select * from app.known_columns(array(select h.plain from headers h union all select w.plain from words w))),
+    parts as materialized (select a.name, a.field, length(a.name) as length from app.address_column_names a),
+    street_parts as materialized (select p.name, p.field, p.field_after, p.is_bare from app.street_part_names p),
     direct as materialized (
         select h.n, h.name, k.field, k.rank, k.prefix, k.part from headers h join known k on k.name = h.plain),
     others as materialized (
         select h.n, h.name, a.field, regexp_replace(left(h.plain, -length(a.name)), 'address$', '') as prefix, a.name as part
           from headers h
-         cross join lateral (select f.name, f.field from app.address_column_names f where h.plain like '_%' || f.name order by length(f.name) desc limit 1) a
+         cross join lateral (select p.name, p.field from parts p where right(h.plain, p.length) = p.name and length(h.plain) > p.length order by p.length desc limit 1) a
          where h.n not in (select d.n from direct d)),
     alternatives as (
-        select distinct on (h.n) h.n, h.name, k.field, case k.prefix when '' then 102 else 100 end as rank, k.prefix, k.part
-          from headers h
-         cross join regexp_split_to_table(h.name, '\s*(/|\||\mor\M)\s*') with ordinality w (word, place)
-          join known k on k.name = app.plain_name(w.word)
-         where length(h.name) <= 100 and h.name ~ '/|\||\mor\M' and h.n not in (select d.n from direct d)
+        select distinct on (w.n) w.n, w.name, k.field, case k.prefix when '' then 102 else 100 end as rank, k.prefix, k.part
+          from words w
+          join known k on k.name = w.plain
+         where w.n not in (select d.n from direct d)
            and k.field in ('street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code') and length(k.name) > 2
-         order by h.n, w.place),
+         order by w.n, w.place),
     named as materialized (
         select * from direct
          union all
         select o.n, o.name, o.field, 100, o.prefix, o.part
           from others o
          where o.prefix <> ''
-           and (o.prefix in (select k.prefix from known k)
+           and (o.prefix = any (app.address_prefixes())
                 or (select bool_or(s.field = 'street_1') and bool_or(s.field = any (array['city', 'state_or_province_code', 'postal_code']))
                       from others s
                      where s.prefix = o.prefix))
          union all
-        select * from alternatives a where a.n not in (select o.n from others o where o.prefix in (select k.prefix from known k))),
+        select * from alternatives a where a.n not in (select o.n from others o where o.prefix = any (app.address_prefixes()))),
     streets as materialized (
         select c.prefix, coalesce(max(c.n) filter (where c.part like '%name'), min(c.n)) as n from named c where c.field = 'street_1' group by c.prefix),
     bare as materialized (
         select h.n, h.name, p.name as part, s.n as street
           from headers h
-          join app.street_part_names p on p.is_bare and p.name = h.plain
+          join street_parts p on p.is_bare and p.name = h.plain
           join named s on s.field = 'street_1' and s.part = any ('{street,rue,strasse}' || app.street_name_names())
          where h.n not in (select c.n from named c)),
     beside as (
@@ -133,10 +142,10 @@ begin
          union all
         select b.n, b.name, p.field, 60, '', b.part
           from beside b
-          join app.street_part_names p on p.is_bare and p.name = b.part
+          join street_parts p on p.is_bare and p.name = b.part
          -- In postal order, as the name of a person may have a suffix, too.
          where p.field = 'street_number'
-            or exists (select from beside o join app.street_part_names q on q.is_bare and q.name = o.part and q.field = 'street_number' where o.n < b.n)
+            or exists (select from beside o join street_parts q on q.is_bare and q.name = o.part and q.field = 'street_number' where o.n < b.n)
             or exists (select from named c where c.field = 'street_number' and c.n < b.n)),
     placed as (
         select f.n, f.name, f.prefix, f.part,
@@ -148,7 +157,7 @@ begin
                -- The name of a street is all of it if its number has a column.
                case when f.rank = 99 and exists (select from found o where o.field = 'street_number' and o.prefix = f.prefix) then 17 else f.rank end as rank
           from found f
-          left join app.street_part_names p on p.name = f.part and f.field = any (app.street_part_fields())
+          left join street_parts p on p.name = f.part and f.field = any (app.street_part_fields())
           left join streets s on s.prefix = f.prefix)
     select c.n, c.name, c.field, c.rank, c.prefix
       from (select p.*, rank() over (partition by p.prefix, p.field

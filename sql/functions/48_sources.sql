@@ -153,7 +153,7 @@ as $$
     select array(
         select case when p_columns.has_cells and h.n <= cardinality(p_columns.header)
                     then h.name ~* '(^|[^a-z])(ids?|no|nr|num|number|nummer|numero|code|phone|tel|fax|mobile|key|sku|ref|reference|account|parcel|apn|meter)[^a-z]*$'
-                         or app.column_name(h.name) in (select k.name from app.column_names k)
+                         or app.column_name(h.name) in (select k.name from app.known_columns(array(select app.column_name(c) from unnest(p_columns.header) c)) k)
                     else h.name not like all (array['utility_eiaid%', 'eligible%', 'total_incentive_amount%', 'retry_count%',
                                                'conditional_incentive_amount%']) end
           from unnest(app.result_header(p_columns)) with ordinality h (name, n)

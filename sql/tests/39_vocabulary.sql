@@ -1,5 +1,5 @@
 begin;
-select plan(19);
+select plan(20);
 
 select is(app.plain_name(' Zip/Postal Code '), 'zippostalcode', 'a name is compared without case, spaces and punctuation');
 select is(app.plain_name('Straße'), 'strasse', 'a name is compared without accents, and the German sharp s is two letters');
@@ -9,9 +9,17 @@ select is(app.with_marks('Québec 東京'), 'Québec 東京', 'visible character
 select is(app.plain_name(repeat(U&'e\0301', 20)), repeat('e', 20), 'accents are removed wherever they are in a long text');
 select performs_ok($$ select app.plain_name('a' || repeat(U&'\0301\0316', 20000)) $$, 2000, 'many accents on one letter do not slow down the server');
 select is(app.plain_name('Building_Type__c'), 'buildingtype', 'a custom field of Salesforce is compared without its ending');
-select is((select array_agg(distinct field) from app.column_names where name in ('billingzippostalcode', 'mailingzip', 'plz', 'codepostal', 'zip4')),
-          array['postal_code'], 'postal codes are known by the names that CRMs and other languages give them');
-select is_empty($$ select name from app.column_names group by name having count(*) > 1 $$, 'each name of a column is for one field');
+select is((select array_agg(distinct field) from app.known_columns(array['billingzippostalcode', 'mailingzip', 'plz', 'codepostal', 'zip4'])), array['postal_code'], 'postal codes are known by the names that CRMs and other languages give them');
+select is_empty($$ select k.name
+                      from app.known_columns(array(select p || n.name
+                                                     from unnest(app.address_prefixes() || ''::text) p
+                                                    cross join (select name from app.column_names union select name from app.address_column_names
+                                                                 union select name from app.street_part_names) n)) k
+                     group by k.name having count(*) > 1 $$, 'each name of a column is for one field, whatever precedes it');
+select results_eq($$ select name, field, prefix, part from app.known_columns(array['mailingcity', 'mailingcity', 'addresscity', 'situsnumber', 'jobnumber', 'buildingunit', 'city', 'mail', 'notes']) order by name $$,
+                  $$ values ('addresscity', 'city', '', 'city'), ('city', 'city', '', 'city'), ('jobnumber', 'reference_id', '', 'jobnumber'),
+                            ('mailingcity', 'city', 'mailing', 'city'), ('situsnumber', 'street_number', 'situs', 'number') $$,
+                  'the name of a column says of what it is, and whose address it is');
 select is_empty($$ select name from app.column_names where name <> app.plain_name(name) $$, 'each name of a column is in its plain form');
 select is_empty($$ select name from app.country_names group by name having count(*) > 1 $$, 'each name of a country is for one country');
 select is_empty($$ select country_code, name from app.region_names group by country_code, name having count(distinct code) > 1 $$,
