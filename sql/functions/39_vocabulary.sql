@@ -43,6 +43,11 @@ return array['billing', 'shipping', 'mailing', 'mail', 'site', 'service', 'prope
              'account', 'company', 'home', 'work', 'primary', 'location', 'physical', 'delivery', 'building', 'other', 'address', 'situs',
              'facility', 'premise', 'premises', 'parcel', 'prop', 'store', 'owner'];
 
+-- Of these, where the site is, and not who lives or pays elsewhere.
+create or replace function app.site_prefixes() returns text[]
+language sql immutable
+return array['site', 'service', 'property', 'installation', 'install', 'project', 'job', 'physical', 'building', 'situs', 'facility', 'premise', 'premises', 'parcel'];
+
 -- The plain name of a column without what a question or a remark adds, as in What is the ZIP code?, and State (two letters). Whose address
 -- it is, as in City (mailing), is no remark.
 create or replace function app.column_name(p_text text) returns text

@@ -170,8 +170,9 @@ $$;
 
 -- The field of each column: as the request says, else as the organization said before, else by its name. `how` is given, remembered or
 -- name; null: the column is not used. p_lenient: columns that fit the same field equally well are only marked as ambiguous, and missing
--- columns are accepted. The parts of an address come from columns with one prefix or none: neither from those of another address, whose
--- street is not used, nor from the billing address where the street is that of the site.
+-- columns are accepted. The parts of an address come from columns with the prefix of its street or, if it has none of its own, without any:
+-- neither from those of another address, whose street is not used, nor from the billing address where the street is that of the site.
+-- Whether the address is an unprefixed one or that of a site, if there are both, is not clear.
 create or replace function app.file_columns(
     p_headers text[], p_columns jsonb, p_defaults jsonb, p_remembered jsonb default '{}', p_lenient boolean default false,
     p_notes jsonb default '[]'
@@ -213,20 +214,36 @@ begin
     for v_field, v_places, v_names, v_may_be_of_other in
         with named as materialized (select * from app.column_candidates(p_headers)),
         free as materialized (
-            select c.*, coalesce(bool_or(c.is_lost) filter (where c.field = 'street_1') over (partition by c.prefix),
-                                 bool_or(c.is_lost) filter (where c.field in ('city', 'postal_code')) over (partition by c.prefix)) as is_of_other
-              from (select k.*, k.prefix <> '' and (array_position(v_fields, k.field) is not null or bool_or(k.prefix = '' and k.rank < 100) over (partition by k.field)) as is_lost
-                      from named k
-                     where v_how[k.n] is null) c),
+            select c.*, (coalesce(bool_or(c.is_lost) filter (where c.field = 'street_1') over (partition by c.prefix),
+                                  bool_or(c.is_lost) filter (where c.field in ('city', 'postal_code')) over (partition by c.prefix)))
+                        and not exists (select from named g where v_fields[g.n] = 'street_1' and g.prefix = c.prefix) as is_of_other
+              from (select u.*, u.prefix <> '' and (array_position(v_fields, u.field) is not null or u.has_unprefixed and not (u.field = 'street_1' and u.is_tied)) as is_lost
+                      from (select k.*, k.prefix = any (app.site_prefixes()) and w.rank is not null as is_tied, least(k.rank, w.rank) as tied_rank,
+                                   bool_or(k.prefix = '' and k.rank < 100) over (partition by k.field) as has_unprefixed
+                              from named k
+                              -- The name of a street is no address that a site could have beside another.
+                              left join (select o.field, min(o.rank) as rank from named o where o.prefix = '' and o.rank not in (17, 99) and v_how[o.n] is null group by o.field) w
+                                on w.field = k.field
+                             where v_how[k.n] is null) u) c),
+        street as materialized (
+            select array_agg(distinct s.prefix) as prefixes, count(distinct s.prefix) > 1 as is_ambiguous,
+                   case when count(distinct s.prefix) = 1 then min(s.prefix) else '' end as prefix
+              from (select g.prefix from named g where v_fields[g.n] = 'street_1'
+                     union all
+                    (select f.prefix
+                       from free f
+                      where f.field = 'street_1' and f.is_of_other is not true and array_position(v_known, f.field) is null
+                      order by rank() over (order by case when f.is_tied then f.tied_rank else f.rank end)
+                      fetch first row with ties)) s),
         best as materialized (
             select b.*
-              from (select f.*, rank() over (partition by f.field order by f.rank) as place
+              from (select f.*, rank() over (partition by f.field
+                                             order by s.prefix <> '' and f.prefix <> s.prefix,
+                                                      case when s.is_ambiguous and f.prefix = any (s.prefixes) and '' = any (s.prefixes) then f.tied_rank else f.rank end) as place
                       from free f
+                     cross join street s
                      where f.is_of_other is not true and array_position(v_known, f.field) is null) b
-             where b.place = 1),
-        street as (
-            select case when count(*) = 1 then min(s.prefix) else '' end as prefix, count(*) > 1 as is_ambiguous
-              from (select k.prefix from named k where v_fields[k.n] = 'street_1' union select b.prefix from best b where b.field = 'street_1') s)
+             where b.place = 1)
         select b.field, array_agg(b.n order by b.n), array_agg(b.name order by b.n), bool_or(s.is_ambiguous and b.prefix <> '' and b.field <> 'country_code')
           from best b
          cross join street s

@@ -1,5 +1,5 @@
 begin;
-select plan(67);
+select plan(72);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -89,7 +89,24 @@ select is(
 select is(
     (select array_agg(field) from app.file_columns(array['ID', 'Country', 'Billing Street', 'Billing City', 'Billing State', 'Billing Zip', 'Billing Country'], '{}',
                                                    '{"building_type": "RESIDENTIAL", "device_ids": "1"}')),
-    array['reference_id', 'country_code', 'street_1', 'city', 'state_or_province_code', 'postal_code', null], 'a country of its own does not make another address of the rest');
+    array['reference_id', null, 'street_1', 'city', 'state_or_province_code', 'postal_code', 'country_code'], 'a country without a prefix does not make another address of the rest');
+select is((select array_agg(array(select c.header from app.file_columns(array['ID', 'Address', 'City', 'State', 'Zip', 'Property Address', 'Property City', 'Property State', 'Property Zip'],
+                                                                        format('{"street_1": "%s"}', street)::jsonb, '{"building_type": "RESIDENTIAL", "device_ids": "1"}') c
+                                   where c.field = any ('{city,state_or_province_code,postal_code}')) order by street)
+             from unnest(array['Address', 'Property Address']) street),
+          array[['City', 'State', 'Zip'], ['Property City', 'Property State', 'Property Zip']], 'a street that the request names gets the city, state and ZIP code of its own');
+select is((select array_agg(header) from app.file_columns(array['ID', 'City', 'Zip', 'Property Address', 'Property City', 'Property State', 'Property Zip'], '{}',
+                                                          '{"building_type": "RESIDENTIAL", "device_ids": "1"}') where field is not null),
+          array['ID', 'Property Address', 'Property City', 'Property State', 'Property Zip'], 'the city of a street is that with its prefix before one without any');
+select throws_ok(
+    $$ select app.file_columns(array['ID', 'Address', 'City', 'State', 'Zip', 'Property Address'], '{}', '{"building_type": "RESIDENTIAL", "device_ids": "1"}') $$,
+    'PT400', 'More than one column may be the street_1: Address, Property Address', 'an address may be another one than that of the site');
+select is((select array_agg(header) from app.file_columns(array['ID', 'Address', 'City', 'State', 'Zip', 'Site Address', 'Site City', 'Site State', 'Site Zip', 'Billing Address'], '{}', '{}', p_lenient => true)
+            where how = 'ambiguous'),
+          array['Address', 'City', 'State', 'Zip', 'Site Address', 'Site City', 'Site State', 'Site Zip'], 'a draft leaves all parts of such addresses open');
+select is((select array_agg(header) from app.file_columns(array['ID', 'Street Number', 'Street Name', 'City', 'State', 'Zip', 'Site Address'], '{}', '{"building_type": "RESIDENTIAL", "device_ids": "1"}')
+            where field is not null),
+          array['ID', 'Street Number', 'Street Name', 'City', 'State', 'Zip'], 'the name of a street is part of the address of the site');
 select is(
     (select array_agg(field) from app.file_columns(array['ID', 'Site Street', 'Site Unit', 'Where', 'Site State', 'Site Zip'], '{"city": "Where", "street_2": null}',
                                                    '{"building_type": "RESIDENTIAL", "device_ids": "1"}')),
