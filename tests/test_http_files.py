@@ -170,6 +170,7 @@ def test_the_parts_of_a_street_are_joined_and_come_back(client: OrganizationClie
     assert [row[:5] for row in results] == [header.split(",")[:5], ["abc", "200", "N", "Spring", "St"]]
 
 
+FULL_WIDTH = {code: code + 0xFEE0 for code in range(ord("!"), ord("~") + 1)}
 # As other programs write them: the rows, the street of the first site, and its devices.
 EXPORTS = {
     "openaddresses": (
@@ -192,6 +193,24 @@ EXPORTS = {
     "rent roll": (
         "Property,Property Address,Property City,Property State,Property Zip,Unit,Rent,Status,Sqft\n"
         '1,"200 N Spring St Los Angeles, CA 90012",Los Angeles,CA,90012,3A,"1,850.00",Current,650\nTotal,,,,,1 Unit,"1,850.00",,650\n',
+        "200 N Spring St",
+        [1],
+    ),
+    "pipedrive": (
+        "Deal - ID,Deal - Address,Deal - House number of Address,Deal - Street/road name of Address,"
+        "Deal - City/town/village/locality of Address,Deal - State/county of Address,Deal - ZIP/Postal code of Address\n"
+        '1234,"200 N Spring St, Los Angeles, CA, USA",200,N Spring St,Los Angeles,California,90012\n',
+        "200 N Spring St",
+        [1],
+    ),
+    "numbers": (
+        'Account #,Street #,Street Name,Unit #,City,State,Zip\n123456,200,N Spring St,,"Los Angeles, CA",CA,CA 90012\n',
+        "200 N Spring St",
+        [1],
+    ),
+    "mailchimp": ('Email Address,Address\na@example.com,"200 N Spring St  Los Angeles  CA  90012  US"\n', "200 N Spring St", [1]),
+    "full-width": (
+        f"ID,Address,City,State,Zip\nabc,{'200 N Spring St'.translate(FULL_WIDTH)},Los Angeles,CA,{'90012'.translate(FULL_WIDTH)}\n",
         "200 N Spring St",
         [1],
     ),
@@ -438,6 +457,45 @@ def test_titles_above_and_footers_below_the_table_are_skipped(client: Organizati
         [{"code": "footer_skipped", "message": "The last rows look like a footer, and were left out"}],
     )
     assert upload(client, text, dry_run="true").json()["columns"][0]["samples"] == ["deal-001"]
+
+
+def test_a_file_without_names_of_columns_keeps_its_first_site(client: OrganizationClient) -> None:
+    text = "d-1,200 N Spring St,Los Angeles,CA,90012\nd-2,12 Main St,Boise,ID,83702\n"
+    options = {"default_building_type": "RESIDENTIAL", "default_device_ids": "1"}
+    body = refused(upload(client, text, **options))
+    assert (body["code"], "The header has Column 1, Column 2" in body["hint"]) == ("missing_columns", True)
+    columns = '{"reference_id": 1, "street_1": 2, "city": 3, "state_or_province_code": 4, "postal_code": 5}'
+    batch = created(upload(client, text, columns=columns, **options))
+    assert (batch["total_items"], [note["code"] for note in batch["notes"]]) == (2, ["no_header"])
+    items = client.get(f"/batch-lookups/{batch['job_id']}/items").json()["items"]
+    assert [item["address"]["street_1"] for item in items] == ["200 N Spring St", "12 Main St"]
+    header = client.get(f"/batch-lookups/{batch['job_id']}/results?format=csv").text.splitlines()[0]
+    assert header.startswith("Column 1,Column 2,Column 3,Column 4,Column 5,reference_id")
+    draft = client.post("/uploads", content=text, headers={"content-type": "text/csv"}, params=options).json()
+    assert (draft["total_rows"], draft["columns"][1]["samples"]) == (2, ["12 Main St", "200 N Spring St"])
+
+
+def test_totals_and_names_within_the_table_are_skipped(client: OrganizationClient) -> None:
+    total = "Oak Court Total,,,,,,\n"
+    text = HEADER + ROW + total + ROW.replace("001", "002") + HEADER + ROW.replace("001", "003")
+    batch = created(upload(client, text))
+    note = {"code": "rows_skipped", "message": "Rows of totals or of names of columns were left out: 3, 5"}
+    assert (batch["total_items"], batch["notes"]) == (3, [note])
+    draft = client.post("/uploads", content=text, headers={"content-type": "text/csv"}).json()
+    assert (draft["total_rows"], draft["valid_rows"], draft["notes"]) == (3, 3, [note])
+
+
+def test_a_street_that_is_only_a_number_has_a_warning(client: OrganizationClient) -> None:
+    batch = created(upload(client, HEADER + ROW.replace("200 N Spring St", "200")))
+    assert batch["warnings"][0]["warnings"] == ["Street Address: 200 is only a number"]
+
+
+def test_a_unit_that_the_street_ends_in_is_kept_once(client: OrganizationClient) -> None:
+    text = HEADER.replace("City", "Unit,City") + ROW.replace("Spring St,", "Spring St Apt 4,#4,")
+    batch = created(upload(client, text))
+    [item] = client.get(f"/batch-lookups/{batch['job_id']}/items").json()["items"]
+    assert item["address"] == address(street_1="200 N Spring St Apt 4")
+    assert item["warnings"] == ["Unit: #4 is also at the end of the street, and was left out"]
 
 
 def test_an_encoding_that_was_not_declared_is_recognized_with_a_note(client: OrganizationClient) -> None:

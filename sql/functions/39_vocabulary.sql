@@ -48,11 +48,22 @@ create or replace function app.site_prefixes() returns text[]
 language sql immutable
 return array['site', 'service', 'property', 'installation', 'install', 'project', 'job', 'physical', 'building', 'situs', 'facility', 'premise', 'premises', 'parcel'];
 
+-- What Pipedrive calls the parts of an address, as in House number of Address and Organization - State/county of Site address.
+create or replace function app.part_of_name(p_text text) returns text
+language sql immutable
+return (select app.plain_name(concat(m.found[1], regexp_replace(m.found[3], '\s*address\s*$', '', 'i'))) || n.part
+          from regexp_match(p_text, '^\s*(.* - )?(apartment/suite no|house number|street/road name|city/town/village/locality|state/county|country|zip/postal code) of (.*)$', 'i') m (found)
+          join (values ('apartment/suite no', 'unit'), ('house number', 'housenumber'), ('street/road name', 'street'), ('city/town/village/locality', 'city'),
+                       ('state/county', 'state'), ('country', 'country'), ('zip/postal code', 'zip')) n (name, part) on n.name = lower(m.found[2]));
+
 -- The plain name of a column without what a question or a remark adds, as in What is the ZIP code?, and State (two letters). Whose address
 -- it is, as in City (mailing), is no remark.
 create or replace function app.column_name(p_text text) returns text
 language sql immutable
 return case
+    -- House # is the number of a house, but a lone # numbers the rows.
+    when p_text ~ '[A-Za-z.]\s*#\s*$' then app.plain_name(regexp_replace(p_text, '#\s*$', 'number'))
+    when p_text ~* '^.{7,100} of ' and app.part_of_name(p_text) is not null then app.part_of_name(p_text)
     when length(p_text) > 300 or p_text !~ '[(\[?*]' then app.plain_name(p_text)
     when app.plain_name(substring(p_text from '\(([^()]*)\)\s*$')) = any (app.address_prefixes())
     then app.plain_name(substring(p_text from '\(([^()]*)\)\s*$')) || app.plain_name(regexp_replace(p_text, '\([^()]*\)\s*$', ''))
@@ -136,13 +147,15 @@ select n.name, n.field
                ('streetline2', 'street_2'), ('extendedaddress', 'street_2'), ('addressunit', 'street_2'), ('addressunitnumber', 'street_2'),
                ('addressunitvalue', 'street_2'), ('addresssuitenumber', 'street_2'), ('aptsuite', 'street_2'),
                ('city', 'city'), ('town', 'city'), ('addresscity', 'city'), ('cityname', 'city'),
+               ('citytown', 'city'), ('municipality', 'city'),
                ('state', 'state_or_province_code'), ('province', 'state_or_province_code'), ('stateprovince', 'state_or_province_code'),
                ('statecode', 'state_or_province_code'), ('stateorprovince', 'state_or_province_code'), ('stateregion', 'state_or_province_code'),
                ('stateorprovincecode', 'state_or_province_code'), ('stateprovincetextonly', 'state_or_province_code'),
-               ('region', 'state_or_province_code'), ('addressstate', 'state_or_province_code'),
+               ('stateprovincecode', 'state_or_province_code'), ('provincecode', 'state_or_province_code'), ('stateabbreviation', 'state_or_province_code'),
+               ('stateabbr', 'state_or_province_code'), ('region', 'state_or_province_code'), ('addressstate', 'state_or_province_code'),
                ('zip', 'postal_code'), ('zip5', 'postal_code'), ('zipcode', 'postal_code'), ('postalcode', 'postal_code'), ('postcode', 'postal_code'),
                ('zippostalcode', 'postal_code'), ('addresszip', 'postal_code'), ('zippostal', 'postal_code'),
-               ('country', 'country_code'), ('countrycode', 'country_code'), ('countryregion', 'country_code'),
+               ('postalzipcode', 'postal_code'), ('postalzip', 'postal_code'), ('country', 'country_code'), ('countrycode', 'country_code'), ('countryregion', 'country_code'),
                ('countrytextonly', 'country_code')) n (name, field)
 union all
 select n.name, 'street_1' from unnest(app.street_name_names()) n (name)
@@ -158,27 +171,30 @@ comment on view app.address_column_names is 'Names of the parts of an address, a
 create or replace view app.column_names as
 select n.name, f.field, 2 * n.rank::integer as rank
   from (values
-        ('reference_id', array['referenceid', 'reference', 'refid', 'ref', 'dealid', 'deal', 'externalid', 'opportunityid', 'opportunityid18',
-                               'casesafeid', 'projectid', 'siteid', 'locationid', 'propertyid', 'recordid', 'recordidcompany', 'recordidcontact',
-                               'recordiddeal', 'customerid', 'accountid', 'accountid18', 'leadid', 'contactid', 'dealnumber', 'projectnumber', 'projectno',
+        ('reference_id', array['referenceid', 'reference', 'refid', 'ref', 'referencenumber', 'referenceno', 'refnumber', 'refno', 'dealid', 'deal', 'externalid', 'opportunityid', 'opportunityid18',
+                               'casesafeid', 'projectid', 'siteid', 'systemid', 'premiseid', 'locationid', 'propertyid', 'hudid', 'recordid', 'recordidcompany', 'recordidcontact',
+                               'recordiddeal', 'customerid', 'accountid', 'accountid18', 'leadid', 'contactid', 'organizationid', 'personid', 'leadnumber',
+                               'dealnumber', 'projectnumber', 'projectno',
                                'jobid', 'jobnumber', 'jobno', 'customernumber', 'customerno', 'accountnumber', 'accountno', 'referenznummer', 'referenz',
                                'kennung', 'identifiant', 'numerodedossier', 'nodedossier', 'nodossier', 'numerodeclient', 'noclient', 'id', 'job']),
         ('street_1', array['street1', 'street', 'streetaddress', 'streetaddress1', 'addressline1', 'address1', 'streetline1', 'deliveryline1',
                            'fullstreet', 'adresse1', 'ligneadresse1', 'lignedadresse1', 'rue', 'strasse', 'strassehausnummer',
                            'strasseundhausnummer', 'anschrift', 'adresse', 'adressecivique', 'address', 'addr', 'addr1', 'fulladdress', 'fulladdr',
-                           'completeaddress', 'staddr', 'address12', 'addressline12']),
+                           'completeaddress', 'staddr', 'address12', 'addressline12',
+                           -- HUD's names.
+                           'projadd', 'addressline1text', 'stdaddr']),
         ('street_2', array['street2', 'streetaddress2', 'addressline2', 'address2', 'addr2', 'streetline2', 'deliveryline2', 'unit', 'unitnumber', 'unitnum',
                            'unitno', 'unitnbr', 'unitapt', 'aptunit', 'apartment', 'apartmentsuite', 'apartmentsuiteetc', 'aptsuite', 'aptsuiteunit', 'apt',
-                           'aptnumber', 'aptnum', 'aptno', 'apartmentnumber', 'apartmentno', 'suite', 'suitenumber', 'suiteno', 'adresse2',
+                           'aptnumber', 'aptnum', 'aptno', 'apartmentnumber', 'apartmentno', 'suite', 'suitenumber', 'suiteno', 'ste', 'stenumber', 'addressline2text', 'adresse2',
                            'ligneadresse2', 'lignedadresse2', 'appartement', 'noappartement', 'nodappartement', 'noapp', 'adresszusatz']),
         ('city', array['city', 'town', 'citytown', 'towncity', 'municipality', 'citymunicipality', 'locality', 'cityname', 'municipalite', 'ville', 'ort',
-                       'stadt', 'citystate', 'citystatezip', 'citystatezipcode']),
+                       'stadt', 'citystate', 'citystatezip', 'citystatezipcode', 'projcty', 'citynametext', 'stdcity']),
         ('state_or_province_code', array['stateorprovincecode', 'stateorprovince', 'stateprovince', 'provincestate', 'stateprovincecode',
                                          'stateprovincetextonly', 'stateregion', 'statecode', 'stateabbreviation', 'stateabbr', 'provincecode', 'state',
                                          'province', 'provinceoustate', 'provinceetat', 'etatprovince', 'bundesstaat', 'bundesland', 'etat', 'region',
-                                         'prov', 'st', 'statezip', 'statezipcode']),
+                                         'prov', 'st', 'statezip', 'statezipcode', 'projst', 'stdst']),
         ('postal_code', array['postalcode', 'zipcode', 'zip', 'zip5', 'zippostalcode', 'postalzipcode', 'zippostal', 'postalzip',
-                              'postcode', 'postal', 'codepostal', 'postleitzahl', 'plz']),
+                              'postcode', 'postal', 'codepostal', 'postleitzahl', 'plz', 'projzip', 'stdzip5']),
         ('country_code', array['countrycode', 'country', 'countryregion', 'countrytextonly', 'pays', 'land']),
         ('building_type', array['buildingtype', 'propertytype', 'typeofbuilding', 'typeofproperty', 'typeofhome', 'hometype', 'buildingcategory', 'building',
                                 'bldgtype', 'bldg', 'primarypropertytypeselfselected', 'primarypropertytype', 'typedebatiment', 'typebatiment',
@@ -282,7 +298,15 @@ select n.name, t.building_type
                ('MANUFACTURED_HOME', array['manufacturedhome', 'manufacturedhomes', 'manufacturedhousing', 'manufactured', 'mobilehome', 'mobile',
                                            'trailer', 'maisonmobile', 'mobilheim']),
                ('COMMERCIAL', array['commercial', 'comm', 'business', 'smallbusiness', 'nonresidential', 'office', 'retail', 'industrial', 'warehouse',
-                                    'commerce', 'gewerbe', 'gewerblich'])) t (building_type, names)
+                                    'commerce', 'gewerbe', 'gewerblich',
+                                    -- As ENERGY STAR Portfolio Manager and property managers name uses of buildings.
+                                    'k12school', 'school', 'adulteducation', 'collegeuniversity', 'preschooldaycare', 'library', 'hotel', 'motel', 'medicaloffice',
+                                    'hospital', 'hospitalgeneralmedicalsurgical', 'outpatientrehabilitationphysicaltherapy', 'urgentcareclinicotheroutpatient',
+                                    'bankbranch', 'financialoffice', 'officebuilding', 'courthouse', 'policestation', 'firestation', 'museum', 'performingarts',
+                                    'worshipfacility', 'restaurant', 'fastfoodrestaurant', 'retailstore', 'shoppingcenter', 'stripmall', 'enclosedmall',
+                                    'supermarketgrocerystore', 'grocerystore', 'conveniencestorewithgasstation', 'conveniencestorewithoutgasstation',
+                                    'wholesaleclubsupercenter', 'automobiledealership', 'distributioncenter', 'nonrefrigeratedwarehouse', 'refrigeratedwarehouse',
+                                    'selfstoragefacility', 'manufacturingindustrialplant', 'datacenter', 'laboratory', 'fitnesscenterhealthclubgym', 'healthcare', 'hospitality', 'flex'])) t (building_type, names)
  cross join unnest(t.names) n (name);
 
 comment on view app.building_type_names is 'Names of building types, as app.plain_name leaves them.';
@@ -307,7 +331,8 @@ return case
             when z ~ '^[0-9]{5} [0-9]{4}$' then replace(z, ' ', '-')
             when z ~ '^[0-9]{7,9}$' then overlay(lpad(z, 9, '0') placing '-' from 6 for 0)
             else p_text end
-          from (select regexp_replace(app.house_number(p_text), '\s*[-+\u2010-\u2015\u2212]\s*', '-')) m (z))
+          -- Without the state, as in MA 02134.
+          from (select regexp_replace(app.house_number(regexp_replace(p_text, '^[A-Za-z]{2}[- ]+(?=[0-9]{5})', '')), '\s*[-+\u2010-\u2015\u2212]\s*', '-')) m (z))
     when p_country_code = 'CA' and p_text !~ '^[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9]$'
          and p_text ~* '^[A-Z][0-9O][A-Z][-. \u2010-\u2015]*[0-9O][A-Z][0-9O]$' then (
         -- The letter O in place of a digit.

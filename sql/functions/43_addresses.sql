@@ -17,8 +17,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_field  constant text := app.field_of_shared_cells(p_given);
-    v_rest   text := btrim(regexp_replace(regexp_replace(btrim(app.clean_cell(p_text), E' ,.\n\r'), '[,\s]*[\n\r][,\s]*', ', ', 'g'),
-                                          '[, ]+(USA?|U\.S(\.A)?|United States( of America)?|Canada)$', '', 'i'));
+    -- Mailchimp separates the parts by two spaces each: 1 Main St  Oakland  CA  94601  US.
+    v_rest   text := btrim(regexp_replace(regexp_replace(btrim(app.clean_cell(case when p_text ~ '^[^,]*  [A-Za-z]{2}  [^,]*$' then replace(p_text, '  ', ', ') else p_text end),
+                                                               E' ,.\n\r'), '[,\s]*[\n\r][,\s]*', ', ', 'g'),
+                                          '[, ]+(USA?|U\.S(\.A)?|United States( of America)?|Canada|(?<=[A-Z][0-9][A-Z][- ]?[0-9][A-Z][0-9][, ]+)CA)$', '', 'i'));
     -- As app.corrected_postal_code takes it.
     v_postal text := substring(v_rest from '(?i)[, ]([0-9]{4,5}(?: ?[-\u2010-\u2015\u2212 ]? ?[0-9]{4})?|[A-Z][0-9][A-Z][- \u2010-\u2015]*[0-9][A-Z][0-9])$');
     v_region text;
@@ -88,6 +90,19 @@ return case
                                                          regexp_replace(left(p_postal_code, case when p_postal_code ~ '^[0-9]' then 5 else 7 end), '([^[:alnum:] ])', '\\\1', 'g')),
                                         '', 'i'), ''), p_street)
     else p_street end;
+
+-- The city without its state, as in Boston, MA, if another column says the same.
+create or replace function app.city_alone(p_city text, p_region_code text, p_region text) returns text
+language sql immutable
+return case when app.plain_name(substring(p_city from '[^,]*$')) in (app.plain_name(p_region_code), app.plain_name(p_region))
+            then coalesce(nullif(btrim(regexp_replace(p_city, ',[^,]*$', '')), ''), p_city) else p_city end;
+
+-- Whether the street ends in the unit, as in 12 Main St Apt 4 beside 4, #4 or Unit 4.
+create or replace function app.repeats_unit(p_street text, p_unit text) returns boolean
+language sql immutable
+return coalesce(
+    app.plain_name(regexp_replace(p_unit, '^\s*(#|(apt|apartment|unit|suite|ste|app|appt|lot|rm|room)\M[.:]?\s*#?)', '', 'i'))
+    = app.plain_name(substring(p_street from '(?i)[\s,](?:#|(?:apt|apartment|unit|suite|ste|app|appt|lot|rm|room)\M[.:]?\s*#?)\s*([[:alnum:]-]+)\s*$')), false);
 
 create or replace function app.known_regions() returns text[]
 language plpgsql stable

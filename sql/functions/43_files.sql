@@ -10,13 +10,21 @@ language sql immutable
 return array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code', 'building_type', 'device_ids',
              'create_application', 'webhook_custom_fields', 'household_income', 'household_size', 'owner_status', 'tax_filing'] || app.street_part_fields();
 
+-- Whether a row is a site, and not a header: it has a street with a number, and ends somewhere in a ZIP or postal code.
+create or replace function app.looks_like_site(p_cells jsonb) returns boolean
+language sql immutable
+return (select bool_or(c.cell ~ '^[0-9]+[A-Za-z]? +.*[A-Za-z]{2}') and bool_or(c.cell ~ '(^|[ ,])([0-9]{5}(-[0-9]{4})?|[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9])$')
+          from jsonb_array_elements_text(p_cells) c (cell));
+
 -- The header is, of the first 25 rows, the one with the most columns that we recognize or that the request names.
 create or replace function app.find_header(p_rows jsonb, p_columns jsonb) returns integer
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_header integer;
 begin
-    return coalesce(
+    v_header := coalesce(
         (with cells as materialized (
             select r.n, app.column_name(c.cell) as name, app.plain_name(c.cell) as plain
               from (select * from jsonb_array_elements(p_rows) with ordinality r (cells, n) limit 25) r
@@ -30,10 +38,12 @@ begin
           order by count(distinct coalesce(g.field, k.field)) desc, c.n
           limit 1),
         (select min(n) from jsonb_array_elements(p_rows) with ordinality r (cells, n) where cells <> '[]'));
+    -- ID is a name, and also Idaho.
+    return case when app.looks_like_site(p_rows -> (v_header - 1)) then 0 else v_header end;
 end;
 $$;
 
-comment on function app.find_header(jsonb, jsonb) is 'Number of the header row, from 1; if no row looks like a header, the first non-empty one. null: all rows are empty.';
+comment on function app.find_header(jsonb, jsonb) is 'Number of the header row, from 1; if no row looks like a header, the first non-empty one. 0: that is a site, so there is none. null: all rows are empty.';
 
 -- The fields without which there is no item; the country follows from the rest of the address.
 create or replace function app.required_fields() returns text[]
@@ -121,6 +131,10 @@ begin
                 or (select bool_or(s.field = 'street_1') and bool_or(s.field = any (array['city', 'state_or_province_code', 'postal_code']))
                       from others s
                      where s.prefix = o.prefix))
+         union all
+        -- In English, it is a program.
+        select h.n, h.name, 'street_2', 103, '', h.plain from headers h
+         where h.plain = 'app' and exists (select from headers o where o.plain = any ('{ville,municipalite,codepostal}'))
          union all
         select * from alternatives a where a.n not in (select o.n from others o where o.prefix = any (app.address_prefixes()))),
     streets as materialized (
@@ -297,15 +311,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_last integer := jsonb_array_length(p_rows);
+    v_width constant integer := jsonb_array_length(p_rows -> (greatest(p_header, 1) - 1));
     v_cells jsonb;
 begin
-    if jsonb_array_length(p_rows -> (p_header - 1)) < 3 then
+    if v_width < 3 then
         return v_last;
     end if;
     for v_row in reverse v_last .. p_header + 1 loop
         v_cells := p_rows -> (v_row - 1);
         if v_cells ->> 0 ~* '^(grand |sub)?totals?:?$'
-           and 2 * (select count(*) from jsonb_array_elements_text(v_cells) c where c <> '') <= jsonb_array_length(p_rows -> (p_header - 1)) then
+           and 2 * (select count(*) from jsonb_array_elements_text(v_cells) c where c <> '') <= v_width then
             v_last := v_row - 1;
             continue;
         end if;
@@ -319,12 +334,19 @@ begin
 end;
 $$;
 
+-- Letters, digits and signs as wide as those of Chinese and Japanese become the usual ones: １２３ is 123.
+create or replace function app.usual_width(p_text text) returns text
+language sql immutable
+return case when p_text ~ '[\uFF01-\uFF5E]' then translate(
+    p_text, '！＂＃＄％＆＇（）＊＋，－．／０１２３４５６７８９：；＜＝＞？＠ＡＢＣＤＥＦＧＨＩＪＫＬＭＮＯＰＱＲＳＴＵＶＷＸＹＺ［＼］＾＿｀ａｂｃｄｅｆｇｈｉｊｋｌｍｎｏｐｑｒｓｔｕｖｗｘｙｚ｛｜｝～',
+            '!"#$%&''()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\]^_`abcdefghijklmnopqrstuvwxyz{|}~') else p_text end;
+
 -- Removes what spreadsheets and web pages leave in a cell: ="02134" or '02134, which keep text from becoming a number, and invisible
 -- characters.
 create or replace function app.clean_cell(p_cell text) returns text
 language sql immutable
 return btrim(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
-    p_cell, '[\u00AD\u200B-\u200F\u2028-\u202E\u2060-\u2069\uFEFF]', '', 'g'), '[\u00A0\u2000-\u200A\u202F\u205F\u3000]', ' ', 'g'),
+    app.usual_width(p_cell), '[\u00AD\u200B-\u200F\u2028-\u202E\u2060-\u2069\uFEFF]', '', 'g'), '[\u00A0\u2000-\u200A\u202F\u205F\u3000]', ' ', 'g'),
     '^\s*="(.*)"\s*$', '\1'), '^''(?![a-z][ -])', ''));
 
 comment on function app.clean_cell(text) is 'A cell without invisible characters and without the guards of a spreadsheet.';
@@ -408,17 +430,19 @@ $$;
 -- A quick check of cells as JSON text: most files, and most rows of the others, need no cleaning.
 create or replace function app.may_need_cleaning(p_cells text) returns boolean
 language sql immutable
-return p_cells ~ '[\u00A0\u00AD\u2000-\u200F\u2028-\u202F\u205F-\u206F\u3000\uFEFF]|"(''|=\\"|#|[eE][rR][rR]:|\\|[(<]|-+"|\?+"|([nN][uU][lL][lL]|[nN][oO][nN][eE]|[nN][iI][lL]|[nN]/?[aA]|[nN]\.[aA]\.|[nN][aA][nN]|[uU][nN][dD][eE][fF][iI][nN][eE][dD]|[tT][bB][dD])")|"[nN][oO][tT] [aA]';
+return p_cells ~ '[\u00A0\u00AD\u2000-\u200F\u2028-\u202F\u205F-\u206F\u3000\uFEFF\uFF01-\uFF5E]|"(''|=\\"|#|[eE][rR][rR]:|\\|[(<]|-+"|\?+"|([nN][uU][lL][lL]|[nN][oO][nN][eE]|[nN][iI][lL]|[nN]/?[aA]|[nN]\.[aA]\.|[nN][aA][nN]|[uU][nN][dD][eE][fF][iI][nN][eE][dD]|[tT][bB][dD])")|"[nN][oO][tT] [aA]';
 
 create or replace function app.correction(p_field text, p_label text, p_code text, p_was text, p_now text) returns jsonb
 language sql immutable
 return jsonb_object(
     array['field', 'code', 'message', 'was', 'now'],
     array[p_field,
-          case when p_now is null then 'placeholder_removed' when p_code = 'cleaned' and p_was = p_now then 'looks_like_placeholder' else p_code end,
-          case when p_now is null then format('%s: %s was left out, because it is a placeholder', p_label, app.with_marks(left(p_was, 100)))
+          case when p_now is null and p_code = 'cleaned' then 'placeholder_removed' when p_code = 'cleaned' and p_was = p_now then 'looks_like_placeholder' else p_code end,
+          case when p_code = 'repeated_unit' then format('%s: %s is also at the end of the street, and was left out', p_label, left(p_was, 100))
+               when p_now is null then format('%s: %s was left out, because it is a placeholder', p_label, app.with_marks(left(p_was, 100)))
                when p_code = 'cleaned' and p_was = p_now then format('%s: %s looks like a placeholder', p_label, left(p_was, 100))
                when p_code = 'no_house_number' then format('%s: %s has no house number', p_label, left(p_was, 100))
+               when p_code = 'no_street_name' then format('%s: %s is only a number', p_label, left(p_was, 100))
                when p_code = 'two_house_numbers' then format('%s: %s begins with a number, and another was put before it', p_label, left(p_was, 100))
                when p_code = 'looks_like_date' then format('%s: %s looks like a date that a spreadsheet made of something else', p_label, left(p_was, 100))
                else format('%s: %s was read as %s', p_label, app.with_marks(left(p_was, 100)), left(p_now, 100)) end,

@@ -151,7 +151,7 @@ begin
     select jsonb_strip_nulls(jsonb_build_object(
                'reference_id', m.reference_id,
                'address', jsonb_object(array['street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code'],
-                                       array[m.street_line, m.street_2, m.city, m.region_code, m.postal_code, m.country_code]),
+                                       array[m.street_line, case when not m.is_unit_repeated then m.street_2 end, m.city_alone, m.region_code, m.postal_code, m.country_code]),
                'building_type', m.type_code,
                'device_ids', m.devices,
                'create_application', m.application,
@@ -185,6 +185,10 @@ begin
                             then app.correction('address.postal_code', p_columns #>> '{postal_code,header}', 'postal_code_corrected', c.spoilt_postal_code, c.postal_code) end,
                        nullif(c.known_building -> 'warning', 'null'),
                        nullif(c.known_devices -> 'warning', 'null'),
+                       case when c.city_alone <> c.city
+                            then app.correction('address.city', p_columns #>> '{city,header}', 'value_recognized', c.city, c.city_alone) end,
+                       case when c.is_unit_repeated
+                            then app.correction('address.street_2', p_columns #>> '{street_2,header}', 'repeated_unit', c.street_2, null) end,
                        case when app.may_be_date(c.street_2)
                             then app.correction('address.street_2', p_columns #>> '{street_2,header}', 'looks_like_date', c.street_2, c.street_2) end,
                        case when app.may_be_date(btrim(c.raw ->> v_street_number))
@@ -197,6 +201,8 @@ begin
                             then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'looks_like_date', c.street_1, c.street_1)
                             when c.street_line !~ '[0-9]' and c.street_line !~* '^(one|two|three|four|five|six|seven|eight|nine|ten)\M' and not app.may_be_placeholder(c.street_1)
                             then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'no_house_number', c.street_line, c.street_line)
+                            when length(c.street_line) < 8 and c.street_line ~ '^[0-9]+[A-Za-z]?$'
+                            then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'no_street_name', c.street_line, c.street_line)
                             when c.raw ->> v_street_number <> '' and c.street_1 ~ '^[0-9]+[A-Za-z]? +[A-Za-z]' and not starts_with(c.street_line, c.street_1)
                             then app.correction('address.street_1', p_columns #>> '{street_1,header}', 'two_house_numbers', c.street_1, c.street_line)
                             when not v_has_street_parts and c.street_line <> c.street_1
@@ -211,6 +217,9 @@ begin
                             then app.problem(null, 'row_too_large') end], null), '{}') end as problems
               from (select b.n, b.is_clean, b.raw, b.parts, b.street_1, b.city, b.region, b.country, b.spoilt_postal_code, b.country_code,
                            b.known_region, b.known_building, b.known_devices,
+                           case when position(',' in b.city) > 0
+                                then app.city_alone(b.city, coalesce(b.known_region ->> 'is', b.region), b.region) else b.city end as city_alone,
+                           b.street_2 is not null and app.repeats_unit(b.street_1, b.street_2) as is_unit_repeated,
                            b.reference_id ~ '^[0-9]+\.0+$' or b.street_2 ~ '^[0-9]+\.0+$' as was_decimal,
                            case when b.reference_id ~ '^[0-9]+\.0+$' then split_part(b.reference_id, '.', 1) else b.reference_id end as reference_id,
                            case when b.street_2 ~ '^[0-9]+\.0+$' then split_part(b.street_2, '.', 1) else b.street_2 end as street_2,
@@ -370,6 +379,52 @@ begin
 end;
 $$;
 
+-- Whether a row has totals: its first text says so, and it has no id and no address. p_places: numbers of the columns with these.
+create or replace function app.has_totals(p_cells jsonb, p_places integer[]) returns boolean
+language sql immutable
+return coalesce((select c.cell ~* '^((grand |sub[- ]?)?totals?\M|.*\m(sub[- ]?)?totals?:?$)'
+                        and not exists (select from unnest(p_places) p where p <> c.number and p_cells ->> (p - 1) <> '')
+                   from jsonb_array_elements_text(p_cells) with ordinality c (cell, number)
+                  where c.cell <> ''
+                  order by c.number
+                  limit 1), false);
+
+-- The rows of a file that may be items, with the line of each: those of its layout, without totals within the table and repetitions of its
+-- header, as of files put together.
+create or replace function app.rows_of_items(
+    p_file jsonb, p_header_row integer, p_last_row integer, p_columns jsonb, p_notes jsonb, out cells jsonb[], out lines integer[], out notes jsonb
+)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_lines  constant integer[] := app.integers(p_file -> 'lines');
+    v_header constant jsonb     := case when p_header_row > 0 then p_file -> 'rows' -> (p_header_row - 1) end;
+    v_street constant integer   := jsonb_path_query_first(p_columns, '$[*] ? (@.field == "street_1").number');
+    v_places constant integer[] := array(select (c -> 'number')::integer from jsonb_array_elements(p_columns) c
+                                          where c ->> 'field' in ('reference_id', 'street_1', 'street_number', 'city', 'state_or_province_code', 'postal_code'));
+    v_left_out text;
+begin
+    select array_agg(r.cells order by r.n) filter (where not r.is_left_out), array_agg(v_lines[r.n] order by r.n) filter (where not r.is_left_out),
+           string_agg(coalesce(v_lines[r.n], r.n)::text, ', ' order by r.n) filter (where r.is_left_out)
+      into cells, lines, v_left_out
+      from (select u.cells, u.n,
+                   -- Most rows begin their street with a digit.
+                   coalesce(not p_file ? 'header_row'
+                            and (u.cells = v_header or coalesce(ascii(u.cells ->> (v_street - 1)), 0) not between 48 and 57 and app.has_totals(u.cells, v_places)), false) as is_left_out
+              from jsonb_array_elements(p_file -> 'rows') with ordinality u (cells, n)
+             where u.n between p_header_row + 1 and p_last_row and u.cells <> '[]'
+            offset 0) r;
+    notes := p_notes;
+    if v_left_out <> '' then
+        notes := notes || jsonb_build_array(jsonb_build_object(
+            'code', 'rows_skipped',
+            'message', 'Rows of totals or of names of columns were left out: '
+                       || case when length(v_left_out) > 100 then regexp_replace(left(v_left_out, 100), ',[^,]*$', '') || ' and others' else v_left_out end));
+    end if;
+end;
+$$;
+
 -- The layout of a file: the numbers of the header row and of the last row that may be an item, the names in the header, and the columns as
 -- [{number, header, field, how, samples}]. If header_row is given, that is the header, and all rows below it may be items.
 create or replace function app.file_layout(
@@ -388,7 +443,8 @@ declare
 begin
     header_row := coalesce((p_file -> 'header_row')::integer, app.find_header(v_rows, p_file -> 'columns'), 1);
     last_row := case when p_file ? 'header_row' then jsonb_array_length(v_rows) else app.last_row(v_rows, header_row) end;
-    names := array(select jsonb_array_elements_text(v_rows -> (header_row - 1)));
+    names := case when header_row > 0 then array(select jsonb_array_elements_text(v_rows -> (header_row - 1)))
+                  else array(select 'Column ' || n from generate_series(1, (select max(jsonb_array_length(r.cells)) from jsonb_array_elements(v_rows) r (cells))) n) end;
     if cardinality(names) > 500 then
         perform app.refuse(400, 'too_many_columns', format('The header has %s columns; a file may have 500', cardinality(names)));
     end if;
@@ -414,6 +470,9 @@ begin
           from jsonb_array_elements(v_guess) with ordinality u (c, n));
     columns := app.without_row_numbers(columns);
     notes := coalesce(p_file -> 'notes', '[]');
+    if header_row = 0 then
+        notes := notes || jsonb_build_array(jsonb_build_object('code', 'no_header', 'message', 'No row has the names of the columns: the first row is a site, and the columns are numbered'));
+    end if;
     if exists (select from generate_series(last_row, jsonb_array_length(v_rows) - 1) r (n) where v_rows -> r.n <> '[]') then
         notes := notes || jsonb_build_array(jsonb_build_object('code', 'footer_skipped', 'message', 'The last rows look like a footer, and were left out'));
     end if;
@@ -434,16 +493,14 @@ declare
     v_rows     jsonb     := p_file -> 'rows';
     v_defaults jsonb     := coalesce(p_file -> 'defaults', '{}');
     v_layout   record;
-    v_lines    integer[];
     v_cells    jsonb[];
 begin
     perform app.check_file(p_file);
     columns := '[]';
     notes := coalesce(p_file -> 'notes', '[]');
-    v_lines := app.integers(p_file -> 'lines');
     if v_rows is null then
         items := app.batch_request_items(p_request);
-        lines := nullif(v_lines, '{}');
+        lines := nullif(app.integers(p_file -> 'lines'), '{}');
         if exists (select from unnest(items) i where i -> 'metadata' is not null) then
             sources := array(select i -> 'metadata' from unnest(items) i);
         end if;
@@ -455,12 +512,9 @@ begin
     end if;
     v_layout := app.file_layout(p_file, false, '{}');
     columns := coalesce(v_layout.columns, '[]');
-    notes := v_layout.notes;
     places := app.column_places(columns, v_defaults);
-    select array_agg(r.cells order by r.n), array_agg(v_lines[r.n] order by r.n)
-      into v_cells, lines
-      from jsonb_array_elements(v_rows) with ordinality r (cells, n)
-     where r.n between v_layout.header_row + 1 and v_layout.last_row and r.cells <> '[]';
+    select r.cells, r.lines, r.notes into v_cells, lines, notes
+      from app.rows_of_items(p_file, v_layout.header_row, v_layout.last_row, columns, v_layout.notes) r;
     perform app.check_item_count(coalesce(cardinality(v_cells), 0));
     select array_agg(i.item), array_agg(i.notes)
       into items, item_notes

@@ -341,7 +341,6 @@ declare
 begin
     perform app.check_upload_name(v_name);
     perform app.check_file(p_file);
-    v_lines := app.integers(p_file -> 'lines');
     perform app.check_open_uploads(p_organization_id, v_now);
     v_upload.organization_id := p_organization_id;
     v_upload.name            := v_name;
@@ -354,16 +353,13 @@ begin
         v_upload.columns    := v_layout.columns;
         v_upload.notes      := coalesce(p_file -> 'notes', '[]');
         v_upload.value_maps := '{}';
-        return app.store_upload(v_upload, v_layout.rows, v_lines);
+        return app.store_upload(v_upload, v_layout.rows, app.integers(p_file -> 'lines'));
     end if;
     v_layout := app.file_layout(p_file, true, app.remembered_fields(p_organization_id));
     v_upload.columns    := coalesce(v_layout.columns, '[]');
-    v_upload.notes      := v_layout.notes;
     v_upload.value_maps := app.merged_value_maps(app.remembered_values(p_organization_id, v_upload.columns), coalesce(p_file -> 'value_maps', '{}'));
-    select array_agg(r.cells order by r.n), array_agg(v_lines[r.n] order by r.n)
-      into v_rows, v_lines
-      from jsonb_array_elements(p_file -> 'rows') with ordinality r (cells, n)
-     where r.n between v_layout.header_row + 1 and v_layout.last_row and r.cells <> '[]';
+    select r.cells, r.lines, r.notes into v_rows, v_lines, v_upload.notes
+      from app.rows_of_items(p_file, v_layout.header_row, v_layout.last_row, v_upload.columns, v_layout.notes) r;
     return app.store_upload(v_upload, v_rows, v_lines);
 end;
 $$;

@@ -1,5 +1,5 @@
 begin;
-select plan(20);
+select plan(23);
 
 select is(app.plain_name(' Zip/Postal Code '), 'zippostalcode', 'a name is compared without case, spaces and punctuation');
 select is(app.plain_name('Straße'), 'strasse', 'a name is compared without accents, and the German sharp s is two letters');
@@ -9,6 +9,10 @@ select is(app.with_marks('Québec 東京'), 'Québec 東京', 'visible character
 select is(app.plain_name(repeat(U&'e\0301', 20)), repeat('e', 20), 'accents are removed wherever they are in a long text');
 select performs_ok($$ select app.plain_name('a' || repeat(U&'\0301\0316', 20000)) $$, 2000, 'many accents on one letter do not slow down the server');
 select is(app.plain_name('Building_Type__c'), 'buildingtype', 'a custom field of Salesforce is compared without its ending');
+select is((select array_agg(distinct field) from app.known_columns(array['billingprovincecode', 'shippingstateabbr', 'mailingstateprovincecode'])), array['state_or_province_code'],
+          'states are known by the names that shops give them, whoever''s they are');
+select is((select array_agg(building_type) from app.building_type_names where name in (app.plain_name('K-12 School'), app.plain_name('Supermarket/Grocery Store'), app.plain_name('Condo/Townhome'))),
+          array['COMMERCIAL', 'COMMERCIAL'], 'uses of buildings are commercial, but one of two types is not guessed');
 select is((select array_agg(distinct field) from app.known_columns(array['billingzippostalcode', 'mailingzip', 'plz', 'codepostal', 'zip4'])), array['postal_code'], 'postal codes are known by the names that CRMs and other languages give them');
 select is_empty($$ select k.name
                       from app.known_columns(array(select p || n.name
@@ -35,6 +39,10 @@ select is_empty($$ select name from app.building_type_names group by name having
 select is(array(select app.column_name(h) from unnest(array['What is the address of the property?', 'What''s your ZIP code?', 'What city is it in?', 'Please enter your City *', 'State (two letters)',
                   'Which devices are you interested in? (Select all that apply)', 'What is your e-mail address?', 'Where did you hear of us?', '(Do Not Modify) Contact', 'City (Mailing)', '(?)', repeat('(', 400)]) with ordinality u (h, n) order by n),
           array['address', 'zipcode', 'city', 'city', 'state', 'devices', 'emailaddress', 'wheredidyouhearofus', 'contact', 'mailingcity', '', ''], 'what a question asks for, and what a remark explains, is the name of a column');
+select is(array(select app.column_name(h) from unnest(array['House number of Address', 'Street/road name of Address', 'Organization - State/county of Address', 'Deal - ZIP/Postal code of Site address',
+                  'City/town/village/locality of Address', 'Region of Address', 'Country of origin', 'Number of rooms', 'Street #', 'Apt. #', '#']) with ordinality u (h, n) order by n),
+          array['housenumber', 'street', 'organizationstate', 'dealsitezip', 'city', 'regionofaddress', 'origincountry', 'numberofrooms', 'streetnumber', 'aptnumber', ''],
+          'the parts of an address in Pipedrive, and numbers, have the names of other columns');
 select is_empty($$ select name from app.street_part_names group by name having count(*) > 1 $$, 'each name of a part of a street is for one part');
 
 select * from finish();

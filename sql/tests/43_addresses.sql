@@ -1,5 +1,5 @@
 begin;
-select plan(15);
+select plan(18);
 
 create function pg_temp.parts(p_text text, variadic p_given text[]) returns text
 language sql as $$
@@ -55,6 +55,22 @@ select is(app.missing_fields('[{"number": 1, "field": "reference_id"}, {"number"
 -- The rest of the address beside the street.
 select is(app.street_alone('12 Elm St Boston, MA 02134', 'Boston', 'MA', '02134'), '12 Elm St', 'what other columns say of the address is taken off the street');
 select is(app.street_alone('1 Main St Oak(land, ( 9460[', 'Oak(land', '(', '9460['), '1 Main St', 'no character of a cell has a meaning of its own there');
+
+select is(array(select app.parts_of_address(t, '{street_1}', app.known_regions())
+                    from unnest(array['123 Main St  Springfield  IL  62701  US', '123 Main St  Apt 4  Springfield  IL  62701', '12 Elm St  Montréal  QC  H2X 1Y4  CA',
+                                      '123 N  Main St Springfield IL 62701', '123 Main St, Los Angeles, CA 90012'])
+                         with ordinality u (t, n) order by n),
+          array['{"city": "Springfield", "street_1": "123 Main St", "postal_code": "62701", "state_or_province_code": "IL"}',
+                '{"city": "Springfield", "street_1": "123 Main St, Apt 4", "postal_code": "62701", "state_or_province_code": "IL"}',
+                '{"city": "Montréal", "street_1": "12 Elm St", "postal_code": "H2X 1Y4", "state_or_province_code": "QC"}',
+                null, '{"city": "Los Angeles", "street_1": "123 Main St", "postal_code": "90012", "state_or_province_code": "CA"}']::jsonb[],
+          'two spaces separate the parts of an address, but only if they do so around the state');
+select is(array(select app.repeats_unit(s, u) from (values (1, '12 Main St Apt 4', '4'), (2, '12 Main St, Unit 4B', 'unit 4B'), (3, '12 Main St #4', 'Apt. 4'), (4, '12 rue Main, app. 4', '# 4'),
+                                                           (5, '12 Main St Apt 4', '5'), (6, '12 Route 4', '4'), (7, '12 Main St Apt 4', 'Apt'), (8, '12 Main St', null)) v (n, s, u) order by n),
+          array[true, true, true, true, false, false, false, false], 'a street may end in its unit, but a number may also be its own');
+
+select is(array[app.city_alone('Boston, MA', 'MA', 'Massachusetts'), app.city_alone('Boston, Massachusetts', 'MA', 'Massachusetts'), app.city_alone('Boston, Suffolk', 'MA', 'MA'), app.city_alone(', MA', 'MA', 'MA')],
+          array['Boston', 'Boston', 'Boston, Suffolk', ', MA'], 'a city stands without its state');
 
 select * from finish();
 rollback;

@@ -1,5 +1,5 @@
 begin;
-select plan(72);
+select plan(76);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -8,6 +8,10 @@ select is(app.find_header('[["Key", "Where"], ["1", "City"]]', '{"reference_id":
           'names that the request gives make a header too');
 select is(app.find_header('[[], ["x"], ["y"]]', '{}'), 2, 'where no row seems to be the header, the first filled one is taken for it');
 
+select is(array[app.find_header('[["1", "12 Main St", "Boise", "ID", "83702"], ["2", "14 Main St", "Boise", "ID", "83702"]]', '{}'),
+                app.find_header('[["A", "12 Main St, Boston, MA 02134"]]', '{}'), app.find_header('[["2024 kWh", "Where", "ZIP 5"], ["3", "12 Main St", "02134"]]', '{}'),
+                app.find_header('[["12 Main St", "Where", "10001"]]', '{"street_1": 1}')], array[0, 0, 1, 0],
+          'where the first row is a site, there is no header, even if a state has the name of a column');
 select results_eq(
     $$ select field, how from app.file_columns(array['Deal ID', 'Billing Street', 'Billing City', 'Billing State/Province', 'Billing Zip/Postal Code', 'Notes', 'Bldg Type'],
                                                '{}', '{"device_ids": "1"}') $$,
@@ -154,6 +158,8 @@ select is((select array_agg(pg_temp.fields(h) order by n)
           array['number number_suffix predirectional 1 suffix city', 'number number_suffix predirectional 1 suffix postdirectional city', 'number predirectional 1 city',
                 'number predirectional 1 suffix postdirectional 2'],
           'the parts of a street are recognized behind a prefix');
+select is(array[pg_temp.fields(array['No dossier', 'Adresse', 'App.', 'Ville']), pg_temp.fields(array['Name', 'Address', 'App', 'City'])], array['reference_id 1 2 city', '- 1 - city'],
+          'App. is the number of an apartment beside French names');
 select is(pg_temp.fields(array['LON', 'LAT', 'NUMBER', 'STREET', 'UNIT', 'CITY', 'DISTRICT', 'REGION', 'POSTCODE']), '- - number 1 2 city - state_or_province_code postal_code',
           'a number beside the street is that of the house');
 select is((select array_agg(pg_temp.fields(h) order by n)
@@ -190,10 +196,15 @@ select is(array[app.last_row('[["a", "b", "c", "d"], ["1", "2", "3", "4"], ["Tot
                 app.last_row('[["a", "b", "c", "d"], ["1", "2", "3", "4"], ["Total", "1 Elm St", "Boston", "02134"]]', 1),
                 app.last_row('[["a", "b", "c", "d"], ["1", "2", "3", "4"], ["Total Wine", "", "", "02134"]]', 1)], array[2, 3, 3],
           'a row of totals is a footer, but a site by that name is not');
+select is(array(select app.has_totals(c::jsonb, '{1,3,4}')
+                    from unnest(array['["", "Subtotal", "", "", "3"]', '["Oak Court Total", "", "", ""]', '["Total for Oak Court", "1"]', '["Total", "", "1 Elm St", ""]', '["d-1", "Total Wine", "", ""]',
+                                      '["d-2", "", "", ""]', '["Totally", ""]', '["", ""]']) with ordinality u (c, n) order by n),
+          array[true, true, true, false, false, false, false, false], 'a row within the table that has no id and no address, but reads like totals, has totals');
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], ["d-2"]]', 1), 3, 'a row that is merely incomplete is not a footer');
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], [], ["4", "5", "6"]]', 1), 4, 'an empty row within the table does not end it');
 
 -- Cells
+select is(array[app.clean_cell('１２３ Ｍａｉｎ Ｓｔ＃４'), app.clean_cell('Ｏ＇Ｆａｌｌｏｎ　～')], array['123 Main St#4', 'O''Fallon ~'], 'letters and digits of another width become the usual ones');
 select is(app.clean_cell('="02134"'), '02134', 'a formula that only holds a text is that text');
 select is(app.clean_cell('''02134'), '02134', 'a leading apostrophe, which keeps a spreadsheet from reading a number, is removed');
 select is(app.clean_cell('''t Hooft St'), '''t Hooft St', 'an apostrophe that belongs to a name stays');

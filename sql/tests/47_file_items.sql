@@ -1,5 +1,5 @@
 begin;
-select plan(48);
+select plan(49);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -224,6 +224,14 @@ select performs_ok($$ select count(*) from app.file_items(array(select jsonb_bui
                    3000, 'each name of the catalogue is read once, however many words the cells have');
 select is((select array_agg(i.item -> 'device_ids') from app.file_items(array['["热泵"]', '["Device 2000; device 7"]']::jsonb[], null, 1, '{"device_ids": {"place": 0}}', '{}', '{}') i),
           array['"热泵"', '[102000, 100007]']::jsonb[], 'devices are recognized by their names, except those without a letter to compare');
+
+select is(array(select array_length(r.cells, 1) || ' ' || r.lines::text || ' ' || coalesce(r.notes ->> 0, '')
+                  from unnest(array['{}', '{"header_row": 1}', '{"lines": [1, 3, 6, 7]}']::jsonb[]) with ordinality f (file, n)
+                 cross join app.rows_of_items('{"rows": [["Site", "Street", "City"], ["A", "1 Elm St", "Boston"], ["A Total"], ["B", "2 Elm St", "Boston"]]}' || f.file, 1, 4,
+                                              '[{"number": 2, "field": "street_1"}, {"number": 3, "field": "city"}]', '[]') r
+                 order by f.n),
+          array['2 {NULL,NULL} {"code": "rows_skipped", "message": "Rows of totals or of names of columns were left out: 3"}', '3 {NULL,NULL,NULL} ',
+                '2 {3,7} {"code": "rows_skipped", "message": "Rows of totals or of names of columns were left out: 6"}'], 'totals are left out by their lines, unless the header is given');
 
 select * from finish();
 rollback;

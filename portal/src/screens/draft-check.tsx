@@ -33,7 +33,9 @@ const CODES: Record<string, string> = {
   looks_like_placeholder: "looks like a placeholder",
   looks_like_date: "looks like a date",
   no_house_number: "no house number",
+  no_street_name: "only a number",
   two_house_numbers: "two house numbers",
+  repeated_unit: "unit given twice",
   rounded_by_spreadsheet: "rounded by the spreadsheet",
 };
 
