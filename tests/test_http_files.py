@@ -208,6 +208,7 @@ EXPORTS = {
         "200 N Spring St",
         [1],
     ),
+    "lines in quotation marks": ('"ID,Street,City,State,Zip"\n"abc,200 N Spring St,Los Angeles,CA,90012"\n', "200 N Spring St", [1]),
     "mailchimp": ('Email Address,Address\na@example.com,"200 N Spring St  Los Angeles  CA  90012  US"\n', "200 N Spring St", [1]),
     "full-width": (
         f"ID,Address,City,State,Zip\nabc,{'200 N Spring St'.translate(FULL_WIDTH)},Los Angeles,CA,{'90012'.translate(FULL_WIDTH)}\n",

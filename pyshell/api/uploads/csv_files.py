@@ -10,6 +10,8 @@ from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple, Self
 
+import orjson
+
 from pyshell.api.errors import ApiError
 from pyshell.api.uploads.tables import MAX_RECORD_LENGTH, Table, empty_file
 
@@ -55,13 +57,25 @@ def read_csv(text: str) -> Table:
         first_line += sum(1 for _ in RecordLines(separator[0], first_line))
     delimiter = separator[1] if separator else detect_delimiter(text)
     try:
-        return read_rows(text, delimiter, first_line, skip_spaces=True)
+        table = read_rows(text, delimiter, first_line, skip_spaces=True)
+        return rows_in_single_cells(table, first_line) or table
     except ApiError as error:
         # In `12 Main St, "The Oaks" Unit 5`, what follows the space is not a quoted cell.
         if "expected after" in str(error.__cause__):
             with suppress(ApiError):
                 return read_rows(text, delimiter, first_line, skip_spaces=False)
         raise
+
+
+def rows_in_single_cells(table: Table, first_line: int) -> Table | None:
+    """The rows of a file whose lines are quoted as a whole, as Excel saves those that it did not split; None: it is no such file."""
+    if not all(row.count('"') == 2 or row == "[]" for row in table.rows):
+        return None
+    lines = [next(iter(orjson.loads(row)), "") for row in table.rows]
+    text = "\n".join(lines)
+    delimiter = detect_delimiter(text)
+    counts = {line.count(delimiter) for line in lines if line}
+    return read_rows(text, delimiter, first_line, skip_spaces=True) if len(counts) == 1 and min(counts) > 1 else None
 
 
 def read_rows(text: str, delimiter: str, first_line: int, *, skip_spaces: bool) -> Table:
