@@ -8,19 +8,17 @@ import socket
 import time
 import uuid
 from email.utils import formatdate
-from itertools import pairwise
 from typing import Any
 
 import psycopg
 import pytest
 
+from pyshell.postgres import notifications
 from pyshell.postgres.connections import Backoff, Session
-from pyshell.postgres.connections import Connection as AsyncConnection
 from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
+from pyshell.tasks import wait_at_most
 from pyshell.worker import calls, claims, process
-from pyshell.worker.calls import WorkerState
-from pyshell.worker.meter import Sample
 from pyshell.worker.run_once import run_once
 from pyshell.worker.upstream import Answer, Upstream
 from tests.conftest import Connection
@@ -347,7 +345,7 @@ def test_polling_is_enough(
     batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "LONGEST_SLEEP", 0.2)
-    monkeypatch.setattr(Backoff, "delay", lambda self: 600.0)
+    monkeypatch.setattr(notifications, "Backoff", lambda: Backoff(FOREVER, FOREVER))
     with running_worker(worker_settings):
         wait_until(lambda: terminate(owner, "query like 'listen%%'"))
         assert batches.wait(batches.create(10)) == "completed"
@@ -355,19 +353,17 @@ def test_polling_is_enough(
 
 
 def test_an_idle_worker_sleeps_as_long_as_it_may(worker_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[float] = []
+    sleeps: list[tuple[float, bool]] = []
 
-    async def heartbeat(connection: AsyncConnection, name: str, sample: Sample | None) -> WorkerState:
-        asked.append(time.monotonic())
-        return await calls.heartbeat(connection, name, sample)
+    async def sleep(wakeup: asyncio.Event, seconds: float) -> None:
+        await wait_at_most(wakeup, seconds)
+        sleeps.append((seconds, wakeup.is_set()))
 
-    monkeypatch.setattr(claims, "heartbeat", heartbeat)
-    monkeypatch.setattr(claims, "LONGEST_SLEEP", 0.4)
+    monkeypatch.setattr(claims, "wait_at_most", sleep)
+    monkeypatch.setattr(claims, "LONGEST_SLEEP", 0.1)
     with running_worker(worker_settings):
-        wait_until(lambda: len(asked) >= 8)
-    # The first ones follow each other at the start, and a part of the worker may wake it once more. Other work on the machine only makes
-    # sleeps longer.
-    assert sum(later - earlier < 0.39 for earlier, later in pairwise(asked[2:8])) <= 1
+        # Parts of the worker that start may wake it.
+        wait_until(lambda: sleeps[-6:] == [(0.1, False)] * 6, lambda: sleeps)
 
 
 def test_a_small_batch_of_another_organization_does_not_wait_for_a_large_one(
