@@ -207,12 +207,19 @@ def test_every_draft_is_in_the_list(signed_in: SignedIn, client: OrganizationCli
     expect(page.get_by_role("link", name="Draft 0", exact=True)).to_have_count(1)
 
 
-def test_a_search_waits_until_somebody_has_stopped_to_type(signed_in: SignedIn, client: OrganizationClient) -> None:
+def test_a_search_waits_until_somebody_has_stopped_to_type(person: Person, client: OrganizationClient) -> None:
     client.submit(site())
-    page = signed_in("").page
+    page = person.page
+    page.clock.install()
+    person.sign_in(client.api_key)
     expect(page.get_by_role("row")).to_have_count(2)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "name=" in request.url else None)
-    page.get_by_role("searchbox").press_sequentially("nothing", delay=20)
+    page.clock.pause_at(page.evaluate("Date.now()") + 1000)
+    for letter in "nothing":
+        page.get_by_role("searchbox").press_sequentially(letter)
+        page.clock.run_for(200)
+    assert asked == []
+    page.clock.run_for(100)
     expect(page.get_by_text("No batch is like that.")).to_be_visible()
     assert {re.findall(r"name=(\w*)", url)[0] for url in asked} == {"nothing"}
