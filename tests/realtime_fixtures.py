@@ -128,7 +128,7 @@ class BareSocket:
     def send(self, event: str, payload: Any = None, *, topic: str = "realtime:jobs", join_ref: str | None = "1", ref: str = "2") -> None:
         self.connection.send(json.dumps([join_ref, ref, topic, event, payload or {}]))
 
-    def receive(self, seconds: float = 5) -> list[Any]:
+    def receive(self, seconds: float = PATIENCE) -> list[Any]:
         frame: list[Any] = json.loads(self.connection.recv(timeout=seconds))
         return frame
 

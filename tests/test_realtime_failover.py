@@ -20,7 +20,7 @@ from tests.http_fixtures import PEPPER, Json, OrganizationClient, running_server
 from tests.realtime_fixtures import BareSocket, bare_socket
 from tests.standby import promote, running_standby, wait_for_replay
 from tests.tcp_proxy import running_proxy
-from tests.timed import PATIENCE, wait_until
+from tests.timed import wait_until
 
 
 def either(*servers: PrivatePostgres) -> str:
@@ -51,7 +51,7 @@ def rename(database: Connection, job_id: str, name: str) -> None:
 def hear(bare: BareSocket, name: str) -> None:
     """Returns when a change of a job with that name arrives."""
     while True:
-        frame = bare.receive(PATIENCE)
+        frame = bare.receive()
         if frame[3] == "postgres_changes" and frame[4]["data"]["record"]["name"] == name:
             return
 
@@ -141,5 +141,5 @@ def test_whoever_joins_after_a_start_gets_no_earlier_changes(database_url: str, 
                 rename(owner, job_id, name)
                 record: Json = {}
                 while record.get("name") != name:
-                    record = bare.receive(PATIENCE)[4]["data"]["record"]
+                    record = bare.receive()[4]["data"]["record"]
                     assert record["id"] == job_id

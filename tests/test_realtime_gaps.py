@@ -108,7 +108,7 @@ class Subscriber:
                     assert answer["response"] == {"reason": connection.DATABASE_UNAVAILABLE}, answer
                     continue
                 while not self._is_over:
-                    self._hear(bare.receive(PATIENCE))
+                    self._hear(bare.receive())
 
     def _hear(self, frame: list[object]) -> None:
         payload = frame[4]
@@ -243,12 +243,12 @@ def test_a_deletion_is_reported_without_a_notification(server: str, organization
         assert present.join({"event": "DELETE"})["status"] == "ok"
         assert present.receive()[3] == "system"
         organization.delete(gone)
-        told = present.receive(PATIENCE)
+        told = present.receive()
         assert (told[3], told[4]["data"]["type"], told[4]["data"]["old_record"]["id"]) == ("postgres_changes", "DELETE", gone)
         with bare_socket(server, organization.api_key) as late:
             assert late.join({"event": "DELETE", "since": since})["status"] == "ok"
             assert late.receive()[3] == "system"
-            assert late.receive(PATIENCE)[4]["data"]["old_record"]["id"] == gone
+            assert late.receive()[4]["data"]["old_record"]["id"] == gone
 
 
 def test_supabase_js_gets_what_it_missed_since_a_given_time(

@@ -1,5 +1,5 @@
 // Subscribes with the real supabase-js, as argv[2] (JSON) says: {url, key, token, clients, watches}. Tells in a line of JSON what it hears:
-// {client, status, error?} and {client, change, at}. A line of JSON on stdin is for all clients: {token}, a new access token, or {broadcast}.
+// {client, status, error?} and {client, change}. A line of JSON on stdin is for all clients: {token}, a new access token, or {broadcast}.
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 
@@ -10,11 +10,11 @@ let current = token
 const tell = (line) => console.log(JSON.stringify(line))
 
 const all = Array.from({ length: clients }, (_, client) => {
-  const options = { realtime: { transport: require('ws'), reconnectAfterMs: () => 100, heartbeatIntervalMs: 1000 } }
+  const options = { realtime: { transport: require('ws'), reconnectAfterMs: () => 100 } }
   const supabase = createClient(url, key, token ? { ...options, accessToken: async () => current } : options)
   const channel = supabase.channel('batch-jobs')
   for (const watch of watches) {
-    channel.on('postgres_changes', watch, (change) => tell({ client, change, at: Date.now() }))
+    channel.on('postgres_changes', watch, (change) => tell({ client, change }))
   }
   channel.on('system', {}, (message) => tell({ client, system: message }))
   channel.subscribe((status, error) => tell({ client, status, error: error?.message }))
