@@ -439,6 +439,21 @@ main(["list"])
     assert (done.returncode, "Traceback" in done.stderr) == (128 + number, False)
 
 
+def test_a_command_that_ends_slowly_after_a_signal_has_its_exit_code(cli: Cli) -> None:
+    slow = """
+import os, signal, time
+from batch_lookups.cli import main
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(1)
+slow, main.END_SECONDS = Slow(), 0.5
+main.end_in_order()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", slow], env=cli.environment, capture_output=True, check=False, preexec_fn=begin_child)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, b"")
+
+
 @pytest.mark.parametrize(
     "arguments", [["-m", "batch_lookups"], ["-c", "from batch_lookups.__main__ import main; main()"]], ids=["module", "script"]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import signal
@@ -167,6 +168,8 @@ def end_in_order() -> None:
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, lambda *_: os._exit(SIGNALS + number))
             signal.setitimer(signal.ITIMER_REAL, END_SECONDS)
+            # Where the end takes a while, without the handler, which Python drops, it would kill the process.
+            atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(SIGNALS + number)
