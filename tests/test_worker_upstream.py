@@ -29,8 +29,8 @@ from pyshell.worker.answers import AnswerCheck, foreign_reference_id
 from pyshell.worker.upstream import Answer, Upstream
 from tests.certificates import authority
 from tests.conftest import Connection
-from tests.timed import counted_turns
-from tests.upstream import FakeUpstream, Reply, fake_upstream
+from tests.timed import counted_turns, wait_until
+from tests.upstream import FakeUpstream, Reply, fake_upstream, render
 from tests.webhook_receiver import raw_receiver
 from tests.worker_fixtures import Batches, running_worker
 
@@ -458,7 +458,7 @@ async def test_a_connection_that_sends_unprompted_is_closed(upstream: FakeUpstre
     for n in range(5):
         answer = await look_up(client, f"site-{n}")
         assert json.loads(answer.text or b"")["reference_id"] == f"site-{n}"
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(wait_until, lambda: not upstream.open_connections)
     assert upstream.connections == 5
     client.close()
 
@@ -467,8 +467,8 @@ async def test_an_answer_to_another_request_is_refused_and_its_connection_not_us
     upstream: FakeUpstream, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = client_of(upstream.url)
-    upstream.plan("late", Reply(again=0.05))
-    upstream.plan("shifted", Reply(delay=0.2))
+    # The answer to the former request once more, and then its own.
+    upstream.plan("shifted", Reply(raw=render(Reply(), {"reference_id": "late"}) + render(Reply(), {"reference_id": "shifted"})))
     assert (await look_up(client, "late")).http_status == 200
     with caplog.at_level(logging.WARNING):
         assert await look_up(client, "shifted") == Answer(None, "invalid_response", None, None)
