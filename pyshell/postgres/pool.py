@@ -44,6 +44,8 @@ MAX_CONNECTIONS = 10
 NOT_MIGRATED_SECONDS = 1.0
 # The server cancels a statement that takes too long, but not a commit that waits for a synchronous standby.
 ANSWER_SECONDS = STATEMENT_TIMEOUT + 5.0
+# For a new connection: until it is there, the pool opens no other one.
+SET_UP_SECONDS = 10.0
 # For the response of each connection that is checked after another one was lost.
 CHECK_SECONDS = 1.0
 # These write, but may run twice: they record the use of a key and what replicas need, or create a new organization.
@@ -86,7 +88,7 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             database_url,
             connection_class=PooledConnection,
             kwargs={"autocommit": True, "application_name": "batch-lookups", **POLICY},
-            configure=self._set_up,
+            configure=self._set_up_in_time,
             name=name,
             min_size=min_size,
             max_size=max_size,
@@ -96,6 +98,9 @@ class Pool(AsyncConnectionPool[PooledConnection]):
             reconnect_failed=lambda _: on_unreachable(),
             open=False,
         )
+
+    async def _set_up_in_time(self, connection: PooledConnection) -> None:
+        await answered(connection, self._set_up(connection), SET_UP_SECONDS)
 
     async def _set_up(self, connection: PooledConnection) -> None:
         try:
