@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import cast
 
@@ -76,7 +77,7 @@ async def closed_loop(port: int, request: bytes, connections: int, seconds: floa
 
 
 async def open_loop(port: int, request: bytes, per_second: float, seconds: float) -> list[float]:
-    """Milliseconds from when each request was due until its response, at a steady rate."""
+    """Milliseconds from when each request was due until its response, at a steady rate; infinite if the service was too busy."""
     latencies: list[float] = []
     # All take turns, because the server closes a connection that is idle for some seconds.
     free: asyncio.Queue[Connection] = asyncio.Queue()
@@ -87,9 +88,9 @@ async def open_loop(port: int, request: bytes, per_second: float, seconds: float
     async def poll(due: float) -> None:
         connection = await free.get()
         status = await connection.send(request)
-        if status != 200:
+        if status not in (200, 503):
             raise RuntimeError(f"answered {status}")
-        latencies.append((time.perf_counter() - due) * 1000)
+        latencies.append((time.perf_counter() - due) * 1000 if status == 200 else math.inf)
         free.put_nowait(connection)
 
     started = time.perf_counter()
