@@ -215,6 +215,22 @@ def test_the_report_to_compare_with_is_chosen_from_the_list(signed_in: SignedIn,
     expect(page.get_by_role("heading", name="+$250")).to_be_visible()
 
 
+@pytest.mark.parametrize("width", [768, 1000, 1280])
+def test_a_long_name_has_a_line_of_its_own(signed_in: SignedIn, client: OrganizationClient, width: int) -> None:
+    name = f"Portfolio of the Municipal Property Management and Development, {'X' * 60}, second revision"
+    client.post("/batch-lookups", params={"name": "Short"}, json=[site()])
+    job = client.post("/batch-lookups", params={"name": name}, json=[site()]).json()
+    page = signed_in(f"reports/{job['report']['id']}").page
+    page.set_viewport_size({"width": width, "height": 800})
+    heading = page.locator("main > .heading")
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+    expect(page.get_by_label("Compare with")).to_be_visible()
+    tops = heading.locator("> button, > select").evaluate_all("all => all.map(each => Math.round(each.getBoundingClientRect().top))")
+    assert len(set(tops)) == 1, tops
+    bottom = heading.locator("> div:not([popover])").evaluate("name => name.getBoundingClientRect().bottom")
+    assert tops[0] > bottom
+
+
 def test_a_difference_that_rounds_to_nothing_has_no_sign(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
     for name, amounts in (("Before", {"deal-1": 100.4, "deal-2": 200}), ("After", {"deal-1": 100, "deal-2": 200.4})):
         job = client.post("/batch-lookups", params={"name": name}, json=[site(reference_id) for reference_id in amounts]).json()
