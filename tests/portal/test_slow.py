@@ -212,6 +212,23 @@ def test_a_download_is_shown_until_it_is_there_and_asked_for_once(signed_in: Sig
     expect(note).to_contain_text(".csv is there")
 
 
+def test_a_notice_is_not_for_whoever_signs_in_next(person: Person, client: OrganizationClient, new_client: NewClient, hold: Hold) -> None:
+    job = client.submit(site())
+    page, note = person.page, person.page.get_by_role("status").last
+    person.sign_in(client.api_key, f"batches/{job['job_id']}")
+    held = hold("/results")
+    page.get_by_role("button", name="Results…").click()
+    page.get_by_role("button", name="CSV", exact=True).click()
+    wait_for(page, held)
+    expect(note).to_contain_text("is on its way…")
+    sign_in_instead(person, new_client())
+    assert note.text_content() == ""
+    with page.expect_download():
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    expect(note).to_have_text("")
+
+
 def test_a_file_that_broke_off_on_its_way_up_is_sent_again_by_a_click(signed_in: SignedIn, client: OrganizationClient) -> None:
     page = signed_in("upload").page
     rows = "".join(f"deal-{number},{number} Elm St,Oakland,CA,94601\n" for number in range(10_000))

@@ -1,5 +1,5 @@
 import { address, type Options, type PathsOf, PATIENCE_WITH_FILES, save, send, whole } from "../api.ts";
-import { notify } from "./announce.tsx";
+import { teller } from "./announce.tsx";
 
 /** Downloads in progress, by URL. */
 const underWay = new Set<string>();
@@ -9,11 +9,12 @@ export async function download<P extends PathsOf<"get">>(path: P, options: Optio
   const { href } = address(path, options.path, options.query);
   if (underWay.has(href)) return;
   underWay.add(href);
+  const tell = teller();
   try {
     const file = send("get", path, options).then((response) => whole(response.blob(), undefined, PATIENCE_WITH_FILES));
-    notify(`${name} is on its way…`, file);
+    tell(`${name} is on its way…`, file);
     save(await file, name);
-    notify(`${name} is there`);
+    tell(`${name} is there`);
   } finally {
     underWay.delete(href);
   }

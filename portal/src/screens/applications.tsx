@@ -2,7 +2,7 @@ import { useSignal } from "@preact/signals";
 import { call, type Schemas } from "../api.ts";
 import { dollars, titled } from "../format.ts";
 import { useLoad } from "../load.ts";
-import { notify } from "../parts/announce.tsx";
+import { teller } from "../parts/announce.tsx";
 import { CopyAs, literal } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Command, useShown } from "../parts/form.tsx";
@@ -39,13 +39,14 @@ export function Applications() {
 
   async function move(application: Application, to: Status) {
     failure.value = undefined;
+    const tell = teller();
     try {
       const moved = await call("patch", "/applications/{application_id}", {
         path: { application_id: application.id },
         body: { application_status: to },
       });
       pages.replace((row) => row.id === moved.id ? moved : row);
-      notify(`${application.reference_id}: ${titled(TITLES, to).toLowerCase()}`);
+      tell(`${application.reference_id}: ${titled(TITLES, to).toLowerCase()}`);
     } catch (error) {
       failure.value = error as Error;
       pages.refresh();

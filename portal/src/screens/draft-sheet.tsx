@@ -4,11 +4,11 @@ import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { credential } from "../api.ts";
 import { type Draft, drop, fileOf, type Sent, sheetsOf, upload as send } from "../draft.ts";
-import { notify } from "../parts/announce.tsx";
+import { teller } from "../parts/announce.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Problem } from "../parts/misc.tsx";
 import { href, path, replace, whetherHere } from "../router.ts";
-import { can, whetherSignedIn } from "../session.ts";
+import { can } from "../session.ts";
 
 interface Properties {
   draft: Draft;
@@ -65,8 +65,7 @@ function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
     error.value = undefined;
     const as = credential.peek();
     const isHere = whetherHere();
-    const isSignedIn = whetherSignedIn();
-    const tell: typeof notify = async (...told) => isSignedIn() ? await notify(...told) : undefined;
+    const tell = teller();
     let latest = id;
     try {
       let made;

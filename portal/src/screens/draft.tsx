@@ -6,7 +6,7 @@ import { call, newKey } from "../api.ts";
 import { Draft, drop, REUSE_DAYS } from "../draft.ts";
 import { counted, duration, number, readNumber } from "../format.ts";
 import { mayPass, retried, RETRY_SECONDS, useLoad } from "../load.ts";
-import { announce, notify } from "../parts/announce.tsx";
+import { announce, notify, teller } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Form, NumberField } from "../parts/form.tsx";
@@ -70,8 +70,9 @@ function Shown({ draft }: { draft: Draft }) {
   const mayChange = can("jobs:write");
   const undoable = draft.undoable.value.at(-1);
   async function undo() {
+    const tell = teller();
     const title = await draft.undo();
-    if (title) notify(`Undone: ${title}`);
+    if (title) tell(`Undone: ${title}`);
   }
   async function remove() {
     const go = wayFromHere();

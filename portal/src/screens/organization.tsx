@@ -4,7 +4,7 @@ import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
 import { monthOf, number } from "../format.ts";
 import { type Loaded, useLoad } from "../load.ts";
-import { notify } from "../parts/announce.tsx";
+import { notify, teller } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Form } from "../parts/form.tsx";
@@ -139,10 +139,11 @@ function Names({ organization, loaded, devices }: Properties & { devices: Device
   const deviceOf = (id: number) => devices.find((device) => device.id === id)?.name ?? `Device ${id}`;
 
   async function change(name: string, device: number | null, done: string) {
+    const tell = teller();
     const answer = await call("patch", "/organization", { body: { device_name_changes: { [name]: device } } });
     loaded.set(() => answer);
     close();
-    notify(done);
+    tell(done);
   }
   async function save(data: FormData) {
     const name = String(data.get("name")).trim();
