@@ -6,15 +6,18 @@ import gzip
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Event
 
+import httpx
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.http_fixtures import OrganizationClient
 from tests.portal.conftest import Person, SignedIn
+from tests.timed import wait_until
 from tests.webhook_receiver import serving
 
 
@@ -128,6 +131,52 @@ def test_a_large_file_shows_how_much_has_been_sent_and_can_be_cancelled(
     page.locator("input[type=file]").set_input_files(files[0])
     expect(page.get_by_role("heading", name="north.csv")).to_be_visible()
     assert client.get("/uploads").json()["total"] == 1
+
+
+@contextmanager
+def slow_to_answer(server: str) -> Iterator[tuple[str, Event]]:
+    """A service that passes requests on to `server`, and answers them when the event is set."""
+    end = Event()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            answer = httpx.post(f"{server}{self.path}", content=body, headers=dict(self.headers))
+            end.wait()
+            self.send_response(answer.status_code)
+            self.send_header("content-length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as slow, serving(slow):
+        try:
+            yield f"http://127.0.0.1:{slow.server_address[1]}", end
+        finally:
+            end.set()
+
+
+def test_a_file_that_is_cancelled_while_it_is_read_leaves_no_draft(person: Person, client: OrganizationClient, files: list[str]) -> None:
+    page, server = person.page, person.server
+    person.sign_in(client.api_key, "upload")
+    with slow_to_answer(server) as (slow, answered):
+        page.route(re.compile(r"/uploads\?name"), lambda route: route.continue_(url=route.request.url.replace(server, slow)))
+        page.locator("input[type=file]").set_input_files(files[0])
+        progress = page.get_by_role("progressbar", name="north.csv")
+        expect(progress).to_have_attribute("aria-valuetext", "being read…")
+        wait_until(lambda: bool(client.get("/uploads").json()["total"]), lambda: "there is no draft")
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("status").last).to_have_text("The upload of north.csv is cancelled")
+        expect(progress).to_have_count(0)
+        page.unroute_all()
+        page.locator("input[type=file]").set_input_files(files[1])
+        expect(page.get_by_role("heading", name="south.csv")).to_be_visible()
+        with page.expect_response(lambda response: response.request.method == "DELETE"):
+            answered.set()
+    assert [draft["name"] for draft in client.get("/uploads").json()["uploads"]] == ["south.csv"]
+    expect(page.get_by_role("heading", name="south.csv")).to_be_visible()
 
 
 def test_a_folder_or_a_file_that_was_changed_is_said_to_be_unreadable(

@@ -1,10 +1,10 @@
 // Uploads a file, which becomes a draft: the browser does not parse it.
 import { type Signal, signal, useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { Failure } from "../api.ts";
-import { type Sent, upload as send } from "../draft.ts";
+import { credential, Failure } from "../api.ts";
+import { drop, type Sent, upload as send } from "../draft.ts";
 import { percent } from "../format.ts";
-import { announce, notify } from "../parts/announce.tsx";
+import { announce, notify, teller } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
 import { go, whetherHere } from "../router.ts";
@@ -57,8 +57,11 @@ export function Upload() {
     error.value = undefined;
     const controller = new AbortController();
     const sent = signal(0);
-    const mine = { name, organization: session.peek()!.organization?.id, sent, cancel: () => controller.abort() };
+    let isCancelled = false;
+    const mine = { name, organization: session.peek()!.organization?.id, sent, cancel };
     underWay.value = [...underWay.peek(), mine];
+    const as = credential.peek();
+    const tell = teller();
     const isSignedIn = whetherSignedIn();
     function onSent(share: number) {
       const isNext = Math.floor(share * QUARTERS) > Math.floor(sent.peek() * QUARTERS);
@@ -68,22 +71,33 @@ export function Upload() {
     // The browser asks before the tab is closed or reloaded. Another file may go up after leaving the screen and coming back.
     const prevent = (event: Event) => event.preventDefault();
     addEventListener("beforeunload", prevent);
+    function end() {
+      underWay.value = underWay.peek().filter((each) => each !== mine);
+      removeEventListener("beforeunload", prevent);
+      busy.value = "";
+    }
+    function cancel() {
+      isCancelled = true;
+      end();
+      notify(`The upload of ${name} is cancelled`);
+      // Once the service has all of it, there will be a draft to delete.
+      if (sent.peek() < 1) controller.abort();
+    }
     const isHere = whetherHere();
     try {
-      const draft = await send(file, "", { onSent, signal: controller.signal });
-      if (isHere()) go(["uploads", draft]);
-      else if (isSignedIn()) notify(`${name} has been uploaded, and is among the drafts.`);
-    } catch (failure) {
-      const isCancelled = controller.signal.aborted;
-      again.current = failure instanceof Failure && failure.isPassing ? () => upload(file) : undefined;
-      error.value = isCancelled ? undefined : failure as Error;
+      const draft = await send(file, "", { as, onSent, signal: controller.signal });
       if (isCancelled) {
-        notify(sent.peek() < 1 ? `The upload of ${name} is cancelled` : `Cancelled; ${name} may be among the drafts already`);
-      } else if (!isHere() && isSignedIn()) notify(`${name} has not been uploaded. ${error.value!.message}`);
+        return await drop(draft, as).catch(() => tell(`${name} was uploaded before you cancelled it, and is among the drafts.`));
+      }
+      if (isHere()) go(["uploads", draft]);
+      else tell(`${name} has been uploaded, and is among the drafts.`);
+    } catch (failure) {
+      if (isCancelled) return;
+      again.current = failure instanceof Failure && failure.isPassing ? () => upload(file) : undefined;
+      error.value = failure as Error;
+      if (!isHere()) tell(`${name} has not been uploaded. ${error.value!.message}`);
     }
-    underWay.value = underWay.peek().filter((each) => each !== mine);
-    removeEventListener("beforeunload", prevent);
-    busy.value = "";
+    end();
   }
   function take(files: Iterable<File> | null | undefined) {
     const [file, ...others] = files ?? [];
