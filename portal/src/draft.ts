@@ -2,6 +2,7 @@
 import { effect, type Signal, signal, untracked } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { call, type Credential, credential, Failure, newKey, type Schemas, send, whole } from "./api.ts";
+import { isolated } from "./format.ts";
 import { whetherSignedIn } from "./session.ts";
 
 export type Upload = Schemas["Upload"];
@@ -396,7 +397,7 @@ export class Draft {
   mapValue(field: string, text: string, value: unknown): Promise<boolean> {
     const before = (this.upload.peek().value_maps[field] as Record<string, unknown> | undefined)?.[text] ?? null;
     return this.change({ value_maps: { [field]: { [text]: value } } }, {
-      title: `what ${text} stands for`,
+      title: `what ${isolated(text)} stands for`,
       changes: { value_maps: { [field]: { [text]: before } } },
     });
   }

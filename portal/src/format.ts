@@ -86,6 +86,12 @@ const list = new Intl.ListFormat("en");
 /** Such as A, B, and C. */
 export const listed = (names: string[]) => list.format(names);
 
+/** A name inside a sentence: none of its letters from right to left, and no marks in it, change the direction of what follows. */
+export function isolated(name: string): string {
+  const plain = name.replace(/[\u202a-\u202e\u2066-\u2069]/g, "");
+  return /[\p{Script=Arabic}\p{Script=Hebrew}\u200f]/u.test(plain) ? `\u2068${plain}\u2069` : plain;
+}
+
 const parts = exact.formatToParts(12345.5);
 const digits = [...new Intl.NumberFormat(languages, { useGrouping: false }).format(9876543210)].reverse();
 const [group, point] = ["group", "decimal"].map((type) => parts.find((part) => part.type === type)?.value ?? "");

@@ -1,6 +1,7 @@
 import { render } from "preact";
 import { effect, signal } from "@preact/signals";
 import { Failure } from "./api.ts";
+import { isolated } from "./format.ts";
 import { notify } from "./parts/announce.tsx";
 import { keepFocus } from "./parts/focus.ts";
 import { Brand, Frame, places, useKeys } from "./parts/frame.tsx";
@@ -70,7 +71,8 @@ const OTHERS = new Map([["upload", "New upload"], ["uploads", "Draft"], ["report
 effect(() => {
   const [first = places.value[0]?.name, second] = path.value;
   const place = places.value.find(({ name }) => name === first);
-  const title = shownName.value ?? OTHERS.get(`${first}/${second}`) ?? place?.title ?? OTHERS.get(first ?? "") ?? "Nothing here";
+  const title = (shownName.value && isolated(shownName.value)) ?? OTHERS.get(`${first}/${second}`) ?? place?.title ??
+    OTHERS.get(first ?? "") ?? "Nothing here";
   const entry = isStored() ? null : "Sign in";
   document.title = [session.value ? title : entry, "Batch Lookups"].filter(Boolean).join(" · ");
 });

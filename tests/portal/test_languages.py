@@ -76,6 +76,41 @@ def test_a_limit_is_typed_in_the_form_of_the_language(
     assert database.execute("select max_lookups from app.job_budgets where job_id = %s", [job["id"]]).fetchone() == (1000,)
 
 
+# Whether the letters of the element's own texts stand from left to right in each line.
+FORWARD = """element => [...element.childNodes].filter(node => node.nodeType === Node.TEXT_NODE).every(node => {
+    const places = [...node.data].map((_, at) => {
+        const range = document.createRange()
+        range.setStart(node, at)
+        range.setEnd(node, at + 1)
+        return range.getBoundingClientRect()
+    })
+    return places.every(({left, top}, at) => at === 0 || top > places[at - 1].top + 5 || left >= places[at - 1].left)
+})"""
+
+
+def test_a_name_from_right_to_left_turns_nothing_around_it(signed_in: SignedIn, client: OrganizationClient, database: Connection) -> None:
+    hebrew, override = "\u05ea\u05d9\u05e7 2026", "\u202eMarch"
+    reports = []
+    for name in (hebrew, override, "April"):
+        job = client.post("/batch-lookups", params={"name": name}, json=[site()]).json()
+        look_up(database, job, 1, ANSWER)
+        reports.append(job["report"]["id"])
+    page = signed_in(f"reports/difference?from={reports[0]}&to={reports[1]}").page
+    sums = page.locator(".heading p")
+    expect(sums).to_contain_text("($3,750)")
+    assert sums.evaluate(FORWARD)
+    page.get_by_role("link", name="March").click()
+    expect(page).to_have_title("March · Batch Lookups")
+    expect(page.get_by_label("Compare with").locator("option").nth(2)).to_contain_text(f"\u2068{hebrew}\u2069, ")
+    page.get_by_role("button", name="Download…").click()
+    with page.expect_download():
+        page.get_by_role("button", name="Sites as CSV").click()
+    expect(page.get_by_role("status").last).to_have_text("March.csv is there")
+    page.get_by_role("button", name="More…").click()
+    page.get_by_role("button", name="Delete…").click()
+    expect(page.get_by_role("dialog", name="Delete March?")).to_be_visible()
+
+
 @pytest.fixture
 def service_role_key(database: Connection) -> str:
     [key] = database.execute("select api.internal_key()").fetchone() or [None]

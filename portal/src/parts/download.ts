@@ -1,4 +1,5 @@
 import { address, type Options, type PathsOf, PATIENCE_WITH_FILES, save, send, whole } from "../api.ts";
+import { isolated } from "../format.ts";
 import { teller } from "./announce.tsx";
 
 /** Downloads in progress, by URL. */
@@ -10,11 +11,12 @@ export async function download<P extends PathsOf<"get">>(path: P, options: Optio
   if (underWay.has(href)) return;
   underWay.add(href);
   const tell = teller();
+  const shown = isolated(name);
   try {
     const file = send("get", path, options).then((response) => whole(response.blob(), undefined, PATIENCE_WITH_FILES));
-    tell(`${name} is on its way…`, file);
+    tell(`${shown} is on its way…`, file);
     save(await file, name);
-    tell(`${name} is there`);
+    tell(`${shown} is there`);
   } finally {
     underWay.delete(href);
   }

@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { call, type Schemas } from "../api.ts";
-import { dollars, titled } from "../format.ts";
+import { dollars, isolated, titled } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { teller } from "../parts/announce.tsx";
 import { CopyAs, literal } from "../parts/copy.tsx";
@@ -46,7 +46,7 @@ export function Applications() {
         body: { application_status: to },
       });
       pages.replace((row) => row.id === moved.id ? moved : row);
-      tell(`${application.reference_id}: ${titled(TITLES, to).toLowerCase()}`);
+      tell(`${isolated(application.reference_id)}: ${titled(TITLES, to).toLowerCase()}`);
     } catch (error) {
       failure.value = error as Error;
       pages.refresh();

@@ -1,5 +1,5 @@
 import { call, type Schemas } from "../api.ts";
-import { dollars, number, shortTime, signedDollars, titled } from "../format.ts";
+import { dollars, isolated, number, shortTime, signedDollars, titled } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { CopyAs, literal } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
@@ -25,7 +25,7 @@ export function CompareWith({ report }: { report: Schemas["Report"] }) {
       onChange={(event) => go(["reports", "difference"], { from: event.currentTarget.value, to: report.id })}
     >
       <option value="">Compare with…</option>
-      {others.map(({ id, name, created_at }) => <option key={id} value={id}>{name}, {shortTime(created_at)}</option>)}
+      {others.map(({ id, name, created_at }) => <option key={id} value={id}>{isolated(name)}, {shortTime(created_at)}</option>)}
     </select>
   );
 }

@@ -4,6 +4,7 @@ import { useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { credential } from "../api.ts";
 import { type Draft, drop, fileOf, type Sent, sheetsOf, upload as send } from "../draft.ts";
+import { isolated } from "../format.ts";
 import { teller } from "../parts/announce.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Problem } from "../parts/misc.tsx";
@@ -72,13 +73,13 @@ function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
       do {
         made = wanted.peek();
         const sending = send(file, made, { as });
-        tell(`Reading the sheet ${made}…`, sending);
+        tell(`Reading the sheet ${isolated(made)}…`, sending);
         const next = await sending;
         // It may already be gone.
         await drop(latest, as).catch(() => {});
         latest = next;
       } while (made !== wanted.peek());
-      tell(`The sheet ${made} was read`);
+      tell(`The sheet ${isolated(made)} was read`);
     } catch (failure) {
       error.value = failure as Error;
       tell(latest === id ? "" : error.peek()!.message);
@@ -109,7 +110,7 @@ function Choice({ draft, file, sheet, sheets }: ChoiceProperties) {
       <Problem error={error.value} />
       {asked.value && (
         <Dialog
-          title={`Read the sheet ${asked.value}?`}
+          title={`Read the sheet ${isolated(asked.value)}?`}
           onClose={() => (asked.value = "")}
           actions={
             <>

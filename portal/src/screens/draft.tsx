@@ -4,7 +4,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import { call, newKey } from "../api.ts";
 import { Draft, drop, REUSE_DAYS } from "../draft.ts";
-import { counted, duration, number, readNumber } from "../format.ts";
+import { counted, duration, isolated, number, readNumber } from "../format.ts";
 import { mayPass, retried, RETRY_SECONDS, useLoad } from "../load.ts";
 import { announce, notify, teller } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
@@ -83,7 +83,7 @@ function Shown({ draft }: { draft: Draft }) {
   if (upload.job_id) {
     return (
       <section class="empty">
-        <h1>{upload.name ?? "This draft"} was started</h1>
+        <h1>{isolated(upload.name ?? "This draft")} was started</h1>
         <p>It changes no more.</p>
         <a class="button primary" href={href(["batches", upload.job_id])}>See the batch</a>
       </section>
@@ -140,7 +140,7 @@ function Shown({ draft }: { draft: Draft }) {
       {step === "columns" ? <Columns draft={draft} /> : <Check draft={draft} />}
       <Start draft={draft} />
       {deleting.value && (
-        <Dialog title={`Delete ${upload.name ?? "the draft"}?`} onClose={() => (deleting.value = false)}>
+        <Dialog title={`Delete ${isolated(upload.name ?? "the draft")}?`} onClose={() => (deleting.value = false)}>
           <Form submit="Delete the draft" onSubmit={remove} onCancel={() => (deleting.value = false)} danger>
             <p>Its rows and repairs are deleted with it. Your file stays where it is.</p>
           </Form>

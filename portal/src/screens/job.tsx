@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { call, Failure, newKey, type Schemas, send, whole } from "../api.ts";
-import { counted, decimal, duration, number, percent, shortTime, titled } from "../format.ts";
+import { counted, decimal, duration, isolated, number, percent, shortTime, titled } from "../format.ts";
 import { watch } from "../live.ts";
 import { type Loaded, now, throttled, useLoad } from "../load.ts";
 import { announce, notify } from "../parts/announce.tsx";
@@ -127,7 +127,7 @@ function Heading({ job, reload }: { job: Job; reload: Loaded<Job>["reload"] }) {
         {can("reports:read") && <a class="button primary" href={href(["reports", job.report_id])}>Report</a>}
       </div>
       {asking.value === "cancel" && (
-        <Dialog title={`Cancel ${nameOf(job)}?`} onClose={close}>
+        <Dialog title={`Cancel ${isolated(nameOf(job))}?`} onClose={close}>
           <Form submit="Cancel the batch" onSubmit={cancel} onCancel={close} danger>
             <p>
               {counted(job.item_counts.pending, "site")} will not be looked up. {job.item_counts.processing > 0 &&
@@ -138,7 +138,7 @@ function Heading({ job, reload }: { job: Job; reload: Loaded<Job>["reload"] }) {
         </Dialog>
       )}
       {asking.value === "delete" && (
-        <Dialog title={`Delete ${nameOf(job)}?`} onClose={close}>
+        <Dialog title={`Delete ${isolated(nameOf(job))}?`} onClose={close}>
           <Form submit="Delete the batch" onSubmit={remove} onCancel={close} danger>
             <p>Its sites and their results will be permanently deleted. The report stays.</p>
           </Form>

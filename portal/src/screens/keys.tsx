@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { call, type Schemas, type Scope, serviceTime } from "../api.ts";
-import { shortTime } from "../format.ts";
+import { isolated, shortTime } from "../format.ts";
 import { CopyAs } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Form } from "../parts/form.tsx";
@@ -166,7 +166,7 @@ export function Keys() {
         </Dialog>
       )}
       {question?.what === "rotate" && (
-        <Dialog title={`Rotate ${question.key.name}?`} onClose={close}>
+        <Dialog title={`Rotate ${isolated(question.key.name)}?`} onClose={close}>
           <Form submit="Create the new key" onSubmit={rotate(question.key)} onCancel={close}>
             <p>
               The new key may do the same.{" "}
@@ -182,7 +182,7 @@ export function Keys() {
         </Dialog>
       )}
       {question?.what === "revoke" && (
-        <Dialog title={`Revoke ${question.key.name}?`} onClose={close}>
+        <Dialog title={`Revoke ${isolated(question.key.name)}?`} onClose={close}>
           <Form submit="Revoke the key" onSubmit={revoke(question.key)} onCancel={close} danger>
             <p>
               Within seconds, whoever uses it gets 401. This cannot be undone.

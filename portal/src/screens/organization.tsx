@@ -2,7 +2,7 @@
 import { signal, useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
-import { monthOf, number } from "../format.ts";
+import { isolated, monthOf, number } from "../format.ts";
 import { type Loaded, useLoad } from "../load.ts";
 import { notify, teller } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
@@ -153,7 +153,7 @@ function Names({ organization, loaded, devices }: Properties & { devices: Device
       loaded.set(() => fresh);
       if (Object.hasOwn(fresh.device_names, name.toLowerCase())) throw new Error("name is taken");
     }
-    await change(name, device, `${name} stands for ${deviceOf(device)}`);
+    await change(name, device, `${isolated(name)} stands for ${deviceOf(device)}`);
   }
   const question = asking.value;
   return (
@@ -203,10 +203,10 @@ function Names({ organization, loaded, devices }: Properties & { devices: Device
         </table>
       )}
       {question?.what === "remove" && (
-        <Dialog title={`Remove ${question.name}?`} onClose={close}>
+        <Dialog title={`Remove ${isolated(question.name)}?`} onClose={close}>
           <Form
             submit="Remove the name"
-            onSubmit={() => change(question.name, null, `${question.name} is removed`)}
+            onSubmit={() => change(question.name, null, `${isolated(question.name)} is removed`)}
             onCancel={close}
             danger
           >
@@ -215,7 +215,7 @@ function Names({ organization, loaded, devices }: Properties & { devices: Device
         </Dialog>
       )}
       {question && question.what !== "remove" && (
-        <Dialog title={question.what === "new" ? "New name of a device" : `Change ${question.name}`} onClose={close}>
+        <Dialog title={question.what === "new" ? "New name of a device" : `Change ${isolated(question.name)}`} onClose={close}>
           <Form submit="Save" onSubmit={save} onCancel={close} words={WRONG}>
             {question.what === "new"
               ? (

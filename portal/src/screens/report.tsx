@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { call, type Schemas } from "../api.ts";
-import { counted, dollars, number, percent } from "../format.ts";
+import { counted, dollars, isolated, number, percent } from "../format.ts";
 import { watch } from "../live.ts";
 import { throttled, useLoad } from "../load.ts";
 import { announce, notify } from "../parts/announce.tsx";
@@ -194,7 +194,7 @@ function Heading({ report, job, onRename }: { report: Report; job: Job | null; o
         </Dialog>
       )}
       {asking.value === "delete" && (
-        <Dialog title={`Delete ${report.name}?`} onClose={close}>
+        <Dialog title={`Delete ${isolated(report.name)}?`} onClose={close}>
           <Form submit="Delete the report" onSubmit={remove} onCancel={close} danger>
             <p>Its sites and its links will be permanently deleted. The batch and its results stay.</p>
           </Form>

@@ -3,7 +3,7 @@ import { type Signal, signal, useSignal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { credential, Failure } from "../api.ts";
 import { drop, type Sent, upload as send } from "../draft.ts";
-import { percent } from "../format.ts";
+import { isolated, percent } from "../format.ts";
 import { announce, notify, teller } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
@@ -50,7 +50,7 @@ export function Upload() {
   const again = useRef<(() => void) | undefined>(undefined);
 
   async function upload(file: Sent) {
-    const { name } = file;
+    const name = isolated(file.name);
     if (busy.peek()) return notify(`${busy.peek()} is still uploading: ${name} was not accepted.`);
     busy.value = name;
     announce(`Uploading ${name}`);
@@ -105,7 +105,7 @@ export function Upload() {
     const parts = file.name.toLowerCase().split(".");
     // The API recognizes a file with another name by its content.
     const type = TYPES[parts.at(-1)!] ?? TYPES[parts.at(-2)!] ?? "text/csv";
-    if (others.length > 0 && !busy.peek()) notify(`One file at a time: ${file.name} goes up, and no other one.`);
+    if (others.length > 0 && !busy.peek()) notify(`One file at a time: ${isolated(file.name)} goes up, and no other one.`);
     upload({ content: file, name: file.name, type, keys: new Map() });
   }
   // Before the page is painted: what is visible is ready.
