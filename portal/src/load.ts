@@ -18,6 +18,8 @@ export interface Loaded<T> {
   set: (change: (data: T) => T) => void;
   /** Changes part of what was loaded. */
   patch: (change: (data: T) => T) => void;
+  /** Shows what was loaded earlier, until it is loaded again. */
+  show: (data: T) => void;
 }
 
 export const RETRY_SECONDS = 10;
@@ -99,6 +101,7 @@ export function useLoad<T>(load: (abort: AbortSignal) => Promise<T>, inputs: unk
       if (busy.peek()) start();
     },
     patch,
+    show: (earlier) => (data.value = earlier),
   };
 }
 

@@ -6,7 +6,7 @@ import { notify } from "./parts/announce.tsx";
 import { keepFocus } from "./parts/focus.ts";
 import { Brand, Frame, places, useKeys } from "./parts/frame.tsx";
 import { shownName } from "./parts/misc.tsx";
-import { path } from "./router.ts";
+import { entry, path, query } from "./router.ts";
 import { Applications } from "./screens/applications.tsx";
 import { Audit } from "./screens/audit.tsx";
 import { Batches } from "./screens/batches.tsx";
@@ -79,13 +79,36 @@ effect(() => {
 
 // Another screen begins at its top, both visually and for the keyboard; filters and dialogs belong to the same screen.
 let shown = path.peek().join("/");
+let current = entry();
+/** How far each entry of the history was scrolled when it was left. */
+const scrolled = new Map<string, number>();
+history.scrollRestoration = "manual";
 effect(() => {
   const next = path.value.join("/");
+  query.value;
+  scrolled.set(current, scrollY);
+  current = entry();
   if (next === shown) return;
   shown = next;
   scrollTo(0, 0);
   document.getElementById("main")?.focus();
+  scrollBack(current ? scrolled.get(current) : 0);
 });
+
+/** Scrolls to where an entry was left, as soon as it is long enough; not against the user. */
+function scrollBack(to = 0) {
+  if (to === 0) return;
+  const ended = new AbortController();
+  const observer = new ResizeObserver(() => {
+    scrollTo(0, to);
+    if (Math.abs(scrollY - to) <= 1) ended.abort();
+  });
+  ended.signal.addEventListener("abort", () => observer.disconnect());
+  for (const name of ["wheel", "keydown", "pointerdown", "touchstart", "hashchange"]) {
+    addEventListener(name, () => ended.abort(), { signal: ended.signal });
+  }
+  observer.observe(document.body);
+}
 
 // Without a key in the tab, show the form immediately; a session with Clerk replaces it.
 ready.value = !isStored();

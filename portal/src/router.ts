@@ -24,6 +24,12 @@ function decoded(segment: string): string {
   }
 }
 
+// Some browsers lack the navigation history.
+const { navigation } = globalThis as Partial<typeof globalThis>;
+
+/** The current entry of the browser's history, to which "back" and "forward" return; empty if the browser does not tell. */
+export const entry = () => navigation?.currentEntry?.key ?? "";
+
 type Parameters = Record<string, string | null | undefined>;
 
 /** The URL of a screen; parameters without a value are omitted. */
@@ -73,8 +79,6 @@ export function setQuery(changes: Parameters) {
 /** Closes what a parameter of the screen has opened: by going back if a link has just opened it, so that "back" does not reopen it. */
 export function close(name: string) {
   const parameters = { ...Object.fromEntries(query.peek()), [name]: null };
-  // Some browsers lack the navigation history.
-  const { navigation } = globalThis as Partial<typeof globalThis>;
   const before = navigation?.entries()[navigation.currentEntry!.index - 1];
   if (before?.sameDocument && new URL(before.url!).hash === href(path.peek(), parameters)) navigation!.traverseTo(before.key);
   else replace(path.peek(), parameters);

@@ -15,10 +15,10 @@ SITES = 1000
 # Scrolls down as fast as rows load, and returns the highest number of rows that were in the document.
 TO_THE_END = """async last => {
     let most = 0
-    for (let frame = 0; frame < 6000 && !document.querySelector(`.items [aria-rowindex='${last}']`); frame++) {
+    for (let frame = 0; frame < 6000 && !document.querySelector(`[aria-rowindex='${last}']`); frame++) {
         scrollTo(0, document.documentElement.scrollHeight)
         await new Promise(requestAnimationFrame)
-        most = Math.max(most, document.querySelectorAll('.items tr').length)
+        most = Math.max(most, document.querySelectorAll('.rows tr').length)
     }
     return most
 }"""
@@ -57,6 +57,31 @@ def test_of_many_sites_only_those_near_the_window_are_in_the_page_and_are_up_to_
     middle = sites.get_by_role("row", name="deal-120 ")
     page.evaluate("scrollTo(0, 120 * 38)")
     expect(middle).to_contain_text("Completed")
+
+
+def test_back_leads_to_the_same_rows_of_a_long_list(signed_in: SignedIn, client: OrganizationClient) -> None:
+    job, *_ = [client.post("/batch-lookups", params={"name": f"Batch {number}"}, json=[site()]).json() for number in range(120)]
+    page = signed_in("batches").page
+    row = page.get_by_role("row", name="Batch 0 ")
+    expect(page.get_by_role("row", name="Batch 119 ")).to_be_visible()
+    page.evaluate(TO_THE_END, 121)
+    row.scroll_into_view_if_needed()
+    place = page.evaluate("scrollY")
+    row.get_by_role("link").click()
+    expect(page.get_by_role("heading", name="Batch 0")).to_be_visible()
+    assert page.evaluate("scrollY") == 0
+    client.post(f"/batch-lookups/{job['job_id']}/cancel")
+    page.go_back()
+    expect(row).to_be_in_viewport()
+    expect(row).to_contain_text("Cancelled")
+    assert abs(page.evaluate("scrollY") - place) <= 1
+
+    # A link leads to the top.
+    page.get_by_role("link", name="Reports").click()
+    expect(page.get_by_role("heading", name="Reports")).to_be_visible()
+    page.get_by_role("link", name="Batches", exact=True).click()
+    expect(page.get_by_role("row", name="Batch 119 ")).to_be_in_viewport()
+    assert page.evaluate("scrollY") == 0
 
 
 def test_the_row_in_focus_stays_in_the_page(signed_in: SignedIn, client: OrganizationClient) -> None:

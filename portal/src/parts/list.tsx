@@ -1,9 +1,11 @@
 // Lists of the API: loaded page by page while scrolling, with only the pages near the viewport in the document.
 import { cloneElement, type ComponentChildren, type VNode } from "preact";
-import { useSignal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { effect, useSignal } from "@preact/signals";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { found, number } from "../format.ts";
 import { type Loaded, useLoad } from "../load.ts";
+import { entry } from "../router.ts";
+import { session } from "../session.ts";
 import { announce, notify } from "./announce.tsx";
 import { Loading, Problem } from "./misc.tsx";
 
@@ -30,6 +32,14 @@ export interface Pages<T> extends Loaded<Page<T>[]> {
   inSight: Set<number>;
 }
 
+/** Lists as they were left, by entry of the history and inputs: "back" leads to the same rows. */
+const left = new Map<string, Page<unknown>[]>();
+const MOST_LEFT = 20;
+effect(() => {
+  session.value;
+  left.clear();
+});
+
 /** A list from `load`: the first page initially and when `inputs` change, the others on demand. */
 export function usePages<T>(
   load: (query: { limit: number; cursor?: string }, signal?: AbortSignal) => Promise<Page<T>>,
@@ -44,6 +54,8 @@ export function usePages<T>(
     renewal: null as Promise<Error | undefined> | null,
     again: false,
     ages: new WeakMap<Page<T>, number>(),
+    /** Pages after the first one, as they were left. */
+    others: [] as Page<T>[],
   }).current;
   const inSight = useRef(new Set<number>()).current;
   async function bring(cursor?: string, signal?: AbortSignal) {
@@ -58,7 +70,27 @@ export function usePages<T>(
     state.list++;
     return () => state.list++;
   }, inputs);
-  const loaded = useLoad(async (signal) => [await bring(undefined, signal)], inputs);
+  const loaded = useLoad(async (signal) => {
+    const first = await bring(undefined, signal);
+    const others = first.next_cursor ? state.others : [];
+    state.others = [];
+    // Once it is shown: those in sight are loaded again.
+    if (others.length > 0) setTimeout(renew);
+    return [first, ...others];
+  }, inputs);
+  useLayoutEffect(() => {
+    const place = `${entry()} ${JSON.stringify(inputs)}`;
+    const before = left.get(place) as Page<T>[] | undefined;
+    if (before && entry()) loaded.show(before);
+    state.others = before?.slice(1) ?? [];
+    return () => {
+      const pages = loaded.outdated.peek() ? undefined : loaded.data.peek();
+      if (!pages) return;
+      left.delete(place);
+      left.set(place, pages);
+      if (left.size > MOST_LEFT) left.delete(left.keys().next().value!);
+    };
+  }, inputs);
 
   async function more() {
     const cursor = loaded.data.peek()?.at(-1)?.next_cursor;
