@@ -164,6 +164,13 @@ class OrganizationClient(httpx.Client):
         created: Json = response.json()
         return created
 
+    def upload(self, lines: str, **query: str) -> Json:
+        """A new draft of these lines of CSV."""
+        response = self.post("/uploads", params=query, content=lines, headers={"content-type": "text/csv"})
+        assert response.status_code == 201, response.text
+        made: Json = response.json()
+        return made
+
 
 def site(reference_id: str = "deal-001", **changes: Any) -> Json:
     """A valid item, with these changes."""

@@ -149,7 +149,7 @@ def test_batches_of_another_organization_are_not_shown(signed_in: SignedIn, new_
 
 def test_drafts_are_in_the_list(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = "reference_id,street_1,city\ndeal-1,200 N Spring St,Los Angeles\n"
-    client.post("/uploads", params={"name": "Half a list"}, content=rows, headers={"content-type": "text/csv"})
+    client.upload(rows, name="Half a list")
     client.submit(site())
     person = signed_in("")
     page = person.page
@@ -170,7 +170,7 @@ def test_a_list_of_drafts_follows_what_is_done_elsewhere(signed_in: SignedIn, cl
     rows = "reference_id,street_1,city\ndeal-1,200 N Spring St,Los Angeles\n"
 
     def send(name: str) -> None:
-        client.post("/uploads", params={"name": name}, content=rows, headers={"content-type": "text/csv"})
+        client.upload(rows, name=name)
 
     send("First")
     page = signed_in(address).page
@@ -199,7 +199,7 @@ def test_every_draft_is_in_the_list(signed_in: SignedIn, client: OrganizationCli
     database.execute("""select api.update_settings('{"max_open_uploads": 60}')""")
     rows = "reference_id,street_1,city\ndeal-1,200 N Spring St,Los Angeles\n"
     for number in range(55):
-        client.post("/uploads", params={"name": f"Draft {number}"}, content=rows, headers={"content-type": "text/csv"})
+        client.upload(rows, name=f"Draft {number}")
     page = signed_in("batches?status=drafts").page
     expect(page.get_by_role("link", name="Draft 54", exact=True)).to_be_visible()
     expect(page.get_by_role("link", name="Drafts 55")).to_be_visible()

@@ -302,7 +302,7 @@ def test_a_word_stands_for_several_devices(signed_in: SignedIn, client: Organiza
     first, second, third = client.get("/devices").json()["devices"][:3]
     address = "1 N Spring St,Los Angeles,CA,90012,Residential"
     rows = f"deal-1,{address},HP + thermostat,Kim\ndeal-2,{address},Air thing,Kim\n"
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + rows, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(",".join(HEADER) + "\n" + rows)
     person = signed_in(f"uploads/{draft['id']}?step=columns")
     page = person.page
     words = page.get_by_role("region", name="What your words stand for").get_by_role("group")
@@ -341,7 +341,7 @@ def test_a_word_stands_for_several_devices(signed_in: SignedIn, client: Organiza
 
 def test_a_change_without_a_connection_is_sent_when_it_is_back(signed_in: SignedIn, client: OrganizationClient) -> None:
     row = "deal-1,1 N Spring St,Los Angeles,CA,90012,,1,Kim\n"
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(",".join(HEADER) + "\n" + row)
     person = signed_in(f"uploads/{draft['id']}?step=columns")
     page = person.page
     default = page.get_by_role("region", name="Where a cell is empty").get_by_label("Building type")
@@ -362,7 +362,7 @@ def test_a_change_without_a_connection_is_sent_when_it_is_back(signed_in: Signed
 
 def test_a_change_that_meets_a_503_can_be_sent_again(signed_in: SignedIn, client: OrganizationClient) -> None:
     row = "deal-1,1 N Spring St,Los Angeles,CA,90012,,1,Kim\n"
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(",".join(HEADER) + "\n" + row)
     page = signed_in(f"uploads/{draft['id']}?step=columns").page
     page.route(re.compile("/uploads/"), lambda route: route.fulfill(status=503) if route.request.method == "PATCH" else route.continue_())
     page.get_by_role("region", name="Where a cell is empty").get_by_label("Building type").select_option("Residential")
@@ -395,7 +395,7 @@ def test_sites_without_an_id_are_numbered_by_row(signed_in: SignedIn, client: Or
 
 def test_suggestions_are_taken_one_at_a_time_and_all_at_once(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = "".join(f"deal #{n},{n} N Spring St,Los Angeles,CA,90012,Residential,1,Kim\n" for n in range(1, 4))
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + rows, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(",".join(HEADER) + "\n" + rows)
     person = signed_in(f"uploads/{draft['id']}")
     page = person.page
     start = page.get_by_role("region", name="Start")
@@ -514,7 +514,7 @@ def test_cells_are_copied_cut_and_pasted(signed_in: SignedIn, client: Organizati
 
 def test_a_range_includes_rows_that_were_never_on_the_screen(signed_in: SignedIn, client: OrganizationClient) -> None:
     lines = "".join(f"deal-{n:05},{n} N Spring St,Los Angeles,CA,90012,Residential,1,Kim\n" for n in range(1_500))
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + lines, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(",".join(HEADER) + "\n" + lines)
     page = signed_in(f"uploads/{draft['id']}?rows=all").page
     grid = page.get_by_role("grid")
     grid.get_by_role("gridcell", name="Kim").first.click()
@@ -531,7 +531,7 @@ def test_a_range_includes_rows_that_were_never_on_the_screen(signed_in: SignedIn
 
 def without_cities(client: OrganizationClient, count: int) -> str:
     rows = [f"deal-{n},{n} N Spring St,,CA,90012,Residential,1,Kim" for n in range(count)]
-    draft = client.post("/uploads", content="\n".join([",".join(HEADER), *rows]), headers={"content-type": "text/csv"}).json()
+    draft = client.upload("\n".join([",".join(HEADER), *rows]))
     return str(draft["id"])
 
 
@@ -645,7 +645,7 @@ def test_keys_that_are_pressed_before_the_rows_have_loaded_count(signed_in: Sign
 
 def test_ten_thousand_rows_scroll_without_long_tasks(signed_in: SignedIn, client: OrganizationClient) -> None:
     lines = "".join(f"deal-{n:05},{n} N Spring St,Los Angeles,CA,90012,Hut,1,Kim\n" for n in range(10_000))
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + lines, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(",".join(HEADER) + "\n" + lines)
     page = signed_in(f"uploads/{draft['id']}?rows=all").page
     grid = page.get_by_role("grid")
     expect(grid.get_by_role("gridcell", name="deal-00000")).to_be_visible()
@@ -688,7 +688,7 @@ def test_a_draft_is_left_and_continued_elsewhere_and_on_a_phone(
 
 def test_undo_shows_on_a_phone_what_the_cell_was(signed_in: SignedIn, client: OrganizationClient) -> None:
     row = "deal-1,1 N Spring St,Los Angeles,CA,9A012,Residential,1,Kim\n"
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(",".join(HEADER) + "\n" + row)
     page = signed_in(f"uploads/{draft['id']}?step=check").page
     page.set_viewport_size(PHONE)
     cell = page.get_by_role("region", name="Row 2").get_by_label("ZIP")
@@ -704,7 +704,7 @@ def test_undo_shows_on_a_phone_what_the_cell_was(signed_in: SignedIn, client: Or
 
 def test_a_phone_says_which_rows_it_does_not_show(signed_in: SignedIn, client: OrganizationClient) -> None:
     lines = "".join(f"deal-{n},{n} N Spring St,Los Angeles,CA,90012,Hut,1,Kim\n" for n in range(501))
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + lines, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(",".join(HEADER) + "\n" + lines)
     page = signed_in("usage").page
     page.set_viewport_size(PHONE)
     page.goto(f"{page.url.partition('#')[0]}#/uploads/{draft['id']}?step=check")
@@ -723,7 +723,7 @@ def test_a_phone_says_which_rows_it_does_not_show(signed_in: SignedIn, client: O
 
 def test_a_long_word_stays_within_the_window(signed_in: SignedIn, client: OrganizationClient) -> None:
     row = f"deal-1,1 N Spring St,Los Angeles,CA,90012,{'Zweifamilienhaus' * 8},1,Kim\n"
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(",".join(HEADER) + "\n" + row)
     person = signed_in(f"uploads/{draft['id']}")
     expect(person.page.get_by_text("is not a building type (RESIDENTIAL").first).to_be_attached()
     person.look("draft-long-word")
@@ -735,7 +735,7 @@ def test_a_long_word_stays_within_the_window(signed_in: SignedIn, client: Organi
 
 def test_a_repair_of_some_rows_says_how_many_and_offers_nothing_of_other_problems(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = "".join(f"deal #{n},{n} N Spring St,,CA,90012,Residential,1,Kim\n" for n in range(1, 4))
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + rows, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(",".join(HEADER) + "\n" + rows)
     page = signed_in(f"uploads/{draft['id']}").page
     held: list[Route] = []
     page.route(re.compile("/rows.*invalid_reference_id"), lambda route: held.append(route))
@@ -772,7 +772,7 @@ def test_rows_to_repair_are_downloaded_once(signed_in: SignedIn, client: Organiz
 
 def test_words_are_not_looked_for_after_their_screen_is_left(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = "".join(f"deal-{n},{n} N Spring St,Los Angeles,CA,90012,Hut,1,Kim\n" for n in range(600))
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + rows, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(",".join(HEADER) + "\n" + rows)
     person = signed_in("usage")
     page, held, asked = person.page, list[Route](), list[str]()
     page.route(re.compile("/rows.*unknown_building_type"), lambda route: held.append(route))
@@ -821,7 +821,7 @@ def test_a_draft_shows_what_was_done_with_it_elsewhere(signed_in: SignedIn, clie
 
 def one_row(client: OrganizationClient) -> str:
     row = "deal-1,1 N Spring St,Los Angeles,CA,90012,Residential,1,Kim\n"
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(",".join(HEADER) + "\n" + row)
     return str(draft["id"])
 
 
@@ -1015,7 +1015,7 @@ def test_the_browser_asks_before_a_cell_that_is_being_typed_is_lost(signed_in: S
 
 def test_a_card_stays_while_its_cells_are_typed(signed_in: SignedIn, client: OrganizationClient) -> None:
     row = "deal-1,1 N Spring St,,CA,9A012,Residential,1,Kim\n"
-    draft = client.post("/uploads", content=",".join(HEADER) + "\n" + row, headers={"content-type": "text/csv"}).json()["id"]
+    draft = client.upload(",".join(HEADER) + "\n" + row)["id"]
     page = signed_in(f"uploads/{draft}?problem=missing&field=address.city").page
     page.set_viewport_size(PHONE)
     card = page.get_by_role("region", name="Row 2")
@@ -1100,7 +1100,7 @@ def test_control_and_an_arrow_lead_to_the_end(signed_in: SignedIn, client: Organ
     lines += [
         f"deal-{row:03},{row} N Spring St,Los Angeles,CA,90012,Hut,1,Kim" + "".join(f",{row}-{n}" for n in extra) for row in range(300)
     ]
-    draft = client.post("/uploads", content="\n".join(lines), headers={"content-type": "text/csv"}).json()
+    draft = client.upload("\n".join(lines))
     page = signed_in(f"uploads/{draft['id']}?step=check&rows=all").page
     grid, focused = page.get_by_role("grid"), page.locator(":focus")
     expect(grid.get_by_role("gridcell", name="deal-000")).to_be_visible()
@@ -1156,7 +1156,7 @@ def test_more_cells_than_fit_are_refused_however_many(signed_in: SignedIn, clien
 def test_defaults_of_other_clients_are_shown(signed_in: SignedIn, client: OrganizationClient) -> None:
     defaults = {"default_reference_id": "site-{line}", "default_building_type": "single family", "default_country_code": "usa"}
     rows = "Street Address,City,State,ZIP,Devices\n1 Elm St,Los Angeles,CA,90012,1\n"
-    draft = client.post("/uploads", params=defaults, content=rows, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(rows, **defaults)
     page = signed_in(f"uploads/{draft['id']}?step=columns").page
     region = page.get_by_role("region", name="Where a cell is empty")
     for label, value in (("Reference", "site-{line}"), ("Building type", "single family"), ("Country", "usa")):
@@ -1169,7 +1169,7 @@ def test_defaults_of_other_clients_are_shown(signed_in: SignedIn, client: Organi
 
 def draft_with_problem(client: OrganizationClient) -> str:
     rows = [f"deal-{n},{n} N Spring St,Los Angeles,CA,90012,{'Hut' if n else 'Residential'},1,Kim" for n in range(2)]
-    draft = client.post("/uploads", content="\n".join([",".join(HEADER), *rows]), headers={"content-type": "text/csv"}).json()
+    draft = client.upload("\n".join([",".join(HEADER), *rows]))
     return str(draft["id"])
 
 
@@ -1204,7 +1204,7 @@ def test_who_may_only_see_a_draft_is_offered_no_change(person: Person, client: O
 
 def test_another_repair_can_begin_while_one_is_under_way(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = [f"deal-{n},{n} N Spring St,Los Angeles,CA,9A012,Hut,1,Kim" for n in range(2)]
-    draft = client.post("/uploads", content="\n".join([",".join(HEADER), *rows]), headers={"content-type": "text/csv"}).json()["id"]
+    draft = client.upload("\n".join([",".join(HEADER), *rows]))["id"]
     page = signed_in(f"uploads/{draft}?step=check").page
     dialog = page.get_by_role("dialog")
 
@@ -1250,7 +1250,7 @@ def test_a_cell_is_cleared_by_the_key_that_a_laptop_has(signed_in: SignedIn, cli
 
 def test_the_choice_of_the_last_column_leads_to_no_other_step(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = ["Opportunity,Street,City,State,ZIP,Kind,Equipment", "deal-1,1 N Spring St,Los Angeles,CA,90012,Hut,1"]
-    draft = client.post("/uploads", content="\n".join(rows), headers={"content-type": "text/csv"}).json()["id"]
+    draft = client.upload("\n".join(rows))["id"]
     page = signed_in(f"uploads/{draft}").page
     page.get_by_label("Opportunity", exact=True).select_option("Reference")
     choice = page.get_by_label("Kind", exact=True)
@@ -1283,7 +1283,7 @@ def test_words_are_not_said_to_be_understood_before_they_are_read(signed_in: Sig
 
 def test_a_kind_of_problem_that_is_repaired_leads_to_the_others(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = ["deal-0,1 N Spring St,Los Angeles,CA,9A012,Residential,1,Kim", "deal-1,1 N Spring St,Los Angeles,CA,90012,Hut,1,Kim"]
-    draft = client.post("/uploads", content="\n".join([",".join(HEADER), *rows]), headers={"content-type": "text/csv"}).json()["id"]
+    draft = client.upload("\n".join([",".join(HEADER), *rows]))["id"]
     page = signed_in(f"uploads/{draft}?step=check").page
     for kind, value in (("Postal code: not a postal code", "90012"), ("Building type: not a building type", "RESIDENTIAL")):
         page.get_by_role("link", name=kind).click()
@@ -1299,7 +1299,7 @@ def test_a_kind_of_problem_that_is_repaired_leads_to_the_others(signed_in: Signe
 
 def test_a_kind_of_problem_leads_to_what_its_words_stand_for(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = f"{PLAIN}\ndeal-1,1 Main St,Oakland,CA,94601,Hut,1\ndeal-2,2 Main St,,CA,94601,RESIDENTIAL,1\n"
-    draft = client.post("/uploads", content=rows, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(rows)
     person = signed_in(f"uploads/{draft['id']}?step=check&problem=missing&field=address.city")
     page, link = person.page, person.page.get_by_role("link", name="Say what they stand for")
     expect(page.get_by_role("button", name="Leave them out")).to_be_visible()
@@ -1314,7 +1314,7 @@ def test_a_kind_of_problem_leads_to_what_its_words_stand_for(signed_in: SignedIn
 
 def test_a_repair_of_many_rows_says_that_they_are_being_read(signed_in: SignedIn, client: OrganizationClient) -> None:
     rows = "".join(f"deal-{n},{n} Main St,Oakland,CA,94601,Hut,1\n" for n in range(501))
-    draft = client.post("/uploads", content=f"{PLAIN}\n{rows}", headers={"content-type": "text/csv"}).json()
+    draft = client.upload(f"{PLAIN}\n{rows}")
     page = signed_in(f"uploads/{draft['id']}?step=check&problem=unknown_building_type&field=building_type").page
     expect(page.get_by_role("gridcell", name="Hut").first).to_be_visible()
     held: list[Route] = []
@@ -1330,7 +1330,7 @@ def test_a_repair_of_many_rows_says_that_they_are_being_read(signed_in: SignedIn
 
 def test_a_long_name_has_its_own_line_on_a_phone(signed_in: SignedIn, client: OrganizationClient) -> None:
     name = "Portfolio_of_the_Municipal_Property_Management_2026_final.csv"
-    draft = client.post("/uploads", params={"name": name}, content="Deal ID\n1\n", headers={"content-type": "text/csv"}).json()
+    draft = client.upload("Deal ID\n1\n", name=name)
     page = signed_in(f"uploads/{draft['id']}").page
     page.set_viewport_size(PHONE)
     expect(page.get_by_role("heading", name=name)).to_be_visible()

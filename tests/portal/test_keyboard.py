@@ -285,7 +285,7 @@ def test_arrow_keys_neither_move_an_application_nor_open_another_report(
 
 def test_arrow_keys_take_no_field_from_a_column(signed_in: SignedIn, client: OrganizationClient) -> None:
     csv = "Deal ID,Street Address,City,State,ZIP,Bldg,Devices,Nation\ndeal-1,1 N Spring St,Los Angeles,CA,90012,Residential,1,US\n"
-    draft = client.post("/uploads", content=csv, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(csv)
     page = signed_in(f"uploads/{draft['id']}?step=columns").page
     fields = [column["field"] for column in draft["columns"]]
     assert fields[-1] is None

@@ -61,7 +61,7 @@ def test_a_limit_is_typed_in_the_form_of_the_language(
     thousand, broken = shown
     rows = "".join(f"deal-{n},{n} N Spring St,Los Angeles,CA,90012,RESIDENTIAL,1\n" for n in range(3))
     header = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids\n"
-    draft = client.post("/uploads", content=header + rows, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(header + rows)
     page = signed_in(f"uploads/{draft['id']}").page
     limit = page.get_by_label("Stop after this many lookups")
     start = page.get_by_role("button", name="Start 3 sites")

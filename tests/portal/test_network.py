@@ -352,7 +352,7 @@ def test_a_retry_is_announced_only_where_there_is_one(person: Person, client: Or
 def test_the_rows_of_a_draft_that_failed_for_a_moment_load_by_themselves(person: Person, client: OrganizationClient) -> None:
     header = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids"
     rows = f"{header}\n1,1 Main St,Oakland,CA,94601,Hut,1\n"
-    draft = client.post("/uploads", content=rows, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(rows)
     page = person.page
     page.clock.install()
     page.route(re.compile("/rows"), lambda route: route.abort())
@@ -372,7 +372,7 @@ def test_a_change_of_a_draft_is_sent_once_the_service_is_back(person: Person, cl
     """A deploy restarts the service; the browser's network works all the time."""
     header = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids"
     rows = f"{header}\ndeal-1,1 Main St,Oakland,CA,94601,,1\n"
-    draft = client.post("/uploads", content=rows, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(rows)
     page = person.page
     page.clock.install()
     person.sign_in(client.api_key, f"uploads/{draft['id']}?step=columns")

@@ -133,7 +133,7 @@ def test_what_colours_mean_is_visible_where_colours_are_forced(
     assert tab != other
 
     rows = "reference_id,building_type\ndeal-1,Hut\n"
-    draft = client.post("/uploads", content=rows, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(rows)
     page.goto(f"{page.url.partition('#')[0]}#/uploads/{draft['id']}?step=check&problem=unknown_building_type&field=building_type")
     expect(page.locator(".groups .problem[aria-current]")).to_contain_text("not a building type")
     others = [".groups a:not([aria-current])", ".groups .problem[aria-current]"]
@@ -229,7 +229,7 @@ def test_a_cell_on_a_phone_is_described_by_what_is_wrong_with_it(signed_in: Sign
 
 
 def test_the_steps_of_a_draft_say_what_their_counts_mean(signed_in: SignedIn, client: OrganizationClient) -> None:
-    draft = client.post("/uploads", content="Deal ID,City\n101,Oakland\n", headers={"content-type": "text/csv"}).json()
+    draft = client.upload("Deal ID,City\n101,Oakland\n")
     page = signed_in(f"uploads/{draft['id']}").page
     steps = page.get_by_role("navigation", name="Steps").get_by_role("link")
     expect(steps).to_have_count(2)

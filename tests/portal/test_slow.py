@@ -289,7 +289,7 @@ def test_a_file_goes_to_the_organization_that_sent_it(person: Person, client: Or
 def test_words_are_shown_before_all_rows_have_been_read(signed_in: SignedIn, client: OrganizationClient, hold: Hold) -> None:
     header = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids"
     rows = "".join(f"d-{n},{n} Main St,Oakland,CA,94601,{'Hut' if n < 600 else 'Barn'},1\n" for n in range(700))
-    draft = client.post("/uploads", content=f"{header}\n{rows}", headers={"content-type": "text/csv"}).json()
+    draft = client.upload(f"{header}\n{rows}")
     held = hold("/rows.*cursor=")
     page = signed_in(f"uploads/{draft['id']}?step=columns").page
     wait_for(page, held)
@@ -312,7 +312,7 @@ def test_changes_of_a_draft_wait_for_their_own_organization(
     person: Person, client: OrganizationClient, new_client: NewClient, hold: Hold
 ) -> None:
     rows = "reference_id,street_1,city,state_or_province_code,postal_code,building_type,device_ids\n1,1 Main St,Oakland,CA,94601,Hut,1\n"
-    draft = client.post("/uploads", content=rows, headers={"content-type": "text/csv"}).json()
+    draft = client.upload(rows)
     page, other, keys = person.page, new_client(), list[str]()
     page.on("request", lambda request: keys.append(request.headers["x-api-key"]) if request.method == "PATCH" else None)
     held = hold(f"/uploads/{draft['id']}$")
