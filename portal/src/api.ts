@@ -235,11 +235,14 @@ export async function credentialHeaders(used: Credential | null): Promise<Record
 
 export function pause(seconds: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, seconds * 1000);
-    signal?.addEventListener("abort", () => {
+    const timer = setTimeout(end, seconds * 1000);
+    signal?.addEventListener("abort", end, { once: true });
+    function end() {
       clearTimeout(timer);
-      reject(signal.reason);
-    }, { once: true });
+      signal?.removeEventListener("abort", end);
+      if (signal?.aborted) reject(signal.reason);
+      else resolve();
+    }
   });
 }
 

@@ -184,6 +184,26 @@ def test_reports_say_that_the_service_does_not_respond(person: Person, client: O
     expect(page.get_by_text("Polling", exact=True)).to_be_visible()
 
 
+def test_a_page_that_waits_for_the_service_for_long_keeps_nothing_of_each_attempt(person: Person, client: OrganizationClient) -> None:
+    job, page = client.submit(), person.page
+    page.clock.install()
+    page.route_web_socket(re.compile("realtime"), lambda socket: socket.close())
+    person.sign_in(client.api_key, f"batches/{job['job_id']}")
+    expect(page.get_by_role("region", name="Progress")).to_be_visible()
+    page.route(re.compile("/batch-lookups/"), lambda route: route.abort())
+    browser = page.context.new_cdp_session(page)
+
+    def listeners_after(minutes: int) -> int:
+        for _ in range(minutes * 60):
+            page.clock.run_for(1000)
+            page.wait_for_timeout(5)
+        browser.send("HeapProfiler.collectGarbage")
+        return int(browser.send("Memory.getDOMCounters")["jsEventListeners"])
+
+    before = listeners_after(1)
+    assert listeners_after(4) < before + 20
+
+
 def test_a_wrong_clock_of_the_computer_shows_no_key_as_expired(person: Person, client: OrganizationClient) -> None:
     ends = datetime.now(UTC) + timedelta(hours=1)
     client.post("/api-keys", json={"name": "CRM", "scopes": ["jobs:read"], "expires_at": ends.isoformat()})
