@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable
 
+import httpx
 import openpyxl
 import pytest
 from playwright.sync_api import FilePayload, Page, Route, expect
@@ -13,6 +14,7 @@ from playwright.sync_api import FilePayload, Page, Route, expect
 from tests.conftest import Connection
 from tests.http_fixtures import NewClient, OrganizationClient, look_up, site
 from tests.portal.conftest import Person, SignedIn
+from tests.timed import wait_until
 from tests.webhook_receiver import FakeReceiver
 
 Hold = Callable[[str], list[Route]]
@@ -387,6 +389,18 @@ def test_whoever_signs_in_is_not_led_to_the_file_of_another_organization(
     page.wait_for_timeout(300)
     expect(page.get_by_role("heading", name="New upload", level=1)).to_be_visible()
     expect(page.get_by_role("status").last).to_have_text("")
+
+
+def test_who_signs_in_again_is_told_of_the_file_that_was_not_uploaded(person: Person, client: OrganizationClient, hold: Hold) -> None:
+    key = client.post("/api-keys", json={"name": "CRM"}).json()
+    page, held = person.page, hold(r"/uploads\?name")
+    person.sign_in(key["key"], "upload")
+    page.locator("input[type=file]").set_input_files({"name": "sites.csv", "mimeType": "text/csv", "buffer": b"Deal ID\n1\n"})
+    wait_for(page, held)
+    client.delete(f"/api-keys/{key['id']}")
+    wait_until(lambda: httpx.get(f"{person.server}/me", headers={"x-api-key": key["key"]}).status_code == 401)
+    held[0].continue_()
+    expect(page.get_by_text("Please sign in again. sites.csv has not been uploaded.")).to_be_visible()
 
 
 def test_a_file_whose_answer_was_lost_becomes_one_draft(signed_in: SignedIn, client: OrganizationClient) -> None:

@@ -8,7 +8,7 @@ import { announce, notify, teller } from "../parts/announce.tsx";
 import { CopyAs } from "../parts/copy.tsx";
 import { Problem } from "../parts/misc.tsx";
 import { go, whetherHere } from "../router.ts";
-import { can, session, whetherSignedIn } from "../session.ts";
+import { can, refusal, session, whetherSignedIn } from "../session.ts";
 import { Drafts } from "./drafts.tsx";
 
 // Browsers know the types of only some files, and disagree about others.
@@ -95,7 +95,10 @@ export function Upload() {
       if (isCancelled) return;
       again.current = failure instanceof Failure && failure.isPassing ? () => upload(file) : undefined;
       error.value = failure as Error;
-      if (!isHere()) tell(`${name} has not been uploaded. ${error.value!.message}`);
+      const lost = `${name} has not been uploaded.`;
+      if (!isHere()) tell(`${lost} ${error.value!.message}`);
+      // The key has ended meanwhile: said where users sign in again.
+      if (!session.peek() && refusal.peek()) refusal.value += ` ${lost}`;
     }
     end();
   }
