@@ -84,6 +84,22 @@ def test_back_leads_to_the_same_rows_of_a_long_list(signed_in: SignedIn, client:
     assert page.evaluate("scrollY") == 0
 
 
+def test_a_list_that_changes_while_its_next_rows_load_goes_on(signed_in: SignedIn, client: OrganizationClient) -> None:
+    for number in range(52):
+        client.post("/batch-lookups", params={"name": f"Batch {number}"}, json=[site()])
+    page, held = signed_in("keys").page, list[Route]()
+    page.route(re.compile("/batch-lookups.*cursor="), lambda route: held.append(route), times=1)
+    with page.expect_request(re.compile("/batch-lookups.*cursor=")):
+        page.get_by_role("link", name="Batches", exact=True).click()
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        expect(page.get_by_role("row", name="Batch 51 ")).to_be_visible()
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    client.post("/batch-lookups", params={"name": "Another"}, json=[site()])
+    expect(page.get_by_role("row", name="Another ")).to_have_count(1)
+    held[0].continue_()
+    expect(page.get_by_role("row", name="Batch 0 ")).to_have_count(1)
+
+
 def test_the_row_in_focus_stays_in_the_page(signed_in: SignedIn, client: OrganizationClient) -> None:
     job = client.submit(*(site(f"deal-{number}") for number in range(SITES)))
     page = signed_in(f"batches/{job['job_id']}").page

@@ -97,14 +97,17 @@ export function usePages<T>(
     const { list } = state;
     if (!cursor || loaded.outdated.peek() || state.loading === list) return;
     state.loading = list;
+    let isRefreshed = false;
     try {
       const page = await bring(cursor);
       // Another list may have replaced this one meanwhile.
-      if (list === state.list && loaded.data.peek()?.at(-1)?.next_cursor === cursor) loaded.patch((pages) => [...pages, page]);
+      isRefreshed = list === state.list && loaded.data.peek()?.at(-1)?.next_cursor !== cursor;
+      if (list === state.list && !isRefreshed) loaded.patch((pages) => [...pages, page]);
     } catch (failure) {
       if (list === state.list) notify((failure as Error).message);
     }
     if (state.loading === list) state.loading = 0;
+    if (isRefreshed) await more();
   }
   async function renewPage(place: number) {
     const { list } = state;
