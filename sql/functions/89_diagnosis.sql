@@ -393,11 +393,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
+    select * from app.diagnose_nodes()
+     union all
     select * from app.diagnose_server()
      union all
     select * from app.diagnose_maintenance()
-     union all
-    select * from app.diagnose_nodes()
      union all
     select * from app.diagnose_wal()
      union all
@@ -447,15 +447,10 @@ begin
         return;
     end if;
     return query select * from app.diagnose_here();
-    begin
+    -- What has met a node that is away ends its transaction with an error, even if that is caught.
+    if not app.spans_nodes() or not exists (select from app.states_of_nodes() n where n.error is not null) then
         return query select * from app.diagnose_rows(api.get_queue_health());
-    exception
-        -- A node of a cluster is away, as app.diagnose_nodes says, and with it the rows that these checks read.
-        when connection_exception then
-            if not app.spans_nodes() then
-                raise;
-            end if;
-    end;
+    end if;
 end;
 $$;
 
