@@ -216,7 +216,7 @@ function Outcome({ url, outcome: came }: Test) {
   return (
     <p class={came.delivered ? "outcome" : "outcome alert"}>
       {came.delivered ? "The endpoint accepted the test" : "The endpoint did not accept the test"}:{" "}
-      {outcome(came.http_status, came.error_class)} after {number(came.latency_ms)} ms, at {url}.
+      {outcome(came.http_status, came.error_class)}, after {number(came.latency_ms)} ms, at {url}.
       {!came.delivered && came.response_body && (
         <>
           {" "}It answered: <code>{came.response_body.slice(0, 200)}</code>
@@ -394,7 +394,7 @@ function Delivery({ id, refresh }: { id: string; refresh: () => void }) {
             <ol class="timeline">
               {data.attempt_log.map((attempt) => (
                 <li key={attempt.attempt} class={attempt.http_status && attempt.http_status < 300 ? "good" : "bad"}>
-                  <Time at={attempt.attempted_at} /> {outcome(attempt.http_status, attempt.error_class)} after {number(attempt.latency_ms)}
+                  <Time at={attempt.attempted_at} /> {outcome(attempt.http_status, attempt.error_class)}, after {number(attempt.latency_ms)}
                   {" "}
                   ms
                   {attempt.response_body && (
