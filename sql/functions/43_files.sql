@@ -10,11 +10,15 @@ language sql immutable
 return array['reference_id', 'street_1', 'street_2', 'city', 'state_or_province_code', 'postal_code', 'country_code', 'building_type', 'device_ids',
              'create_application', 'webhook_custom_fields', 'household_income', 'household_size', 'owner_status', 'tax_filing'] || app.street_part_fields();
 
--- Whether a row is a site, and not a header: it has a street with a number, and ends somewhere in a ZIP or postal code.
-create or replace function app.looks_like_site(p_cells jsonb) returns boolean
+-- Whether a row is a site, and not a header: it has a street with a number, and a cell ends in a ZIP or postal code or, if no more than
+-- one cell could name a column, a city and the code of a state follow.
+create or replace function app.looks_like_site(p_cells jsonb, p_names bigint) returns boolean
 language sql immutable
-return (select bool_or(c.cell ~ '^[0-9]+[A-Za-z]? +.*[A-Za-z]{2}') and bool_or(c.cell ~ '(^|[ ,])([0-9]{5}(-[0-9]{4})?|[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9])$')
-          from jsonb_array_elements_text(p_cells) c (cell));
+return (select bool_or(c.is_street)
+               and (bool_or(c.cell ~ '(^|[ ,])([0-9]{5}(-[0-9]{4})?|[A-Z][0-9][A-Z] ?[0-9][A-Z][0-9])$')
+                    or p_names <= 1 and bool_or(c.is_street and c.next ~ '^[A-Za-z][A-Za-z .''-]+$' and c.after_next ~ '^[A-Z]{2}$'))
+          from (select r.cell, r.cell ~ '^[0-9]+[A-Za-z]? +.*[A-Za-z]{2}' as is_street, p_cells ->> r.n::integer as next, p_cells ->> r.n::integer + 1 as after_next
+                  from jsonb_array_elements_text(p_cells) with ordinality r (cell, n)) c);
 
 -- The header is, of the first 25 rows, the one with the most columns that we recognize or that the request names.
 create or replace function app.find_header(p_rows jsonb, p_columns jsonb) returns integer
@@ -23,23 +27,26 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_header integer;
+    v_names  bigint;
 begin
-    v_header := coalesce(
-        (with cells as materialized (
-            select r.n, app.column_name(c.cell) as name, app.plain_name(c.cell) as plain
-              from (select * from jsonb_array_elements(p_rows) with ordinality r (cells, n) limit 25) r
-             cross join jsonb_array_elements_text(r.cells) c (cell))
-         select c.n
-           from cells c
-           left join app.known_columns(array(select o.name from cells o)) k on k.name = c.name
-           left join (select app.plain_name(value) as name, key as field from jsonb_each_text(coalesce(p_columns, '{}'))) g on g.name = c.plain
-          where k.name is not null or g.name is not null
-          group by c.n
-          order by count(distinct coalesce(g.field, k.field)) desc, c.n
-          limit 1),
-        (select min(n) from jsonb_array_elements(p_rows) with ordinality r (cells, n) where cells <> '[]'));
+    with cells as materialized (
+        select r.n, app.column_name(c.cell) as name, app.plain_name(c.cell) as plain
+          from (select * from jsonb_array_elements(p_rows) with ordinality r (cells, n) limit 25) r
+         cross join jsonb_array_elements_text(r.cells) c (cell))
+    select c.n, count(distinct coalesce(g.field, k.field))
+      into v_header, v_names
+      from cells c
+      left join app.known_columns(array(select o.name from cells o)) k on k.name = c.name
+      left join (select app.plain_name(value) as name, key as field from jsonb_each_text(coalesce(p_columns, '{}'))) g on g.name = c.plain
+     where k.name is not null or g.name is not null
+     group by c.n
+     order by count(distinct coalesce(g.field, k.field)) desc, c.n
+     limit 1;
+    if not found then
+        v_header := (select min(n) from jsonb_array_elements(p_rows) with ordinality r (cells, n) where cells <> '[]');
+    end if;
     -- ID is a name, and also Idaho.
-    return case when app.looks_like_site(p_rows -> (v_header - 1)) then 0 else v_header end;
+    return case when app.looks_like_site(p_rows -> (v_header - 1), coalesce(v_names, 0)) then 0 else v_header end;
 end;
 $$;
 

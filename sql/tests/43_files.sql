@@ -1,5 +1,5 @@
 begin;
-select plan(76);
+select plan(77);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -12,6 +12,10 @@ select is(array[app.find_header('[["1", "12 Main St", "Boise", "ID", "83702"], [
                 app.find_header('[["A", "12 Main St, Boston, MA 02134"]]', '{}'), app.find_header('[["2024 kWh", "Where", "ZIP 5"], ["3", "12 Main St", "02134"]]', '{}'),
                 app.find_header('[["12 Main St", "Where", "10001"]]', '{"street_1": 1}')], array[0, 0, 1, 0],
           'where the first row is a site, there is no header, even if a state has the name of a column');
+select is(array[app.find_header('[["1", "12 Main St", "Boston", "MA", ""], ["2", "14 Main St", "Boston", "MA", ""]]', '{}'),
+                app.find_header('[["a", "12 Main St", "Boise", "ID", ""]]', '{}'), app.find_header('[["2024 kWh", "City", "ST"], ["3", "Boston", "MA"]]', '{}'),
+                app.find_header('[["12 Main St", "Where", "FOO"]]', '{}')], array[0, 0, 1, 1],
+          'a site without a ZIP code is one by its street, city and state, where they are no names of columns');
 select results_eq(
     $$ select field, how from app.file_columns(array['Deal ID', 'Billing Street', 'Billing City', 'Billing State/Province', 'Billing Zip/Postal Code', 'Notes', 'Bldg Type'],
                                                '{}', '{"device_ids": "1"}') $$,
