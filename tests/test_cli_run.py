@@ -336,7 +336,7 @@ def test_messages_name_what_was_typed(cli: Cli, words: list[str], said: str) -> 
     for name, lines in {
         "bare.csv": [line.rsplit(",", 2)[0] for line in (header, row)],
         "headers.csv": ["reference_id,street,city,zip", "deal-1,1 Main St,Oakland,94601"],
-        "twice.csv": [header.replace("city", "billing city,shipping city"), row.replace("Oakland", "Oakland,Oakland")],
+        "twice.csv": [header.replace("city", "billing city,shipping city"), row.replace("Oakland", "Oakland,Berkeley")],
         "bytes.csv": [header, row + "\x81"],
         "wide.csv": [header, row + ",more"],
     }.items():

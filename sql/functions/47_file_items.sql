@@ -360,8 +360,9 @@ begin
 end;
 $$;
 
--- The names of ambiguous columns in which no row has anything, as {plain name: null}: CRMs export all the addresses that a contact may have.
-create or replace function app.empty_ambiguous_columns(p_columns jsonb, p_rows jsonb, p_header integer, p_last integer) returns jsonb
+-- The names of ambiguous columns in which no row has anything and, if two addresses are the same in each row, of the columns of the second,
+-- as {plain name: null}: CRMs export all the addresses that a contact may have.
+create or replace function app.redundant_columns(p_columns jsonb, p_rows jsonb, p_header integer, p_last integer) returns jsonb
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -369,13 +370,16 @@ begin
     if not jsonb_path_exists(p_columns, '$[*] ? (@.how == "ambiguous")') or p_last <= p_header then
         return '{}';
     end if;
-    return (select coalesce(jsonb_object_agg(e.name, null), '{}')
-              from (select app.plain_name(c.it ->> 'header') as name
-                      from jsonb_array_elements(p_columns) c (it)
-                     cross join jsonb_array_elements(p_rows) with ordinality r (cells, n)
-                     where c.it ->> 'how' = 'ambiguous' and r.n between p_header + 1 and p_last
-                     group by 1
-                    having bool_and(coalesce(r.cells ->> ((c.it ->> 'number')::integer - 1), '') = '')) e);
+    return (select coalesce(jsonb_object_agg(e.name, null) filter (where e.is_empty or e.copy > 1 and e.have_copies), '{}')
+              from (select d.*, bool_and(d.is_empty or d.copies > 1) over () as have_copies
+                      from (select c.*, row_number() over (partition by c.cells order by c.number) as copy, count(*) over (partition by c.cells) as copies
+                              from (select app.plain_name(c.it ->> 'header') as name, min((c.it ->> 'number')::integer) as number,
+                                           bool_and(coalesce(r.cells ->> ((c.it ->> 'number')::integer - 1), '') = '') as is_empty,
+                                           array_agg(lower(coalesce(r.cells ->> ((c.it ->> 'number')::integer - 1), '')) order by r.n) as cells
+                                      from jsonb_array_elements(p_columns) c (it)
+                                     cross join jsonb_array_elements(p_rows) with ordinality r (cells, n)
+                                     where c.it ->> 'how' = 'ambiguous' and r.n between p_header + 1 and p_last
+                                     group by 1) c) d) e);
 end;
 $$;
 
@@ -439,7 +443,7 @@ declare
     v_defaults jsonb := coalesce(p_file -> 'defaults', '{}');
     v_first    jsonb;
     v_guess    jsonb;
-    v_empty    jsonb;
+    v_spare    jsonb;
 begin
     header_row := coalesce((p_file -> 'header_row')::integer, app.find_header(v_rows, p_file -> 'columns'), 1);
     last_row := case when p_file ? 'header_row' then jsonb_array_length(v_rows) else app.last_row(v_rows, header_row) end;
@@ -452,20 +456,20 @@ begin
     v_first := jsonb_path_query_array(
         v_rows, '$[$from to $to]', jsonb_build_object('from', header_row, 'to', least(header_row + 5, last_row) - 1));
     v_guess := app.guessed_columns(names, p_file -> 'columns', v_defaults, p_remembered);
-    v_empty := app.empty_ambiguous_columns(v_guess, v_rows, header_row, last_row);
-    if v_empty <> '{}' then
-        v_guess := app.guessed_columns(names, p_file -> 'columns', v_defaults, v_empty || p_remembered);
+    v_spare := app.redundant_columns(v_guess, v_rows, header_row, last_row);
+    if v_spare <> '{}' then
+        v_guess := app.guessed_columns(names, p_file -> 'columns', v_defaults, v_spare || p_remembered);
     end if;
     if not p_lenient then
         -- A field that the cells of another column contain is not missing.
         select v_defaults || coalesce(jsonb_object_agg(f.field, null), '{}')
           into v_defaults
           from unnest(app.fields_in_shared_cells(v_guess, v_rows)) f (field);
-        perform app.file_columns(names, coalesce(p_file -> 'columns', '{}'), v_defaults, v_empty || p_remembered, false, coalesce(p_file -> 'notes', '[]'));
+        perform app.file_columns(names, coalesce(p_file -> 'columns', '{}'), v_defaults, v_spare || p_remembered, false, coalesce(p_file -> 'notes', '[]'));
     end if;
     columns := (
         select jsonb_agg(c || jsonb_build_object(
-                   'how', case when c ->> 'field' is not null or not v_empty - array(select jsonb_object_keys(p_remembered)) ? app.plain_name(c ->> 'header') then c -> 'how' end,
+                   'how', case when c ->> 'field' is not null or not v_spare - array(select jsonb_object_keys(p_remembered)) ? app.plain_name(c ->> 'header') then c -> 'how' end,
                    'samples', app.column_samples(v_first, (c ->> 'number')::integer)) order by n)
           from jsonb_array_elements(v_guess) with ordinality u (c, n));
     columns := app.without_row_numbers(columns);

@@ -1,5 +1,5 @@
 begin;
-select plan(49);
+select plan(52);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -135,6 +135,15 @@ select is((select array_agg(array[c ->> 'field', c ->> 'how'] order by n)
           array[['street_1', 'name'], ['city', 'name'], ['state_or_province_code', 'name'], ['postal_code', 'name'], [null, null], [null, null]],
           'an address in which no row has anything is not one that may be meant' || l.label)
   from (values (false, ''), (true, ', in a draft')) l (lenient, label);
+select is((select array_agg(coalesce(c ->> 'field', c ->> 'how', '-') order by n)
+             from app.file_layout(jsonb_build_object('rows', '[["ID", "Billing Street", "Billing City", "Billing Zip", "Shipping Street", "Shipping City", "Shipping Zip"]]' || r.cells), true, '{}') f
+            cross join jsonb_array_elements(f.columns) with ordinality u (c, n)), r.fields, r.label)
+  from (values ('[["d-1", "1 Elm St", "Boston", "02134", "1 ELM ST", "Boston", "02134"], ["d-2", "2 Elm St", "Salem", "01970", "2 Elm St", "Salem", "01970"]]'::jsonb,
+                '{reference_id,street_1,city,postal_code,-,-,-}'::text[], 'the first of two addresses that are the same in each row is used'),
+               ('[["d-1", "1 Elm St", "Boston", "02134", "1 Elm St", "Boston", "02134"], ["d-2", "2 Elm St", "Salem", "01970", "2 Elm St", "Salem", "01971"]]',
+                '{reference_id,ambiguous,ambiguous,ambiguous,ambiguous,ambiguous,ambiguous}', 'two addresses that differ in one cell are ambiguous'),
+               ('[["d-1", "1 Elm St", "Boston", "", "1 Elm St", "Boston", "02134"]]',
+                '{reference_id,ambiguous,ambiguous,-,ambiguous,ambiguous,ambiguous}', 'two addresses of which one lacks a part are ambiguous')) r (cells, fields, label);
 select is((select array_agg(c -> 'field' order by n) from app.file_layout('{"rows": [["Number", "Street", "Type", "City"], ["1", "12 Elm St", "House", "Boston"], ["2", "8 Oak St", "House", "Boston"]]}', true, '{}') l
             cross join jsonb_array_elements(l.columns) with ordinality u (c, n)), array['null', '"street_1"', 'null', '"city"']::jsonb[], 'numbers beside streets that have their own are those of rows');
 select is((select array_agg(c -> 'field' order by n) from app.file_layout('{"rows": [["Number", "Street", "Type", "City"], ["1", "8 Mile Rd", "", "Detroit"], ["2", "Oak", "St", "Detroit"]]}', true, '{}') l
