@@ -560,6 +560,18 @@ def test_a_delivery_claimed_while_its_organization_is_deleted_does_not_stop_main
     assert fetch_value(owner, "select count(*) from app.webhook_deliveries") == 0
 
 
+@pytest.mark.parametrize("change", ["api.rename_organization(%s, 'Initech')", "api.set_monthly_lookups(%s, 5)"])
+def test_an_organization_that_is_being_deleted_is_not_changed(
+    database_url: str, owner: Connection, batches: Batches, start: Start, change: str
+) -> None:
+    let_everything_wait(owner)
+    with locked(database_url, "select api.delete_organization(%s)", batches.organization_id):
+        changing = start(f"select {change}", batches.organization_id)
+        assert not changing.done()
+    with pytest.raises(psycopg.Error, match="Organization not found"):
+        changing.result()
+
+
 def test_a_late_success_of_a_job_that_is_being_deleted_is_stale(
     database_url: str, owner: Connection, batches: Batches, clock: Clock, start: Start
 ) -> None:

@@ -51,8 +51,10 @@ declare
     v_name text;
 begin
     perform app.check_organization_name(p_name);
-    perform app.check_organization(p_organization_id);
     select name into v_name from app.organizations where id = p_organization_id for update;
+    if not found then
+        perform app.refuse_organization();
+    end if;
     update app.organizations set name = p_name where id = p_organization_id;
     perform app.audit(p_organization_id, 'organization.renamed', p_details => jsonb_build_object('name', jsonb_build_object('from', v_name, 'to', p_name)));
 exception

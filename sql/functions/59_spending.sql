@@ -409,11 +409,13 @@ as $$
 declare
     v_before integer;
 begin
-    perform app.check_organization(p_organization_id);
     if p_lookups < 0 then
         perform app.refuse_option('monthly_lookups', 'a whole number from 0 to 2147483647');
     end if;
     select monthly_lookups into v_before from app.organizations where id = p_organization_id for no key update;
+    if not found then
+        perform app.refuse_organization();
+    end if;
     update app.organizations set monthly_lookups = p_lookups where id = p_organization_id;
     if p_lookups is distinct from v_before then
         perform app.audit(p_organization_id, 'organization.changed',
