@@ -50,6 +50,7 @@ def pgbouncer(cluster: PrivatePostgres, database_url: str, mode: str, size: int 
             f"[databases]\n{parts['dbname']} = host=127.0.0.1 port={parts['port']} {login}\n"
             f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nauth_type=any\npool_mode={mode}\ndefault_pool_size={size}\nserver_login_retry=1\nunix_socket_dir=\n"
         )
+        file.chmod(0o644)
         # It refuses to run as root.
         identity = {} if os.geteuid() else {"user": pwd.getpwnam("postgres").pw_uid}
         process = subprocess.Popen([PROGRAM, file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **identity)  # type: ignore[call-overload]

@@ -114,7 +114,7 @@ def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: Orga
     delivery = page.get_by_role("region", name="Deliveries").get_by_role("link", name="test")
     person.look("webhooks")
     delivery.click()
-    expect(page.get_by_role("dialog").get_by_text("HTTP 500 after")).to_be_visible()
+    expect(page.get_by_role("dialog").get_by_text("HTTP 500, after")).to_be_visible()
     person.look("webhooks-delivery")
     page.get_by_role("button", name="Send it again").click()
     expect(page.get_by_role("dialog")).to_contain_text("Due")
@@ -122,7 +122,7 @@ def test_an_endpoint_is_set_tested_and_sent_to_again(page: Page, developer: Orga
 
     developer.put("/webhook-config", json={"url": "http://127.0.0.1:1/"})
     page.get_by_role("button", name="Send a test").click()
-    expect(page.get_by_text("The endpoint did not accept the test: no connection, or it was lost after")).to_be_visible()
+    expect(page.get_by_text("The endpoint did not accept the test: no connection, or it was lost, after")).to_be_visible()
 
 
 def test_saving_keeps_what_others_have_set(page: Page, developer: OrganizationClient, receiver: FakeReceiver) -> None:
@@ -371,7 +371,7 @@ def test_a_test_goes_to_the_endpoint_as_it_is_saved(page: Page, developer: Organ
     page.get_by_role("button", name="Send a test").click(force=True)
     [test] = held
     test.continue_()
-    expect(outcome).to_contain_text("The endpoint accepted the test: HTTP 204 after")
+    expect(outcome).to_contain_text("The endpoint accepted the test: HTTP 204, after")
     expect(outcome).to_contain_text(f"at {receiver.url}.")
     expect(page.get_by_role("region", name="Deliveries").get_by_role("link", name="test")).to_be_visible()
     expect(page.get_by_role("textbox", name="Endpoint")).to_have_value("https://example.com/new")
