@@ -104,6 +104,7 @@ class CellProblem(TypedDict):
 class ComparedSite(TypedDict):
     eligible: bool
     total_incentive_amount: float
+    conditional_incentive_amount: float
 
 
 # `from` is a keyword of Python.
@@ -116,6 +117,7 @@ ReportDifference = TypedDict(
         "from": ComparedSite | None,
         "to": ComparedSite | None,
         "difference": float,
+        "conditional_difference": float,
     },
 )
 ReportDifferences = TypedDict(

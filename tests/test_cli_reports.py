@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 import httpx
 
 from tests.cli_fixtures import COLUMNS, Cli, Service
+from tests.upstream import Reply
 
 
 def sites(*names: str) -> str:
@@ -32,11 +34,29 @@ def test_two_reports_are_compared(cli: Cli) -> None:
     before, after = looked_up(cli, "deal-1", "deal-2"), looked_up(cli, "deal-2", "deal-3")
     done = cli.run("report", "diff", before, after)
     rows = [line.split() for line in done.stdout.splitlines()[1:]]
-    assert rows == [["removed", "deal-1", "$1,000.00", "-", "-$1,000.00"], ["added", "deal-3", "-", "$1,000.00", "$1,000.00"]]
+    assert rows == [["removed", "deal-1", "$1,000.00", "-", "-$1,000.00", "-"], ["added", "deal-3", "-", "$1,000.00", "$1,000.00", "-"]]
     assert "1 added, 1 removed, 0 changed, 1 unchanged; the difference is $0.00" in done.stderr
     [removed] = json.loads(cli.run("report", "diff", before, after, "--change", "removed", "--json").stdout)
     assert (removed["reference_id"], removed["to"]) == ("deal-1", None)
     assert cli.run("report", "diff", before, "x").returncode == 1
+
+
+def test_what_depends_on_the_household_is_told_separately(cli: Cli, service: Service) -> None:
+    jobs: list[str] = []
+    for conditional in (801, 1200):
+        body = {"incentives": {"total_incentive_amount": 100, "conditional_incentive_amount": conditional}}
+        service.upstream.usual = Reply(body=json.dumps(body))
+        jobs.append(looked_up(cli, *["depends", "depends-2"][: len(jobs) + 1]))
+    done = cli.run("report", "diff", *jobs)
+    rows = [re.split("  +", line) for line in done.stdout.splitlines()[1:]]
+    assert rows == [
+        ["changed", "depends", "$100.00", "$100.00", "$0.00", "$399.00"],
+        ["added", "depends-2", "-", "$100.00", "$100.00", "$1,200.00"],
+    ]
+    assert "the difference is $100.00, and $1,599.00 conditional" in done.stderr
+    assert re.search(r"conditional +\$801\.00, depending on facts about the households", cli.run("report", jobs[0]).stdout)
+    [item] = cli.run("items", jobs[0]).stdout.splitlines()[1:]
+    assert item.split() == ["depends", "completed", "$100.00", "$801.00", "-", "-"]
 
 
 def test_a_report_is_shared_until_that_is_revoked(cli: Cli) -> None:

@@ -33,19 +33,28 @@ def test_sites_appear_disappear_and_change(client: OrganizationClient, query: Js
     assert list(diff) == ["from", "to", "totals", "differences", "total", "limit", "offset", "next_cursor"]
     assert (diff["from"]["id"], diff["to"]["id"]) == (query["from"], query["to"])
     assert diff["totals"] == {
-        "added": {"sites": 2, "difference": 50.5},
-        "removed": {"sites": 1, "difference": -100},
-        "changed": {"sites": 1, "difference": -49.75},
-        "unchanged": {"sites": 2, "difference": 0},
+        "added": {"sites": 2, "difference": 50.5, "conditional_difference": 0},
+        "removed": {"sites": 1, "difference": -100, "conditional_difference": 0},
+        "changed": {"sites": 1, "difference": -49.75, "conditional_difference": 0},
+        "unchanged": {"sites": 2, "difference": 0, "conditional_difference": 0},
         "difference": -99.25,
+        "conditional_difference": 0,
     }
     assert diff["totals"]["difference"] == diff["to"]["total_incentive_value"] - diff["from"]["total_incentive_value"]
 
     def side(amount: float) -> Json:
-        return {"eligible": amount > 0, "total_incentive_amount": amount}
+        return {"eligible": amount > 0, "total_incentive_amount": amount, "conditional_incentive_amount": 0}
 
     assert diff["differences"] == [
-        {"reference_id": name, "change": change, "address": address(), "from": before, "to": after, "difference": difference}
+        {
+            "reference_id": name,
+            "change": change,
+            "address": address(),
+            "from": before,
+            "to": after,
+            "difference": difference,
+            "conditional_difference": 0,
+        }
         for name, change, before, after, difference in (
             ("deal-1", "removed", side(100), None, -100),
             ("deal-3", "changed", side(300), side(250.25), -49.75),
@@ -67,13 +76,28 @@ def test_differences_come_in_pages_and_by_kind(client: OrganizationClient, query
     assert followed == ["deal-1", "deal-3", "deal-5", "deal-6"]
     page = client.get(DIFF, params=query | {"change": "added", "limit": 1, "offset": 1}).json()
     assert ([difference["reference_id"] for difference in page["differences"]], page["total"]) == (["deal-6"], 2)
-    assert page["totals"]["removed"] == {"sites": 1, "difference": -100}
+    assert page["totals"]["removed"] == {"sites": 1, "difference": -100, "conditional_difference": 0}
 
 
 def test_a_report_does_not_differ_from_itself(client: OrganizationClient, query: Json) -> None:
     diff = client.get(DIFF, params={"from": query["from"], "to": query["from"]}).json()
     assert (diff["differences"], diff["total"], diff["totals"]["unchanged"]["sites"]) == ([], 0, 4)
-    assert diff["totals"]["changed"] == {"sites": 0, "difference": 0}
+    assert diff["totals"]["changed"] == {"sites": 0, "difference": 0, "conditional_difference": 0}
+
+
+def test_a_site_that_changed_only_under_conditions_has_changed(client: OrganizationClient, database: Connection) -> None:
+    reports = []
+    for conditional in (801, 1200.5):
+        created = client.submit(site("deal-1"))
+        look_up(database, created, 1, {"incentives": {"total_incentive_amount": 100, "conditional_incentive_amount": conditional}})
+        reports.append(created["report"]["id"])
+    diff = client.get(DIFF, params={"from": reports[0], "to": reports[1]}).json()
+    [changed] = diff["differences"]
+    sides = [changed["from"]["conditional_incentive_amount"], changed["to"]["conditional_incentive_amount"]]
+    assert (changed["change"], sides) == ("changed", [801, 1200.5])
+    assert (changed["difference"], changed["conditional_difference"]) == (0, 399.5)
+    assert diff["totals"]["changed"] == {"sites": 1, "difference": 0, "conditional_difference": 399.5}
+    assert (diff["totals"]["difference"], diff["totals"]["conditional_difference"]) == (0, 399.5)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from batch_lookups.cli import progress
-from batch_lookups.cli.session import Dollars, Session, confirm, counted, facts, minute, pass_session, say, with_output
+from batch_lookups.cli.session import Dollars, Session, conditional_amount, confirm, counted, facts, minute, pass_session, say, with_output
 from batch_lookups.cli.uploads import with_labels
 from batch_lookups.errors import ApiError
 from batch_lookups.paging import pages
@@ -197,17 +197,18 @@ def items(session: Session, job: str, status: str | None, error_code: str | None
     """
     session.show_all(
         session.client.items(job, status=status, error_code=error_code),
-        ["reference_id", "status", "amount", "error", "message"],
-        lambda item: (item["reference_id"], item["status"], amount_of(item), item["error_code"], item["error_message"]),
+        ["reference_id", "status", "amount", "conditional", "error", "message"],
+        lambda item: (item["reference_id"], item["status"], *amounts_of(item), item["error_code"], item["error_message"]),
         "There are no such items.",
         limit=limit,
     )
 
 
-def amount_of(item: Item) -> Dollars | None:
+def amounts_of(item: Item) -> tuple[Dollars | None, Dollars | None]:
+    """What the site gets, and what it would get under conditions."""
     incentives = (item["result"] or {}).get("incentives") or {}
     amount: float | None = incentives.get("total_incentive_amount")
-    return None if amount is None else Dollars(amount)
+    return None if amount is None else Dollars(amount), conditional_amount(incentives.get("conditional_incentive_amount"))
 
 
 COMMANDS = [list_jobs, status, continue_job, cancel, retry, delete, items]

@@ -10,7 +10,7 @@ import click
 
 from batch_lookups.cli import saving
 from batch_lookups.cli.runs import summary_of
-from batch_lookups.cli.session import Dollars, Session, counted, minute, open_browser, pass_session, say, with_output
+from batch_lookups.cli.session import Dollars, Session, conditional_amount, counted, minute, open_browser, pass_session, say, with_output
 from batch_lookups.errors import ApiError
 from batch_lookups.paging import pages
 
@@ -102,11 +102,18 @@ def diff(session: Session, first: str, second: str, change: str | None) -> None:
     shown = next(rest)
     totals = shown["totals"]
     counts = ", ".join(f"{totals[kind]['sites']:,} {kind}" for kind in ("added", "removed", "changed", "unchanged"))
-    say(f"{counts}; the difference is {Dollars(totals['difference'])}")
+    conditional = f", and {Dollars(totals['conditional_difference'])} conditional" if totals["conditional_difference"] else ""
+    say(f"{counts}; the difference is {Dollars(totals['difference'])}{conditional}")
     session.show_all(
         (difference for page in chain([shown], rest) for difference in page["differences"]),
-        ["change", "reference_id", "from", "to", "difference"],
-        lambda entry: (entry["change"], entry["reference_id"], *map(amount_of, (entry["from"], entry["to"])), Dollars(entry["difference"])),
+        ["change", "reference_id", "from", "to", "difference", "conditional"],
+        lambda entry: (
+            entry["change"],
+            entry["reference_id"],
+            *map(amount_of, (entry["from"], entry["to"])),
+            Dollars(entry["difference"]),
+            conditional_amount(entry["conditional_difference"]),
+        ),
         "There are no such differences.",
     )
 
@@ -202,6 +209,9 @@ def told_report(summary: Any, job: Job | None) -> str:
         f"  eligible sites  {report['eligible_sites']:>12,}",
         f"  incentives      {Dollars(report['total_incentive_value'])!s:>12}",
     ]
+    if report["conditional_incentive_amount"]:
+        conditional = Dollars(report["conditional_incentive_amount"])
+        lines.append(f"  conditional     {conditional!s:>12}, depending on facts about the households")
     if summary["by_program"]:
         lines.append("The largest programs:")
         lines += [

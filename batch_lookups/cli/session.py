@@ -199,6 +199,11 @@ class Dollars(float):
         return f"{'-' if self < 0 else ''}${abs(self):,.2f}"
 
 
+def conditional_amount(amount: float | None) -> Dollars | None:
+    """What depends on facts that the lookup did not give; for most sites, nothing does."""
+    return Dollars(amount) if amount else None
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns for people: numbers to the right, the last column of any width. Those that a terminal has no room for follow below."""
     cells = [[_cell(value) for value in row] for row in rows]

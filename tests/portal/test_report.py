@@ -188,7 +188,7 @@ def test_amounts_that_depend_on_the_household_are_shown_separately(
     person.look("report-conditional")
 
 
-def test_a_comparison_says_that_it_leaves_out_what_depends_on_the_household(
+def test_what_depends_on_the_household_is_compared_separately(
     signed_in: SignedIn, client: OrganizationClient, database: Connection
 ) -> None:
     for name, conditional in (("Last month", 801), ("This month", 1200)):
@@ -196,9 +196,10 @@ def test_a_comparison_says_that_it_leaves_out_what_depends_on_the_household(
         look_up(database, job, 1, {"incentives": {"total_incentive_amount": 100, "conditional_incentive_amount": conditional}})
     person = signed_in(f"reports/{job['report']['id']}")
     person.page.get_by_role("combobox", name="Compare with").select_option(index=1)
-    expect(person.page.get_by_text("No differences.")).to_be_visible()
-    told = "Not compared: amounts that depend on facts about the households, up to $801 before and $1,200 after."
-    expect(person.page.get_by_text(told)).to_be_visible()
+    expect(person.page.get_by_text("Depending on facts about the households: from $801 to $1,200")).to_be_visible()
+    expect(person.page.locator(".figure", has_text="site changed")).to_contain_text("+$399 conditional")
+    amounts = re.compile(r"\$100\s*\$801 conditional.*\$100\s*\$1,200 conditional.*\$0\s*\+\$399 conditional")
+    expect(person.page.locator("tbody tr")).to_have_text([amounts])
     person.look("report-difference-conditional")
 
 

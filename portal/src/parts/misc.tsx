@@ -1,6 +1,6 @@
 import { signal } from "@preact/signals";
 import { useLayoutEffect } from "preact/hooks";
-import { exactTime, shortTime } from "../format.ts";
+import { dollars, exactTime, shortTime, signedDollars } from "../format.ts";
 import { Failure } from "../api.ts";
 import { type Loaded, today } from "../load.ts";
 
@@ -50,4 +50,9 @@ export function NotYet({ title, loaded }: { title: string; loaded: Pick<Loaded<u
 
 export function Loading() {
   return <p class="loading" aria-busy="true">Loading…</p>;
+}
+
+/** An amount that depends on facts about the household; nothing if there is none. */
+export function Conditional({ amount = 0, signed }: { amount?: number; signed?: boolean }) {
+  return amount !== 0 && <small>{(signed ? signedDollars : dollars)(amount)} conditional</small>;
 }

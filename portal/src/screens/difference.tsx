@@ -4,6 +4,7 @@ import { useLoad } from "../load.ts";
 import { CopyAs, literal } from "../parts/copy.tsx";
 import { List, usePages } from "../parts/list.tsx";
 import { openAtArrow } from "../parts/menu.tsx";
+import { Conditional } from "../parts/misc.tsx";
 import { go, href, query } from "../router.ts";
 import { oneLine } from "./items.tsx";
 
@@ -44,7 +45,6 @@ export function Difference() {
   }, [from, to, change]);
 
   const data = sums.outdated.value ? undefined : sums.data.value;
-  const conditional = data ? [data.from, data.to].map((report) => report.conditional_incentive_amount) : [];
   const filters: [Change | "", string, number | undefined][] = [
     ["", "All", data && data.totals.added.sites + data.totals.removed.sites + data.totals.changed.sites],
     ...Object.entries(TITLES).map((
@@ -62,6 +62,12 @@ export function Difference() {
               <a href={href(["reports", to])}>{data.to.name}</a> ({dollars(data.to.total_incentive_value)})
             </p>
           )}
+          {data && (data.from.conditional_incentive_amount > 0 || data.to.conditional_incentive_amount > 0) && (
+            <p class="soft">
+              Depending on facts about the households: from {dollars(data.from.conditional_incentive_amount)} to{" "}
+              {dollars(data.to.conditional_incentive_amount)}
+            </p>
+          )}
         </div>
         <CopyAs
           path={`incentive-reports/diff?from=${from}&to=${to}`}
@@ -76,15 +82,10 @@ export function Difference() {
               <strong>{number(data.totals[name].sites)}</strong>
               <span>{data.totals[name].sites === 1 ? "site" : "sites"} {name}</span>
               <small>{signedDollars(data.totals[name].difference)}</small>
+              <Conditional amount={data.totals[name].conditional_difference} signed />
             </div>
           ))}
         </div>
-      )}
-      {data && conditional.some(Boolean) && (
-        <p class="caveat soft">
-          Not compared: amounts that depend on facts about the households, up to {dollars(conditional[0]!)} before and{" "}
-          {dollars(conditional[1]!)} after.
-        </p>
       )}
       <div class="toolbar">
         <div class="tabs" role="group" aria-label="Change">
@@ -110,10 +111,15 @@ export function Difference() {
               <small>{oneLine(row.address)}</small>
             </td>
             <td>{titled(TITLES, row.change)}</td>
-            <td class="number">{row.from && dollars(row.from.total_incentive_amount)}</td>
-            <td class="number">{row.to && dollars(row.to.total_incentive_amount)}</td>
+            {[row.from, row.to].map((site) => (
+              <td class="number">
+                {site && dollars(site.total_incentive_amount)}
+                <Conditional amount={site?.conditional_incentive_amount} />
+              </td>
+            ))}
             <td class="number">
               <b>{signedDollars(row.difference)}</b>
+              <Conditional amount={row.conditional_difference} signed />
             </td>
           </tr>
         )}

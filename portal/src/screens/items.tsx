@@ -9,7 +9,7 @@ import { CopyAs, literal, where } from "../parts/copy.tsx";
 import { Dialog } from "../parts/dialog.tsx";
 import { Search } from "../parts/form.tsx";
 import { List, usePages } from "../parts/list.tsx";
-import { Loading, Problem, Time } from "../parts/misc.tsx";
+import { Conditional, Loading, Problem, Time } from "../parts/misc.tsx";
 import { close, href, path, query, setQuery } from "../router.ts";
 
 type Item = Schemas["ItemWithStory"];
@@ -216,7 +216,6 @@ function Details({ item, device }: { item: Item; device: (id: number) => string 
 function Program({ program }: { program: Partial<Schemas["ProgramResult"]> }) {
   const tiers = listOf(program.device_tier_results);
   const offers = tiers.filter(({ eligible, conditional }) => eligible || conditional);
-  const conditional = program.conditional_incentive_amount ?? 0;
   const reasons = offers.length > 0 ? [] : [...new Set(tiers.flatMap((tier) => listOf(tier.failed_requirements)))];
   return (
     <tr>
@@ -236,7 +235,7 @@ function Program({ program }: { program: Partial<Schemas["ProgramResult"]> }) {
       </td>
       <td class="number">
         {dollars(program.total_incentive ?? 0)}
-        {conditional > 0 && <small>{dollars(conditional)} conditional</small>}
+        <Conditional amount={program.conditional_incentive_amount} />
       </td>
     </tr>
   );

@@ -12,7 +12,7 @@ import { Dialog } from "../parts/dialog.tsx";
 import { download } from "../parts/download.ts";
 import { Command, Form, Search, Secret } from "../parts/form.tsx";
 import { Menu } from "../parts/menu.tsx";
-import { NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
+import { Conditional, NamedHeading, NotYet, Problem, Time } from "../parts/misc.tsx";
 import { secretShower } from "../parts/secret.tsx";
 import { href, query, setQuery, wayFromHere } from "../router.ts";
 import { can } from "../session.ts";
@@ -389,7 +389,7 @@ function Sites({ summary, version }: { summary: Schemas["ReportSummary"] & { job
             <td>{site.programs.map(({ program_name }) => program_name).join(", ")}</td>
             <td class="number">
               {dollars(site.total_incentive_amount)}
-              {site.conditional_incentive_amount > 0 && <small>{dollars(site.conditional_incentive_amount)} conditional</small>}
+              <Conditional amount={site.conditional_incentive_amount} />
             </td>
           </tr>
         )}
