@@ -76,15 +76,15 @@ def running_server(settings: Settings, port: int = 0) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", port))
     settings = replace(settings, port=listener.getsockname()[1])
     others: list[tuple[str, int]] = []
-    app = with_listed_errors(create_app(settings), others)
-    server = uvicorn.Server(server_config(app, settings))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    app = with_listed_errors(create_app(settings, lambda: serving.should_exit), others)
+    serving = uvicorn.Server(server_config(app, settings))
+    thread = threading.Thread(target=serving.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        wait_until(lambda: server.started or not thread.is_alive())
+        wait_until(lambda: serving.started or not thread.is_alive())
         yield f"http://127.0.0.1:{settings.port}"
     finally:
-        server.should_exit = True
+        serving.should_exit = True
         thread.join()
     assert not others, "errors that no source raises"
 

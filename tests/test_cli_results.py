@@ -231,7 +231,7 @@ def test_filters_select_the_failed_sites_for_a_file(cli: Cli, service: Service) 
     assert cli.run("results", job, "--follow", "--status", "failed").returncode == 2
     [item] = json.loads(cli.run("items", job, "--status", "failed", "--json").stdout)
     assert (item["reference_id"], item["error_code"]) == ("failing", "not_found")
-    assert re.search(r"^working +completed +\$1,000\.00 +- +-$", cli.run("items", job).stdout, re.MULTILINE)
+    assert re.search(r"^working +completed +\$1,000\.00 +- +- +-$", cli.run("items", job).stdout, re.MULTILINE)
 
     service.upstream.plan("failing", Reply())
     retried = cli.run("retry", job, "--error", "not_found")
