@@ -138,12 +138,17 @@ begin
                 'Pass p_organization_id, or a token with the claim organization_id.');
         end if;
     elsif p_organization_id is distinct from app.claimed_organization_id() or p_organization_id is null then
-        if to_regclass('pg_catalog.pg_dist_node') is not null and nullif(current_setting('request.jwt.claims', true), '') is null then
-            if app.spans_nodes() then
-                perform app.refuse(
-                    403, 'members_not_on_cluster', 'On a cluster of several nodes, members call functions in a transaction only',
-                    'Only the node that takes the connection sees the claims of its token. Begin a transaction first, or use the HTTP API.');
+        if nullif(current_setting('request.jwt.claims', true), '') is null then
+            if to_regclass('pg_catalog.pg_dist_node') is not null then
+                if app.spans_nodes() then
+                    perform app.refuse(
+                        403, 'members_not_on_cluster', 'On a cluster of several nodes, members call functions in a transaction only',
+                        'Only the node that takes the connection sees the claims of its token. Begin a transaction first, or use the HTTP API.');
+                end if;
             end if;
+            perform app.refuse(
+                403, 'organization_not_allowed', 'This session has no claims of a token',
+                'Set request.jwt.claims to them, as Supabase does: {"organization_id": "..."}.');
         end if;
         perform app.refuse(
             403, 'organization_not_allowed', 'The token is not for this organization',

@@ -1,5 +1,5 @@
 begin;
-select plan(24);
+select plan(25);
 \ir fixtures.psql
 
 -- What claims name
@@ -30,7 +30,7 @@ begin
     exception
         when sqlstate 'PT400' or sqlstate 'PT403' then
             perform set_config('role', 'none', true);
-            return sqlstate;
+            return sqlerrm;
     end;
     perform set_config('role', 'none', true);
     return 'may';
@@ -40,16 +40,18 @@ grant execute on function app.authorize(uuid, text), app.calling_role(), app.sco
 select is(pg_temp.authorizes('batch_lookups_shell', :'other_org'), 'may', 'the shell works for any organization');
 select is(pg_temp.authorizes('service_role', :'other_org'), 'may', 'service_role works for any organization');
 select is(pg_temp.authorizes('authenticated', :'org'), 'may', 'a member works for the organization of the claims');
-select is(pg_temp.authorizes('authenticated', :'other_org'), 'PT403', 'a member works for no other organization');
+select is(pg_temp.authorizes('authenticated', :'other_org'), 'The token is not for this organization', 'a member works for no other organization');
 
 -- By which role
 select is(pg_temp.authorizes('authenticated', app.organization_id_of_clerk('org_2abCD')), p.answer, format('a member of Clerk with %s is answered %s', p.claims, p.answer))
-  from (values ('{"sid": "s", "org_id": "org_2abCD", "org_role": "org:viewer"}', 'PT403'),
+  from (values ('{"sid": "s", "org_id": "org_2abCD", "org_role": "org:viewer"}', 'This credential lacks the scope jobs:write'),
                ('{"sid": "s", "org_id": "org_2abCD", "org_role": "org:member"}', 'may'),
-               ('{"sid": "s", "v": 2, "o": {"id": "org_2abCD", "rol": "viewer"}, "org_role": "admin"}', 'PT403'),
+               ('{"sid": "s", "v": 2, "o": {"id": "org_2abCD", "rol": "viewer"}, "org_role": "admin"}', 'This credential lacks the scope jobs:write'),
                ('{"sid": "s", "v": 2, "o": {"id": "org_2abCD", "rol": "admin"}}', 'may')) p (claims, answer)
  cross join lateral set_config('request.jwt.claims', p.claims, true);
-select is(pg_temp.authorizes('authenticated', null), 'PT403', 'a member works for no organization that is null');
+select is(pg_temp.authorizes('authenticated', null), 'The token is not for this organization', 'a member works for no organization that is null');
+select set_config('request.jwt.claims', '', true);
+select is(pg_temp.authorizes('authenticated', :'org'), 'This session has no claims of a token', 'a session without claims is told so');
 
 select * from finish();
 rollback;
