@@ -57,6 +57,14 @@ def test_the_files_of_the_documentation_may_be_cached(server: str) -> None:
     assert_safe(response)
 
 
+def test_the_description_need_not_be_sent_twice(server: str) -> None:
+    url = f"{server}/openapi.json"
+    etag = httpx.get(url).headers["etag"]
+    again = httpx.get(url, headers={"if-none-match": etag})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert httpx.get(url, headers={"if-none-match": '"of another release"'}).status_code == 200
+
+
 def test_the_report_page_can_do_nothing_but_show_itself(client: OrganizationClient) -> None:
     policy = client.get(f"/incentive-reports/{client.submit()['report']['id']}/html").headers["content-security-policy"].split("; ")
     assert {"default-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"} <= set(policy)

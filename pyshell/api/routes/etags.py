@@ -18,7 +18,7 @@ COMPRESSED: Final = re.compile(r'-(gzip|br)(?="$)')
 
 
 async def response_with_etag(request: Request, body: bytes, cache_control: str) -> Response:
-    """JSON from PostgreSQL with its ETag, or 304 if the header If-None-Match contains that."""
+    """JSON with its ETag, or 304 if the header If-None-Match contains that."""
     # For a large body, in a thread, so that others need not wait.
     etag = fingerprint(body) if len(body) <= PIECE_BYTES else await asyncio.to_thread(fingerprint, body)
     headers = {"ETag": f'"{etag}"', "Cache-Control": cache_control}

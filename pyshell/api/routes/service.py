@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from pyshell.api.errors import ApiError
-from pyshell.api.routes.parameters import json_response
+from pyshell.api.routes.etags import response_with_etag
 from pyshell.deploy import migrations
 from pyshell.metrics import is_allowed
 from pyshell.postgres.calls import call
@@ -142,7 +142,7 @@ async def _send_webhooks(pool: Pool, settings: Settings) -> None:
 
 
 async def openapi(request: Request) -> Response:
-    return json_response(openapi_text(request.scope["root_path"]))
+    return await response_with_etag(request, openapi_text(request.scope["root_path"]), "private, no-cache")
 
 
 @cache
