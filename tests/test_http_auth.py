@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import subprocess
@@ -12,14 +13,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import httpx
+import psycopg
 import pytest
+from starlette.datastructures import Headers
 from starlette.routing import Route
 
 from pyshell.api import api_keys
 from pyshell.api import authentication as auth
+from pyshell.api.limits import RequestLimiter
 from pyshell.api.routes import routes
+from pyshell.postgres.pool import Pool
+from pyshell.postgres.sqlstates import DatabaseError
 from pyshell.settings import Settings
-from tests.conftest import Connection
+from tests.conftest import Connection, waiting_for_locks
 from tests.http_fixtures import OPENAPI, PEPPER, UNKNOWN_ID, NewClient, OrganizationClient, running_server, site
 from tests.timed import wait_until
 
@@ -124,6 +130,25 @@ def test_a_key_ends_within_seconds(client: OrganizationClient, database: Connect
     )
     time.sleep(auth.CACHE_SECONDS + 0.1)
     assert client.get("/batch-lookups").status_code == 401
+
+
+async def test_a_key_that_is_revoked_while_it_is_checked_is_not_remembered(http_settings: Settings, database: Connection) -> None:
+    key = api_keys.create(http_settings.database_url, f"organization {uuid.uuid4()}", pepper=PEPPER)
+    key_hash = api_keys.hash_key(key, PEPPER)
+    async with Pool(http_settings.database_url) as pool:
+        authenticator = auth.Authenticator(pool, http_settings, None, RequestLimiter())
+        with psycopg.connect(http_settings.database_url) as other:
+            # The check has found the key, and waits to note its use.
+            uses = "insert into app.api_key_uses (organization_id, api_key_id, used_at) select organization_id, id, now() from app.api_keys"
+            other.execute(f"{uses} where key_hash = %s", [key_hash])
+            checking = asyncio.create_task(authenticator.authenticate(Headers({"x-api-key": key})))
+            await asyncio.to_thread(wait_until, lambda: waiting_for_locks(database, "batch-lookups"))
+            database.execute("update app.api_keys set revoked_at = now() where key_hash = %s", [key_hash])
+            authenticator.forget()
+            other.rollback()
+        await checking
+        with pytest.raises(DatabaseError, match="Invalid API key"):
+            await authenticator.authenticate(Headers({"x-api-key": key}))
 
 
 def test_a_key_may_only_do_what_its_scopes_say(client: OrganizationClient, database: Connection) -> None:
