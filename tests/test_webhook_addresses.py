@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pyshell.settings import Settings
 from pyshell.webhooks import addresses, requests
 from pyshell.webhooks.addresses import is_public
 from pyshell.webhooks.requests import MAX_ANSWER_BYTES, Attempt, Delivery, Receiver
@@ -199,7 +200,9 @@ async def test_many_names_whose_servers_do_not_answer_delay_no_other(listener: L
 
 def test_an_address_that_nobody_listens_at_is_a_failed_connection(names: Names) -> None:
     names.answers["away.example"] = [["127.0.0.2", "127.0.0.3"]]
-    assert attempt("http://away.example:1/", allow_private=True)[0].error_class == "connection"
+    [failed] = attempt("http://away.example:1/", allow_private=True)
+    assert failed.error_class == "connection"
+    assert failed.latency < 15, "a duration, not a time"
 
 
 @pytest.mark.parametrize(
@@ -242,6 +245,16 @@ def test_further_networks_can_be_refused(network: str, names: Names, listener: L
     assert attempt(f"https://more.example:{listener.port}/", refused=network)[0].error_class == "refused_address"
     assert listener.connected == []
     assert attempt(f"https://two.example:{listener.port}/", refused="127.0.0.3/32")[0].error_class == "tls"
+
+
+async def test_the_settings_say_which_further_networks_are_refused(listener: Listener) -> None:
+    settings = Settings(webhooks_allow_private_networks=True, webhooks_refused_networks=(ip_network("127.0.0.2/32"),))
+    errors = []
+    for host in ("127.0.0.2", "127.0.0.3"):
+        delivery = delivery_to(f"http://{host}:{listener.port}/")
+        errors.append((await Receiver.of(delivery, settings).attempt(delivery)).error_class)
+    assert errors == ["refused_address", "connection"]
+    assert listener.connected == ["127.0.0.3"]
 
 
 def test_a_redirect_is_not_followed() -> None:
