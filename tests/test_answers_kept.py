@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from pyshell.postgres import retries
 from pyshell.postgres.connections import connect
 from pyshell.postgres.notifications import Notifier
 from pyshell.settings import Settings
@@ -125,6 +126,38 @@ def test_large_answers_are_recorded_in_smaller_flushes(
         assert batches.wait(batches.create(ITEMS)) == "completed"
     assert set(upstream.times_seen().values()) == {1}
     assert batches.counts() == {"completed": ITEMS}
+
+
+def test_an_answer_that_is_too_large_for_the_database_fails_its_item_alone(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "LONGEST_PAUSE", 0.05)
+    update_settings(owner, max_retries=0, max_response_bytes=2 * outcomes.LARGE_ANSWER)
+    owner.execute(
+        """alter function app.add_report_sites(uuid, public.lookup_queue_items[], timestamptz) rename to add_report_sites_within_memory;
+           create function app.add_report_sites(p_organization_id uuid, p_items public.lookup_queue_items[], p_now timestamptz) returns void
+           language plpgsql as $$
+           begin
+               if exists (select from unnest(p_items) i where i.reference_id in ('site-3', 'site-5') and i.status = 'completed') then
+                   raise sqlstate '53200' using message = 'out of memory';
+               end if;
+               perform app.add_report_sites_within_memory(p_organization_id, p_items, p_now);
+           end $$"""
+    )
+    upstream.plan("site-3", Reply(body='{"x": "' + "x" * outcomes.LARGE_ANSWER + '"}'))
+    with running_worker(worker_settings):
+        job = batches.create(8)
+        wait_until(lambda: batches.counts() == {"completed": 6, "failed": 1, "processing": 1}, batches.counts)
+        # Any other answer is recorded once there is memory.
+        owner.execute("drop function app.add_report_sites(uuid, public.lookup_queue_items[], timestamptz)")
+        owner.execute(
+            "alter function app.add_report_sites_within_memory(uuid, public.lookup_queue_items[], timestamptz) rename to add_report_sites"
+        )
+        assert batches.wait(job) == "completed"
+    assert batches.counts() == {"completed": 7, "failed": 1}
+    failed = "select reference_id || ' ' || error_code from public.lookup_queue_items where status = 'failed'"
+    assert fetch_value(owner, failed) == "site-3 response_too_large"
+    check_invariants(owner)
 
 
 def test_what_cannot_be_recorded_yet_is_bounded(

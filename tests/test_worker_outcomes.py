@@ -217,6 +217,24 @@ async def test_a_connection_waits_for_longer_than_a_slow_flush_took() -> None:
         assert begun - ended > min(1.9 * (ended - started), 0.24)
 
 
+async def test_what_is_recorded_makes_room_for_further_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyshell.worker.outcomes.MAX_BYTES", 4)
+    outcomes = Outcomes([cast(Session, HeldRows(1, failing=[1], waiting=[]))], LeaseKeeper(cast(Any, None)))
+    has_room = asyncio.Event()
+    outcomes.on_room = has_room.set
+    outcomes.expect()
+    add_answers(outcomes, [0])
+    assert not outcomes.has_room(b"organization")
+    assert not has_room.is_set()
+    running = asyncio.create_task(outcomes.run())
+    try:
+        await asyncio.wait_for(has_room.wait(), 30)
+        assert outcomes.has_room(b"organization")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 def add_answers(outcomes: Outcomes, positions: Iterable[int], organization_id: bytes = b"organization") -> None:
     for position in positions:
         lease = Lease(organization_id, b"job", position, b"token", b"{}", None, 1e9)
