@@ -105,6 +105,22 @@ def test_a_busy_service_is_asked_again_at_the_time_that_it_gives(naps: list[floa
     assert script.requests[0].headers["user-agent"].startswith("batch-lookups/")
 
 
+async def test_the_client_for_asyncio_waits_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps = []
+
+    async def nap(seconds: float) -> None:
+        naps.append(seconds)
+
+    monkeypatch.setattr("batch_lookups.client.asyncio.sleep", nap)
+    limited = httpx.Response(429, headers={"retry-after": "7"}, json={"code": "too_many_requests"})
+    results = httpx.Response(200, headers={"content-type": "text/csv"}, content=b"reference_id\n")
+    script = Script(limited, httpx.Response(200, json={"id": JOB}), limited, results)
+    async with AsyncClient("http://service", "key", transport=httpx.MockTransport(script)) as client:
+        assert (await client.get_job(JOB))["id"] == JOB
+        assert [record async for record in client.results(JOB)] == [b"reference_id\n"]
+    assert [int(seconds) for seconds in naps] == [7, 7]
+
+
 @pytest.mark.parametrize(
     ("retry_after", "date", "least", "most"),
     [

@@ -20,7 +20,7 @@ from pyshell.deploy import migrations
 from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
 from tests.conftest import Connection
-from tests.http_fixtures import OPENAPI, Json, OrganizationClient, running_server, validator
+from tests.http_fixtures import OPENAPI, UNKNOWN_ID, Json, OrganizationClient, running_server, validator
 from tests.timed import wait_until
 
 
@@ -134,6 +134,7 @@ def test_a_method_that_is_not_allowed_is_named(server: str) -> None:
     assert (response.json()["code"], response.json()["hint"]) == ("method_not_allowed", "This route has GET, HEAD, POST.")
     # Not an id for the route beside it, which has other methods.
     assert httpx.delete(f"{server}/incentive-reports/diff").headers["allow"] == "GET, HEAD"
+    assert httpx.put(f"{server}/batch-lookups/{UNKNOWN_ID}").headers["allow"] == "DELETE, GET, HEAD"
 
 
 def test_a_request_keeps_its_id(server: str) -> None:
