@@ -111,7 +111,7 @@ def read_key_set(key_set: Any) -> dict[str, RSAPublicKey]:
     members = key_set.get("keys") if isinstance(key_set, Mapping) else None
     keys = {}
     for member in members if isinstance(members, list) else []:
-        if not isinstance(member, Mapping) or member.get("kty") != "RSA" or not isinstance(member.get("kid"), str):
+        if not isinstance(member, Mapping) or not isinstance(member.get("kid"), str):
             continue
         if member.get("use", "sig") != "sig" or member.get("alg", "RS256") != "RS256":
             continue
