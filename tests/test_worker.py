@@ -15,14 +15,18 @@ import pytest
 
 from pyshell.postgres import notifications
 from pyshell.postgres.connections import Backoff, Session
+from pyshell.postgres.notifications import Notifier
 from pyshell.postgres.pool import Pool
 from pyshell.settings import Settings
 from pyshell.tasks import wait_at_most
+from pyshell.webhooks import sender
+from pyshell.webhooks.sender import Sender
 from pyshell.worker import calls, claims, process
+from pyshell.worker.process import Worker
 from pyshell.worker.run_once import run_once
 from pyshell.worker.upstream import Answer, Upstream
 from tests.conftest import Connection
-from tests.timed import wait_until
+from tests.timed import PATIENCE, wait_until
 from tests.upstream import FOREVER, FakeUpstream, Reply
 from tests.worker_fixtures import Batches, check_invariants, fetch_value, leases, running_worker, update_settings, wait_for_all
 
@@ -223,6 +227,24 @@ def test_what_was_claimed_is_looked_up_while_others_are_claimed_for(
             connection.rollback()
             wait_for_all(many, jobs)
     assert set(upstream.times_seen().values()) == {1}
+
+
+@pytest.mark.parametrize("part", [Worker, Sender])
+async def test_a_part_of_a_worker_with_a_fault_ends_it_with_an_error(
+    part: type[Worker | Sender], batches: Batches, worker_settings: Settings, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(claims, "claim_for_organizations", fail)
+    monkeypatch.setattr(claims, "claim_lookups", fail)
+    monkeypatch.setattr(sender, "ready_webhooks", fail)
+    batches.create(3)
+    notifier = Notifier(worker_settings.database_url, "test")
+    worker = Worker(worker_settings, "internal key", notifier) if part is Worker else Sender(worker_settings, notifier)
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(worker.run(asyncio.Event()), PATIENCE)
+    assert (batches.counts(), leases(owner)) == ({"pending": 3}, 0)
 
 
 def test_a_claim_that_fails_does_not_affect_others(batches: Batches, worker_settings: Settings, owner: Connection) -> None:
