@@ -229,6 +229,20 @@ def test_what_was_claimed_is_looked_up_while_others_are_claimed_for(
     assert set(upstream.times_seen().values()) == {1}
 
 
+def test_what_was_claimed_when_lookups_were_faster_is_returned(
+    batches: Batches, worker_settings: Settings, upstream: FakeUpstream, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "LONGEST_SLEEP", 0.1)
+    monkeypatch.setattr(process, "FINISH_SECONDS", 0.1)
+    update_settings(owner, max_in_flight=2)
+    with running_worker(worker_settings):
+        batches.create(2000)
+        wait_until(lambda: len(upstream.requests) > 200)
+        upstream.usual = Reply(delay=FOREVER)
+        # Two are in flight, and two are ahead; a moment ago, there were dozens.
+        wait_until(lambda: batches.counts()["processing"] <= 8, batches.counts)
+
+
 @pytest.mark.parametrize("part", [Worker, Sender])
 async def test_a_part_of_a_worker_with_a_fault_ends_it_with_an_error(
     part: type[Worker | Sender], batches: Batches, worker_settings: Settings, owner: Connection, monkeypatch: pytest.MonkeyPatch
