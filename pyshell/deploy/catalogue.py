@@ -208,7 +208,7 @@ def read_rows(path: Path, allow_empty: bool = False) -> list[dict[str, str]]:
             f"{path.name} is empty. Give it its header and rows, or leave it out to keep the rows that the catalogue has of it"
         )
     (header_at, header), *rows = records
-    while header and not header[-1]:
+    while not header[-1]:
         header.pop()
     if not all(header):
         raise CatalogueError(f"{path.name}, line {header_at}: column {header.index('') + 1} has no name")
