@@ -301,6 +301,20 @@ def test_a_file_that_is_no_table_is_refused_in_the_words_of_the_service(cli: Cli
     assert json.loads(as_json.stderr)["code"] == "unsupported_file"
 
 
+@pytest.mark.parametrize(("words", "said"), [((), True), (("--sheet", "Sites"), False), (("--sheet", "1"), False)])
+def test_the_sheet_that_was_read_is_told_unless_it_was_chosen(cli: Cli, words: tuple[str, ...], said: bool) -> None:
+    book = openpyxl.Workbook()
+    for title in ("Sites", "Old sites"):
+        sheet = book.create_sheet(title)
+        for line in cli.sites("sites.csv", ["deal-1"]).read_text().splitlines():
+            sheet.append(line.split(","))
+    del book["Sheet"]
+    book.save(cli.folder / "book.xlsx")
+    done = cli.run("check", "book.xlsx", *words)
+    assert done.returncode == 0
+    assert ("note: The sheet Sites was read; --sheet chooses another: Old sites\n" in done.stderr) is said
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -536,6 +550,27 @@ def test_a_signal_detaches_and_says_how_to_continue(cli: Cli, service: Service, 
     assert command.endswith("-o 'results of March.csv'")
     assert cli.run(*shlex.split(command)).returncode == 0
     assert len(rows_of(cli.folder / "results of March.csv")) == 40
+
+
+def test_an_error_amid_a_job_says_how_to_continue(cli: Cli, service: Service) -> None:
+    service.hold("revoked-3")
+    cli.sites("sites.csv", [f"revoked-{number}" for number in range(4)])
+    [own] = json.loads(cli.run("keys", "list", "--json").stdout)
+    another = json.loads(cli.run("keys", "create", "--json").stdout)["key"]
+    running = cli.start("run", "sites.csv", "-o", "results.csv")
+    assert running.stderr is not None
+    while b"3 of 4 done" not in running.stderr.readline():
+        pass
+    assert cli.run("keys", "revoke", own["id"], "--yes").returncode == 0
+    _, stderr = running.communicate(timeout=30)
+    assert running.returncode == 4
+    *_, store, again = stderr.decode().splitlines()
+    assert store == "hint: Store a valid key: batch-lookups login"
+    assert re.fullmatch(r"hint: Nothing is lost\. Watch it again: batch-lookups watch [0-9a-f-]{36} -o results\.csv", again)
+    service.release()
+    cli.environment["BATCH_LOOKUPS_API_KEY"] = another
+    assert cli.run(*shlex.split(again.partition("batch-lookups ")[2])).returncode == 0
+    assert len(rows_of(cli.folder / "results.csv")) == 4
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -121,7 +121,7 @@ def main(words: Sequence[str] | None = None) -> None:
             # If the response says nothing, the message is its status.
             code_or_status = error.code or (error.status if error.body.get("error") else "")
             details = errors.in_words_of_the_command(str(error)).rstrip(".") + (f" ({code_or_status})" if code_or_status else "")
-            hint = errors.hint_of(error)
+            hint = with_notes(errors.hint_of(error), error)
             code = fail(session, exits.of_error(error), details, hint, error.request_id if error.status >= 500 else "")
         else:
             say_document(error.body or {"error": str(error)})
@@ -134,9 +134,8 @@ def main(words: Sequence[str] | None = None) -> None:
             if isinstance(error, UnavailableError) and error.maybe_done
             else ""
         )
-        code = fail(
-            session, exits.of_error(error), str(error), hint or "Run batch-lookups doctor to find out what is wrong with the connection."
-        )
+        hint = with_notes(hint or "Run batch-lookups doctor to find out what is wrong with the connection.", error)
+        code = fail(session, exits.of_error(error), str(error), hint)
     except OSError as error:
         code = fail(session, exits.ERROR, errors.told_of_file(error))
         try:
@@ -181,6 +180,11 @@ def end_in_order() -> None:
             signal.signal(number, end)
 
 
+def with_notes(hint: str, error: BaseException) -> str:
+    """The hint, and what the command noted about the error, each on a line of its own."""
+    return "\n".join(filter(None, (hint, *getattr(error, "__notes__", ()))))
+
+
 def told_of_form(error: Exception) -> str:
     """Such as: KeyError: 'jobs', batches.py:241."""
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
@@ -195,7 +199,7 @@ def fail(
         # After Ctrl-C or a signal, nothing is wrong.
         is_error = code <= SIGNALS
         say(f"{'error: ' if is_error else ''}{message}")
-        for name, text in (("hint", hint), ("request id", request_id)):
+        for name, text in (*(("hint", line) for line in hint.splitlines()), ("request id", request_id)):
             if text:
                 say(f"{name}: {text}" if is_error else text)
     else:

@@ -16,7 +16,7 @@ from batch_lookups.cli.batches import with_item_filter, with_job
 from batch_lookups.cli.exits import Ended
 from batch_lookups.cli.session import Session, counted, minute, pass_session, say, with_output
 from batch_lookups.cli.uploads import Upload, with_again, with_file_options
-from batch_lookups.errors import ApiError
+from batch_lookups.errors import ApiError, BatchLookupsError
 
 if TYPE_CHECKING:
     from batch_lookups.client import Client
@@ -56,10 +56,11 @@ def check(session: Session, /, file: str, **options: Any) -> int:
 
     Nothing is stored. Exits with 3 if some rows are invalid, with 5 if all are.
     """
-    checked = uploads.check(session, Upload(file, **options))
+    upload = Upload(file, **options)
+    checked = uploads.check(session, upload)
     say_whole = session.output == "text"
     if say_whole:
-        uploads.say_notes(checked)
+        uploads.say_notes(checked, upload)
         uploads.say_problems(checked)
     session.show(checked, summary_of_check(checked))
     if checked["valid_items"] == 0:
@@ -135,7 +136,7 @@ def run(session: Session, /, file: str, output: Path | None, report: Path | None
     with uploads.until_known():
         upload = Upload(file, **options)
         checked = uploads.check(session, upload)
-        uploads.say_notes(checked)
+        uploads.say_notes(checked, upload)
         if not checked["valid"]:
             uploads.say_problems(checked)
             raise uploads.refusal(checked)
@@ -213,6 +214,10 @@ def detaching(command: str) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
         raise Ended(exits.interrupted(error), "Detached; the job continues", f"Watch it again: {command}") from None
+    except BatchLookupsError as error:
+        if not isinstance(error, ApiError) or error.status != 404:
+            error.add_note(f"Nothing is lost. Watch it again: {command}")
+        raise
 
 
 @contextmanager

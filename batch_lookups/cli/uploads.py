@@ -254,9 +254,11 @@ def say_invalid(problems: Sequence[ItemProblem], total: int) -> None:
         say(f"  and {total - SHOWN:,} more")
 
 
-def say_notes(checked: Checked) -> None:
+def say_notes(checked: Checked, upload: Upload) -> None:
     """Says what was assumed about the file, and what was corrected in it."""
     for note in checked["notes"]:
+        if note["code"] == "sheet_chosen" and upload.options.sheet is not None:
+            continue
         say(f"note: {errors.in_words_of_the_command(note['message'])}")
     unused = [column["header"] for column in checked["columns"] if column["field"] is None]
     if unused:
