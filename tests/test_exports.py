@@ -53,6 +53,10 @@ HEADERS = {
     ),
     "French": ("Référence", "Adresse 1", "Adresse 2", "Ville", "Province", "Code postal", "Pays", "Type de bâtiment", "Appareils"),
     "German": ("Referenz", "Straße", "Adresszusatz", "Ort", "Bundesstaat", "PLZ", "Land", "Gebäudetyp", "Geräte"),
+    "Spanish": (
+        "Referencia", "Dirección física", "Apartamento", "Municipio", "Estado/región", "Código postal", "País/región", "Tipo de propiedad",
+        "Dispositivos",
+    ),
 }  # fmt: skip
 PLACES = [
     ("12 Elm St", "", "Boston", "MA", "02134", "US"),
@@ -64,17 +68,17 @@ PLACES = [
 ]
 STATES = {
     "MA": ("Massachusetts", "ma", "US-MA", "Mass."),
-    "TX": ("Texas", "tx", "Tex."),
+    "TX": ("Texas", "tx", "Tex.", "Tejas"),
     "DC": ("D.C.", "District of Columbia"),
     "PR": ("Puerto Rico",),
     "QC": ("Québec", "Quebec", "CA-QC"),
     "ON": ("Ontario", "Ont."),
 }
-COUNTRIES = {"US": ("US", "USA", "United States", "U.S.A."), "CA": ("CA", "Canada", "CAN", "Kanada")}
+COUNTRIES = {"US": ("US", "USA", "United States", "U.S.A.", "EE. UU."), "CA": ("CA", "Canada", "CAN", "Kanada")}
 TYPES = {
-    "RESIDENTIAL": ("RESIDENTIAL", "Residential", "Single Family", "Single-family home"),
+    "RESIDENTIAL": ("RESIDENTIAL", "Residential", "Single Family", "Single-family home", "Residencial"),
     "MULTIFAMILY": ("Multi-family", "Multi Family", "Apartment", "MULTIFAMILY"),
-    "MANUFACTURED_HOME": ("Mobile Home", "Manufactured Home"),
+    "MANUFACTURED_HOME": ("Mobile Home", "Manufactured Home", "Casa móvil"),
     "COMMERCIAL": ("Commercial", "Office"),
 }
 

@@ -43,14 +43,18 @@ begin
      order by count(distinct coalesce(g.field, k.field)) desc, c.n
      limit 1;
     if not found then
-        v_header := (select min(n) from jsonb_array_elements(p_rows) with ordinality r (cells, n) where cells <> '[]');
+        -- A title stands in a row of its own.
+        v_header := coalesce(
+            (select min(r.n) from (select * from jsonb_array_elements(p_rows) with ordinality r (cells, n) limit 25) r
+              where jsonb_array_length(jsonb_path_query_array(r.cells, '$[*] ? (@ != "")')) > 1),
+            (select min(r.n) from jsonb_array_elements(p_rows) with ordinality r (cells, n) where r.cells <> '[]'));
     end if;
     -- ID is a name, and also Idaho.
     return case when app.looks_like_site(p_rows -> (v_header - 1), coalesce(v_names, 0)) then 0 else v_header end;
 end;
 $$;
 
-comment on function app.find_header(jsonb, jsonb) is 'Number of the header row, from 1; if no row looks like a header, the first non-empty one. 0: that is a site, so there is none. null: all rows are empty.';
+comment on function app.find_header(jsonb, jsonb) is 'Number of the header row, from 1; if no row looks like a header, the first with more than one cell, else the first non-empty one. 0: that is a site, so there is none. null: all rows are empty.';
 
 -- The fields without which there is no item; the country follows from the rest of the address.
 create or replace function app.required_fields() returns text[]

@@ -238,7 +238,7 @@ begin
                                 else app.corrected_postal_code(b.country_code, b.spoilt_postal_code) end as postal_code,
                            coalesce(b.known_building ->> 'is', b.building_type) as type_code,
                            b.known_devices -> 'is' as devices,
-                           case when b.application ~* '^(true|yes|y|1|oui|ja|x)$' then 'true'::jsonb
+                           case when b.application ~* '^(true|yes|y|1|oui|ja|s[ií]|x)$' then 'true'::jsonb
                                 when b.application ~* '^(false|no|n|0|non|nein)$' then 'false' else to_jsonb(b.application) end as application
                       from (select a.*, v_regions -> (a.country_code || a.region) as known_region, v_buildings -> a.building_type as known_building,
                                    v_devices -> a.device_ids as known_devices

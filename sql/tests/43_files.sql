@@ -1,5 +1,5 @@
 begin;
-select plan(77);
+select plan(79);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -8,6 +8,8 @@ select is(app.find_header('[["Key", "Where"], ["1", "City"]]', '{"reference_id":
           'names that the request gives make a header too');
 select is(app.find_header('[[], ["x"], ["y"]]', '{}'), 2, 'where no row seems to be the header, the first filled one is taken for it');
 
+select is(app.find_header('[["Leads"], [], ["", "Open", ""], ["Name", "Where", "Phone"], ["Kim", "12 Main St", "1"]]', '{}'), 4,
+    'where no row seems to be the header, a title above the table is not taken for it');
 select is(array[app.find_header('[["1", "12 Main St", "Boise", "ID", "83702"], ["2", "14 Main St", "Boise", "ID", "83702"]]', '{}'),
                 app.find_header('[["A", "12 Main St, Boston, MA 02134"]]', '{}'), app.find_header('[["2024 kWh", "Where", "ZIP 5"], ["3", "12 Main St", "02134"]]', '{}'),
                 app.find_header('[["12 Main St", "Where", "10001"]]', '{"street_1": 1}')], array[0, 0, 1, 0],
@@ -164,6 +166,8 @@ select is((select array_agg(pg_temp.fields(h) order by n)
           'the parts of a street are recognized behind a prefix');
 select is(array[pg_temp.fields(array['No dossier', 'Adresse', 'App.', 'Ville']), pg_temp.fields(array['Name', 'Address', 'App', 'City'])], array['reference_id 1 2 city', '- 1 - city'],
           'App. is the number of an apartment beside French names');
+select is(pg_temp.fields(array['Nº', 'Referencia', 'Dirección física', 'Apartamento', 'Municipio', 'Estado', 'Código postal']), '- reference_id 1 2 city state_or_province_code postal_code',
+          'columns are recognized by their Spanish names');
 select is(pg_temp.fields(array['LON', 'LAT', 'NUMBER', 'STREET', 'UNIT', 'CITY', 'DISTRICT', 'REGION', 'POSTCODE']), '- - number 1 2 city - state_or_province_code postal_code',
           'a number beside the street is that of the house');
 select is((select array_agg(pg_temp.fields(h) order by n)

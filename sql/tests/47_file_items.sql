@@ -1,5 +1,5 @@
 begin;
-select plan(52);
+select plan(53);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -107,6 +107,8 @@ select results_eq(
            jsonb_build_array('d-1', '1 Elm St', '', 'Boston', 'MA', '02134', 'U.S.A.' || chr(8203), 'Office' || chr(8203), '1', 'None'))) $$, :'header'),
     $$ values ('COMMERCIAL', 'US', null::jsonb) $$,
     'words with invisible characters are recognized, and a placeholder does not decide whether to apply');
+select is(array(select item ->> 'create_application' from pg_temp.items('[["Deal ID", "Create Application"], ["d-1", "Sí"], ["d-2", "Oui"], ["d-3", "Ja"], ["d-4", "no"]]')),
+          array['true', 'true', 'true', 'false'], 'whether to apply is understood in the languages of the columns');
 select is((select columns #> '{0,samples}' from app.file_layout('{"rows": [["Street", "City", "Deal ID"], ["1 Elm St", "Boston", "d-1"], ["Total: 1"]]}', true, '{}')), '["1 Elm St"]',
           'the samples of a column leave the footer out');
 
