@@ -424,14 +424,15 @@ declare
     v_parts text[];
     v_ids   integer[];
 begin
-    if v_list ~ '^[0-9]{1,9}(\.0+)?([;,|\s]+[0-9]{1,9}(\.0+)?)*$' then
+    -- No id is 0: 1,000 is not the devices 1 and 0.
+    if v_list ~ '^0*[1-9][0-9]{0,8}(\.0+)?([;,|\s]+0*[1-9][0-9]{0,8}(\.0+)?)*$' then
         return to_jsonb((string_to_array(regexp_replace(regexp_replace(v_list, '\.0+', '', 'g'), '[;,|\s]+', ',', 'g'), ','))[:101]::integer[]);
     end if;
     v_parts := (regexp_split_to_array(v_list, '\s*[;|\n]\s*'))[:101];
     if cardinality(v_parts) = 1 and not p_names ? app.plain_name(v_list) then
         v_parts := coalesce((app.split_device_names(v_list, p_names))[:101], v_parts);
     end if;
-    v_ids := array(select case when p.name ~ '^[0-9]{1,9}$' then p.name else p_names ->> app.plain_name(p.name) end::integer
+    v_ids := array(select case when p.name ~ '^0*[1-9][0-9]{0,8}$' then p.name else p_names ->> app.plain_name(p.name) end::integer
                      from unnest(v_parts) with ordinality p (name, n)
                     order by p.n);
     return case when array_position(v_ids, null) is null then to_jsonb(v_ids) else to_jsonb(p_text) end;

@@ -1,5 +1,5 @@
 begin;
-select plan(79);
+select plan(80);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -239,6 +239,7 @@ select is(app.read_device_ids('1;4'), '[1, 4]', 'ids are separated by semicolons
 select is(app.read_device_ids('[1, 4]'), '[1, 4]', 'ids may be an array');
 select is(app.read_device_ids('1.0'), '[1]', 'a whole number to which a spreadsheet added a fraction is read as whole');
 select is(app.read_device_ids('1 4|7'), '[1, 4, 7]', 'ids may be separated by spaces and bars');
+select is(array(select app.read_device_ids(t) from unnest(array['1,000', '0', '01;4', '1;0']) t), array['"1,000"', '"0"', '[1, 4]', '"1;0"']::jsonb[], 'no device has the id 0, so that the text stays as it is');
 select is(app.read_device_ids((select name from app.devices where id = 1)), '[1]', 'a device may be given by its name');
 select is(app.read_device_ids((select upper(name) from app.devices where id = 1) || '; 4'), '[1, 4]', 'names and ids may be mixed');
 select is(jsonb_array_length(app.read_device_ids(repeat('1;', 5000))), 101, 'ids are read only until there are too many');
