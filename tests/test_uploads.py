@@ -284,6 +284,39 @@ class TestWorkbooks:
         assert len(table.rows) == 4
         assert table.notes == [Note("hidden_rows_read", "2 hidden rows were read, too")]
 
+    def test_merged_cells_say_the_same_in_each_row(self) -> None:
+        rows: list[list[Any]] = [
+            ["Deal ID", "City", "Zip"],
+            ["d-1", "Boston", 2134],
+            ["d-2"],
+            ["d-3"],
+            [],
+            ["d-4", "", 2135],
+            ["d-5", "Salem"],
+        ]
+        book = openpyxl.load_workbook(io.BytesIO(workbook([["Portfolio", "", ""], *rows])))
+        sheet = book.worksheets[0]
+        sheet["C3"].number_format = "00000"
+        for merged in ("A1:C1", "B3:B7", "C3:C5", "B8:C20", "D3:D9"):
+            sheet.merge_cells(merged)
+        table = read_file(saved(book))
+        assert cells_of(table)[2:] == [
+            ["d-1", "Boston", "02134"],
+            ["d-2", "Boston", "02134"],
+            ["d-3", "Boston", "02134"],
+            [],
+            ["d-4", "Boston", "2135"],
+            ["d-5", "Salem"],
+        ]
+        message = "5 cells have the text of the cell above, with which the workbook merges them"
+        assert table.notes == [Note("merged_cells_filled", message)]
+
+    def test_the_header_may_be_merged_over_two_rows(self) -> None:
+        book = openpyxl.load_workbook(io.BytesIO(workbook([["Deal ID", "Site", ""], ["", "City", "Zip"], ["d-1", "Boston", "02134"]])))
+        for merged in ("A1:A2", "B1:C1"):
+            book.worksheets[0].merge_cells(merged)
+        assert cells_of(read_file(saved(book)))[1] == ["Deal ID", "City", "Zip"]
+
     def test_sheets_are_understood_however_their_parts_are_written(self) -> None:
         """With prefixes, single quotes, absolute targets, and cells that do not say where they are."""
 

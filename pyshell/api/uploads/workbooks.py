@@ -169,13 +169,25 @@ def is_protected(data: bytes) -> bool:
 
 def table_of(sheet: CalamineSheet, more: Untold) -> dict[str, Any]:
     table = Table()
-    text_bytes = hidden = 0
+    text_bytes = hidden = filled = 0
     rows = sheet.to_python(skip_empty_area=False)
+    downwards = merged_downwards(sheet)
+    merged: dict[int, tuple[str, int]] = {}
     for number in range(1, max(len(rows), max(more.cells, default=0)) + 1):
         cells = [as_text(cell) for cell in rows[number - 1]] if number <= len(rows) else []
         for column, text in more.cells.get(number, {}).items():
             cells += [""] * (column + 1 - len(cells))
             cells[column] = text
+        merged = {column: (text, last) for column, (text, last) in merged.items() if number <= last}
+        if any(cells):
+            for column, (text, _) in merged.items():
+                cells += [""] * (column + 1 - len(cells))
+                if not cells[column]:
+                    cells[column] = text
+                    filled += 1
+        for column, last in downwards.get(number, ()):
+            if column < len(cells) and cells[column]:
+                merged[column] = cells[column], last
         # Any number of cells may share one text of the workbook.
         text_bytes += sum(len(cell.encode()) for cell in cells)
         if text_bytes > MAX_FILE_BYTES:
@@ -184,12 +196,25 @@ def table_of(sheet: CalamineSheet, more: Untold) -> dict[str, Any]:
             cells.pop()
         table.add(cells, number)
         hidden += bool(cells) and number in more.hidden
-    return {"rows": table.rows, "lines": table.lines, "notes": notes_of_cells(more, hidden)}
+    return {"rows": table.rows, "lines": table.lines, "notes": notes_of_cells(more, hidden, filled)}
 
 
-def notes_of_cells(more: Untold, hidden: int) -> list[dict[str, Any]]:
+def merged_downwards(sheet: CalamineSheet) -> dict[int, list[tuple[int, int]]]:
+    """By the row in which a merged cell begins (from 1): its column (from 0) and its last row, if it has several."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for (first, column), (last, _) in sheet.merged_cell_ranges or ():
+        if last > first:
+            found.setdefault(first + 1, []).append((column, last + 1))
+    return found
+
+
+def notes_of_cells(more: Untold, hidden: int, filled: int) -> list[dict[str, Any]]:
     """Notes about what the table itself does not show."""
     notes = []
+    if filled:
+        cells = "1 cell has" if filled == 1 else f"{filled:,} cells have"
+        message = f"{cells} the text of the cell above, with which the workbook merges {'it' if filled == 1 else 'them'}"
+        notes.append({"code": "merged_cells_filled", "message": message})
     if more.without_result:
         formulas = "1 formula has" if more.without_result == 1 else f"{more.without_result:,} formulas have"
         message = (
