@@ -97,12 +97,17 @@ language sql immutable
 return case when app.plain_name(substring(p_city from '[^,]*$')) in (app.plain_name(p_region_code), app.plain_name(p_region))
             then coalesce(nullif(btrim(regexp_replace(p_city, ',[^,]*$', '')), ''), p_city) else p_city end;
 
+-- What precedes the number of a unit, as a regular expression.
+create or replace function app.unit_words() returns text
+language sql immutable
+return '(?:#|(?:apt|apartment|unit|suite|ste|app|appt|lot|rm|room)\M[.:]?\s*#?)';
+
 -- Whether the street ends in the unit, as in 12 Main St Apt 4 beside 4, #4 or Unit 4.
 create or replace function app.repeats_unit(p_street text, p_unit text) returns boolean
 language sql immutable
 return coalesce(
-    app.plain_name(regexp_replace(p_unit, '^\s*(#|(apt|apartment|unit|suite|ste|app|appt|lot|rm|room)\M[.:]?\s*#?)', '', 'i'))
-    = app.plain_name(substring(p_street from '(?i)[\s,](?:#|(?:apt|apartment|unit|suite|ste|app|appt|lot|rm|room)\M[.:]?\s*#?)\s*([[:alnum:]-]+)\s*$')), false);
+    app.plain_name(regexp_replace(p_unit, '^\s*' || app.unit_words(), '', 'i'))
+    = app.plain_name(substring(p_street from '(?i)[\s,]' || app.unit_words() || '\s*([[:alnum:]-]+)\s*$')), false);
 
 create or replace function app.known_regions() returns text[]
 language plpgsql stable
