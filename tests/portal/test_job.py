@@ -92,7 +92,13 @@ def test_a_site_says_how_its_incentives_add_up_and_why_others_do_not(
             "total_incentive": 0,
             "device_tier_results": [tier(name, eligible=False, **commercial) for name in ("One", "Two")],
         },
-        {"program_id": "d", "program_name": "Of another form", "total_incentive": 7, "device_tier_results": "none"},
+        {
+            "program_id": "d",
+            "program_name": "Of another form",
+            "total_incentive": 7,
+            "conditional_incentive_amount": None,
+            "device_tier_results": "none",
+        },
     ]
     job = upload(client, 1)
     look_up(database, job, 1, {"incentives": {"total_incentive_amount": 1207, "by_program": programs}})
@@ -103,7 +109,7 @@ def test_a_site_says_how_its_incentives_add_up_and_why_others_do_not(
     expect(rows.nth(2)).to_contain_text("Only if: Income: 80% of the median")
     expect(rows.nth(2)).to_contain_text("$900 conditional")
     expect(rows.nth(3)).to_have_text(re.compile("^ShopsNot eligible: Building type: for COMMERCIAL; Dates: ended on 2026-01-31[$]0$"))
-    expect(rows.nth(4)).to_contain_text("Of another form")
+    expect(rows.nth(4)).to_have_text("Of another form$7")
     person.look("job-site-programs")
 
 

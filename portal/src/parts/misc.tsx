@@ -52,7 +52,7 @@ export function Loading() {
   return <p class="loading" aria-busy="true">Loading…</p>;
 }
 
-/** An amount that depends on facts about the household; nothing if there is none. */
-export function Conditional({ amount = 0, signed }: { amount?: number; signed?: boolean }) {
-  return amount !== 0 && <small>{(signed ? signedDollars : dollars)(amount)} conditional</small>;
+/** An amount that depends on facts about the household; nothing if there is none, or if a provider has something else there. */
+export function Conditional({ amount, signed }: { amount: number | undefined; signed?: boolean }) {
+  return typeof amount === "number" && amount !== 0 && <small>{(signed ? signedDollars : dollars)(amount)} conditional</small>;
 }

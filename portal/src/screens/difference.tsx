@@ -111,8 +111,8 @@ export function Difference() {
               <small>{oneLine(row.address)}</small>
             </td>
             <td>{titled(TITLES, row.change)}</td>
-            {[row.from, row.to].map((site) => (
-              <td class="number">
+            {[row.from, row.to].map((site, place) => (
+              <td key={place} class="number">
                 {site && dollars(site.total_incentive_amount)}
                 <Conditional amount={site?.conditional_incentive_amount} />
               </td>
