@@ -439,6 +439,28 @@ main(["list"])
     assert (done.returncode, "Traceback" in done.stderr) == (128 + number, False)
 
 
+def test_a_signal_just_before_a_system_call_does_not_wait_for_its_end(cli: Cli) -> None:
+    # bsearch compares twice, with two calls of pause: the first signal ends the first of them, and Python learns of it after both.
+    waiting = """
+import ctypes, os
+from batch_lookups.cli import main
+main.end_in_order()
+c = ctypes.CDLL(None)
+os.write(1, b"now")
+c.bsearch(b"", b"", 3, 1, c.pause)
+"""
+    command = [sys.executable, "-c", waiting]
+    with subprocess.Popen(command, env=cli.environment, stdout=subprocess.PIPE, preexec_fn=begin_child) as running:
+        assert running.stdout
+        assert running.stdout.read(3) == b"now"
+        wait_until(lambda: ") S " in Path(f"/proc/{running.pid}/stat").read_text())
+        running.send_signal(signal.SIGTERM)
+        try:
+            assert running.wait(20) == 128 + signal.SIGTERM
+        finally:
+            running.kill()
+
+
 def test_a_command_that_ends_slowly_after_a_signal_has_its_exit_code(cli: Cli) -> None:
     slow = """
 import os, signal, time

@@ -7,6 +7,8 @@ import io
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ from batch_lookups.errors import ApiError, BatchLookupsError, InvalidArgumentErr
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 END_SECONDS = 3.0
+REPEAT_SECONDS = 0.1
 # The exit codes of signals begin above this.
 SIGNALS = 128
 OTHER_FORM = "It may be another service or version: batch-lookups doctor tells. If it is neither, report this line as a bug."
@@ -163,10 +166,13 @@ def end_in_order() -> None:
     The signal may come while the HTTP client holds a lock that the cleanup needs, so that is abandoned after some seconds.
     """
 
+    received: list[int] = []
+
     def end(number: int, _: object) -> None:
+        received.append(number)
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, lambda *_: os._exit(SIGNALS + number))
-            signal.setitimer(signal.ITIMER_REAL, END_SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, END_SECONDS, REPEAT_SECONDS)
             # Where the end takes a while, without the handler, which Python drops, it would kill the process.
             atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
         if number == signal.SIGINT:
@@ -178,6 +184,29 @@ def end_in_order() -> None:
         # A signal that the caller ignores, as nohup does, stays ignored.
         if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, end)
+    if hasattr(signal, "pthread_kill"):
+        repeat_unnoticed(received)
+
+
+def repeat_unnoticed(received: Sequence[int]) -> None:
+    """Repeats the first signal until its handler has put it into `received`.
+
+    Python runs handlers between its instructions. A signal that comes just before a system call would be noticed only when the
+    call is over, which may take as long as the service does; the next one interrupts the call.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    command = threading.get_ident()
+
+    def repeat() -> None:
+        [number] = os.read(reader, 1)
+        time.sleep(REPEAT_SECONDS)
+        while not received:
+            signal.pthread_kill(command, number)
+            time.sleep(REPEAT_SECONDS)
+
+    threading.Thread(target=repeat, daemon=True).start()
 
 
 def with_notes(hint: str, error: BaseException) -> str:
