@@ -352,29 +352,32 @@ return case when p_text ~ '[\uFF01-\uFF5E]' then translate(
     p_text, '！＂＃＄％＆＇（）＊＋，－．／０１２３４５６７８９：；＜＝＞？＠ＡＢＣＤＥＦＧＨＩＪＫＬＭＮＯＰＱＲＳＴＵＶＷＸＹＺ［＼］＾＿｀ａｂｃｄｅｆｇｈｉｊｋｌｍｎｏｐｑｒｓｔｕｖｗｘｙｚ｛｜｝～',
             '!"#$%&''()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\]^_`abcdefghijklmnopqrstuvwxyz{|}~') else p_text end;
 
--- Removes what spreadsheets and web pages leave in a cell: ="02134" or '02134, which keep text from becoming a number, and invisible
--- characters.
+-- Removes what spreadsheets and web pages leave in a cell: ="02134" or '02134, which keep text from becoming a number, the address of
+-- =HYPERLINK("https://...", "02134"), and invisible characters.
 create or replace function app.clean_cell(p_cell text) returns text
 language sql immutable
 return btrim(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
     app.usual_width(p_cell), '[\u00AD\u200B-\u200F\u2028-\u202E\u2060-\u2069\uFEFF]', '', 'g'), '[\u00A0\u2000-\u200A\u202F\u205F\u3000]', ' ', 'g'),
-    '^\s*="(.*)"\s*$', '\1'), '^''(?![a-z][ -])', ''));
+    '^\s*=(?:HYPERLINK\("[^"]*"\s*[,;]\s*)?"((?:[^"]|"")*)"\)?\s*$', '\1', 'i'), '^''(?![a-z][ -])', ''));
 
 comment on function app.clean_cell(text) is 'A cell without invisible characters and without the guards of a spreadsheet.';
 
--- What programs write for a missing value. In a street or a city, such a word may be a name: it stays, with a warning.
+-- What programs write for a missing value, formulas, what people write for the cell above, and signs alone.
 create or replace function app.is_placeholder(p_cell text) returns boolean
 language sql immutable
-return p_cell ~* '^(#(n/a|getting_data|[a-z0-9/]+[!?])|err:5[0-9]{2}|\\n|[(<]null[)>]|\(blank\)|undefined)$';
+return p_cell ~* '^(#(n/a|getting_data|[a-z0-9/]+[!?])|err:5[0-9]{2}|\\n|[(<]null[)>]|\(blank\)|undefined|=.+|same( above| address| as [a-z ]{1,40})?|ditto)$'
+    or p_cell ~ '^[-!"#$%&''()*+,./:;<=>?@\\^_`|~\u2010-\u2027\u2030-\u205E\u2190-\u21FF\u3003 ]+$';
+
+-- In a street or a city, such a word may be a name: it stays, with a warning.
 
 create or replace function app.may_be_placeholder(p_cell text) returns boolean
 language sql immutable
-return p_cell ~* '^(null|none|nil|n/a|n\.a\.|na|nan|-+|\?+|tbd|not (available|applicable)(: .*)?)$';
+return p_cell ~* '^(null|none|nil|n/a|n\.a\.|na|nan|tbd|unknown|not (available|applicable)(: .*)?)$';
 
--- What spreadsheets make of a house number or a unit such as 1-2: 2026-01-02, 2-Jan, Feb-01, 2. Jan.
+-- What spreadsheets make of a house number or a unit such as 1-2: 2026-01-02, 2-Jan, Feb-01, 2. Jan, 1/2/2026.
 create or replace function app.may_be_date(p_cell text) returns boolean
 language sql immutable
-return p_cell ~* '^([0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{1,2}[-. ]{1,2}(janv?|f[eé][bv]r?|m[aä]r[sz]?|mrz|apr|avr|ma[iy]|jui?n|jui?l|a[uo][gû]t?|sept?|o[ck]t|nov|d[eé][cz])[.]?|(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)-[0-9]{2})$';
+return p_cell ~* '^([0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{1,2}[-. ]{1,2}(janv?|f[eé][bv]r?|m[aä]r[sz]?|mrz|apr|avr|ma[iy]|jui?n|jui?l|a[uo][gû]t?|sept?|o[ck]t|nov|d[eé][cz])[.]?|(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)-[0-9]{2}|[0-9]{1,2}(/[0-9]{1,2}/|[.][0-9]{1,2}[.])[0-9]{2,4})$';
 
 -- The devices of the catalogue by their plain names, {name: id}, without ambiguous names.
 create or replace function app.device_names() returns jsonb
@@ -442,7 +445,7 @@ $$;
 -- A quick check of cells as JSON text: most files, and most rows of the others, need no cleaning.
 create or replace function app.may_need_cleaning(p_cells text) returns boolean
 language sql immutable
-return p_cells ~ '[\u00A0\u00AD\u2000-\u200F\u2028-\u202F\u205F-\u206F\u3000\uFEFF\uFF01-\uFF5E]|"(''|=\\"|#|[eE][rR][rR]:|\\|[(<]|-+"|\?+"|([nN][uU][lL][lL]|[nN][oO][nN][eE]|[nN][iI][lL]|[nN]/?[aA]|[nN]\.[aA]\.|[nN][aA][nN]|[uU][nN][dD][eE][fF][iI][nN][eE][dD]|[tT][bB][dD])")|"[nN][oO][tT] [aA]';
+return p_cells ~ '[\u00A0\u00AD\u2000-\u200F\u2028-\u202F\u205F-\u206F\u3000\uFEFF\uFF01-\uFF5E]|"(''|=|#|[eE][rR][rR]:|\\|[(<]|,+"|[-!$%&*+./:;>?@^_`|~\u2010-\u2027\u2030-\u205E\u2190-\u21FF\u3003][-!$%&*+,./:;>?@^_`|~\u2010-\u2027\u2030-\u205E\u2190-\u21FF\u3003 ]*"|([nN][uU][lL][lL]|[nN][oO][nN][eE]|[nN][iI][lL]|[nN]/?[aA]|[nN]\.[aA]\.|[nN][aA][nN]|[uU][nN][dD][eE][fF][iI][nN][eE][dD]|[tT][bB][dD]|[uU][nN][kK][nN][oO][wW][nN]|[dD][iI][tT][tT][oO])")|"([nN][oO][tT] [aA]|[sS][aA][mM][eE][ "])';
 
 create or replace function app.correction(p_field text, p_label text, p_code text, p_was text, p_now text) returns jsonb
 language sql immutable
@@ -451,7 +454,7 @@ return jsonb_object(
     array[p_field,
           case when p_now is null and p_code = 'cleaned' then 'placeholder_removed' when p_code = 'cleaned' and p_was = p_now then 'looks_like_placeholder' else p_code end,
           case when p_code = 'repeated_unit' then format('%s: %s is also at the end of the street, and was left out', p_label, left(p_was, 100))
-               when p_now is null then format('%s: %s was left out, because it is a placeholder', p_label, app.with_marks(left(p_was, 100)))
+               when p_now is null then format('%s: %s was left out, because it is a %s', p_label, app.with_marks(left(p_was, 100)), case when p_was ~ '^\s*=' then 'formula' else 'placeholder' end)
                when p_code = 'cleaned' and p_was = p_now then format('%s: %s looks like a placeholder', p_label, left(p_was, 100))
                when p_code = 'no_house_number' then format('%s: %s has no house number', p_label, left(p_was, 100))
                when p_code = 'no_street_name' then format('%s: %s is only a number', p_label, left(p_was, 100))

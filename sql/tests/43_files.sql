@@ -1,5 +1,5 @@
 begin;
-select plan(80);
+select plan(82);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -220,6 +220,13 @@ select is(app.clean_cell(E'\uFEFFBoston\u200B'), 'Boston', 'invisible characters
 select is(app.clean_cell(E'12\u00A0Elm\u00A0St'), '12 Elm St', 'a no-break space counts as a space');
 select is((select array_agg(c) from unnest(array['#N/A', '\N', '#REF!', '(null)', 'Null Street', 'NULL']) c where app.is_placeholder(c)),
           array['#N/A', '\N', '#REF!', '(null)'], 'placeholders of programs are recognized, as whole cells only');
+
+select is((select array_agg(c order by n) from unnest(array['Same as above', 'ditto', '"', U&'\3003', '...', '-', '?', ',', '.. .', U&'\2193', '=A1&" Main"', '&', 'Same St', '#4', '+1', U&'\00BD', '(rear)'])
+                                                  with ordinality u (c, n) where app.is_placeholder(c) and app.may_need_cleaning(jsonb_build_array('a', c, 'b')::text)),
+          array['Same as above', 'ditto', '"', U&'\3003', '...', '-', '?', ',', '.. .', U&'\2193', '=A1&" Main"', '&'],
+          'signs alone, formulas, and words for the cell above are placeholders');
+select is(array(select app.clean_cell(c) from unnest(array['=HYPERLINK("https://example.com/1","d-1")', '=hyperlink("https://example.com/1"; "d-1")', '="12"&" Main"']) with ordinality u (c, n) order by n),
+          array['d-1', 'd-1', '="12"&" Main"'], 'a link is its text, and a formula of several texts is none of them');
 
 -- Postal codes
 select results_eq(

@@ -1,5 +1,5 @@
 begin;
-select plan(53);
+select plan(54);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -42,6 +42,12 @@ select results_eq(
               ('NULL', null, array['Street: NULL looks like a placeholder']) $$,
     'placeholders are removed, and words that may be names stay with a warning');
 select results_eq(
+    format($$ select item #>> '{address,city}', messages from pg_temp.items('[%s,
+           ["d-1", "1 Elm St", "", "Same as above", "MA", "02134", "", "RESIDENTIAL", "1"], ["d-2", "=A1", "", "unknown", "MA", "02134", "", "RESIDENTIAL", "1"]]') $$, :'header'),
+    $$ values (null, array['City: Same as above was left out, because it is a placeholder']),
+              ('unknown', array['Street: =A1 was left out, because it is a formula', 'City: unknown looks like a placeholder']) $$,
+    'what refers to another cell is no city and no street');
+select results_eq(
     format($$ select item #>> '{address,street_2}', messages from pg_temp.items('[%s,
            ["d-1", "1 Elm St", "2-Jan", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"], ["d-2", "1 Elm St", "2-B", "Boston", "MA", "02134", "", "RESIDENTIAL", "1"]]') $$, :'header'),
     $$ values ('2-Jan', array['Unit: 2-Jan looks like a date that a spreadsheet made of something else']), ('2-B', '{}') $$,
@@ -52,8 +58,8 @@ select is((select array_agg(array_to_string(messages, '; ')) from pg_temp.items(
           array['Building Type: house was read as RESIDENTIAL; House No: 2026-12-14 looks like a date that a spreadsheet made of something else', ''],
           'a house number that a spreadsheet turned into a date is named in a warning');
 select is((select array_agg(app.may_be_date(cell) order by n)
-             from unnest(array['2026-01-02', '14-Dec', 'Feb-01', '2. Jan', '02-janv.', '12-14', '2-B', 'Mar', '1-East', '12 Mason', '2026-1']) with ordinality c (cell, n)),
-          array[true, true, true, true, true, false, false, false, false, false, false], 'dates in the forms of spreadsheets are recognized');
+             from unnest(array['2026-01-02', '14-Dec', 'Feb-01', '2. Jan', '02-janv.', '1/2/2026', '12-14', '2-B', 'Mar', '1-East', '12 Mason', '2026-1']) with ordinality c (cell, n)),
+          array[true, true, true, true, true, true, false, false, false, false, false, false], 'dates in the forms of spreadsheets are recognized');
 select is((select problems from pg_temp.items(format('[%s, ["1.23E+05", "1 Elm St", "", "Boston", "MA", "02134", "", "RESIDENTIAL", "1", "", "x"]]', :'header')::jsonb)),
           array['Deal ID 1.23E+05 was rounded by a spreadsheet: format the column as text, and fill it in again', 'The row has 11 cells, the header 9'],
           'an id that a spreadsheet has rounded and cells beyond the header are problems');
