@@ -41,12 +41,12 @@ create or replace function app.address_prefixes() returns text[]
 language sql immutable
 return array['billing', 'shipping', 'mailing', 'mail', 'site', 'service', 'property', 'installation', 'install', 'project', 'job', 'customer', 'client',
              'account', 'company', 'home', 'work', 'primary', 'location', 'physical', 'delivery', 'building', 'other', 'address', 'situs',
-             'facility', 'premise', 'premises', 'parcel', 'prop', 'store', 'owner'];
+             'facility', 'premise', 'premises', 'parcel', 'prop', 'store', 'owner', 'svc'];
 
 -- Of these, where the site is, and not who lives or pays elsewhere.
 create or replace function app.site_prefixes() returns text[]
 language sql immutable
-return array['site', 'service', 'property', 'installation', 'install', 'project', 'job', 'physical', 'building', 'situs', 'facility', 'premise', 'premises', 'parcel'];
+return array['site', 'service', 'property', 'installation', 'install', 'project', 'job', 'physical', 'building', 'situs', 'facility', 'premise', 'premises', 'parcel', 'svc'];
 
 -- What Pipedrive calls the parts of an address, as in House number of Address and Organization - State/county of Site address.
 create or replace function app.part_of_name(p_text text) returns text
@@ -152,7 +152,7 @@ select n.name, n.field
                ('statecode', 'state_or_province_code'), ('stateorprovince', 'state_or_province_code'), ('stateregion', 'state_or_province_code'),
                ('stateorprovincecode', 'state_or_province_code'), ('stateprovincetextonly', 'state_or_province_code'),
                ('stateprovincecode', 'state_or_province_code'), ('provincecode', 'state_or_province_code'), ('stateabbreviation', 'state_or_province_code'),
-               ('stateabbr', 'state_or_province_code'), ('region', 'state_or_province_code'), ('addressstate', 'state_or_province_code'),
+               ('stateabbr', 'state_or_province_code'), ('region', 'state_or_province_code'), ('st', 'state_or_province_code'), ('addressstate', 'state_or_province_code'),
                ('zip', 'postal_code'), ('zip5', 'postal_code'), ('zipcode', 'postal_code'), ('postalcode', 'postal_code'), ('postcode', 'postal_code'),
                ('zippostalcode', 'postal_code'), ('addresszip', 'postal_code'), ('zippostal', 'postal_code'),
                ('postalzipcode', 'postal_code'), ('postalzip', 'postal_code'), ('country', 'country_code'), ('countrycode', 'country_code'), ('countryregion', 'country_code'),
@@ -172,12 +172,12 @@ create or replace view app.column_names as
 select n.name, f.field, 2 * n.rank::integer as rank
   from (values
         ('reference_id', array['referenceid', 'reference', 'refid', 'ref', 'referencenumber', 'referenceno', 'refnumber', 'refno', 'dealid', 'deal', 'externalid', 'opportunityid', 'opportunityid18',
-                               'casesafeid', 'projectid', 'siteid', 'systemid', 'premiseid', 'locationid', 'propertyid', 'hudid', 'recordid', 'recordidcompany', 'recordidcontact',
+                               'casesafeid', 'projectid', 'siteid', 'systemid', 'premiseid', 'locationid', 'propertyid', 'portfoliomanagerid', 'portfoliomanagerpropertyid', 'hudid', 'recordid', 'recordidcompany', 'recordidcontact',
                                'recordiddeal', 'customerid', 'accountid', 'accountid18', 'leadid', 'contactid', 'organizationid', 'personid', 'leadnumber',
                                'dealnumber', 'projectnumber', 'projectno',
                                'jobid', 'jobnumber', 'jobno', 'customernumber', 'customerno', 'accountnumber', 'accountno', 'referenznummer', 'referenz',
-                               'kennung', 'identifiant', 'numerodedossier', 'nodedossier', 'nodossier', 'numerodeclient', 'noclient', 'referencia', 'numerodereferencia',
-                               'identificador', 'numerodecliente', 'iddecliente', 'numerodecuenta', 'numerodeproyecto', 'iddeproyecto', 'iddelaoportunidad', 'iddecontacto',
+                               'kennung', 'identifiant', 'kundennummer', 'kundennr', 'numerodedossier', 'nodedossier', 'nodossier', 'numerodeclient', 'noclient', 'nclient', 'referencia', 'numerodereferencia',
+                               'identificador', 'numerodecliente', 'nodecliente', 'iddecliente', 'numerodecuenta', 'numerodeproyecto', 'iddeproyecto', 'iddelaoportunidad', 'iddecontacto',
                                'iddeempresa', 'idderegistro', 'id', 'job']),
         ('street_1', array['street1', 'street', 'streetaddress', 'streetaddress1', 'addressline1', 'address1', 'streetline1', 'deliveryline1',
                            'fullstreet', 'adresse1', 'ligneadresse1', 'lignedadresse1', 'rue', 'strasse', 'strassehausnummer',
@@ -190,16 +190,16 @@ select n.name, f.field, 2 * n.rank::integer as rank
         ('street_2', array['street2', 'streetaddress2', 'addressline2', 'address2', 'addr2', 'streetline2', 'deliveryline2', 'unit', 'unitnumber', 'unitnum',
                            'unitno', 'unitnbr', 'unitapt', 'aptunit', 'apartment', 'apartmentsuite', 'apartmentsuiteetc', 'aptsuite', 'aptsuiteunit', 'apt',
                            'aptnumber', 'aptnum', 'aptno', 'apartmentnumber', 'apartmentno', 'suite', 'suitenumber', 'suiteno', 'ste', 'stenumber', 'addressline2text', 'adresse2',
-                           'ligneadresse2', 'lignedadresse2', 'appartement', 'noappartement', 'nodappartement', 'noapp', 'adresszusatz',
+                           'ligneadresse2', 'lignedadresse2', 'appartement', 'noappartement', 'nodappartement', 'noapp', 'complementdadresse', 'complementadresse', 'adresszusatz',
                            'direccion2', 'lineadedireccion2', 'apartamento', 'numerodeapartamento', 'unidad']),
         ('city', array['city', 'town', 'citytown', 'towncity', 'municipality', 'citymunicipality', 'locality', 'cityname', 'municipalite', 'ville', 'ort',
-                       'stadt', 'ciudad', 'municipio', 'pueblo', 'localidad', 'citystate', 'citystatezip', 'citystatezipcode', 'projcty', 'citynametext', 'stdcity']),
+                       'stadt', 'ciudad', 'municipio', 'pueblo', 'localidad', 'citystate', 'citystatezip', 'citystatezipcode', 'citystzip', 'projcty', 'citynametext', 'stdcity']),
         ('state_or_province_code', array['stateorprovincecode', 'stateorprovince', 'stateprovince', 'provincestate', 'stateprovincecode',
                                          'stateprovincetextonly', 'stateregion', 'statecode', 'stateabbreviation', 'stateabbr', 'provincecode', 'state',
-                                         'province', 'provinceoustate', 'provinceetat', 'etatprovince', 'bundesstaat', 'bundesland', 'etat', 'region',
+                                         'province', 'provinceoustate', 'provinceetat', 'etatprovince', 'bundesstaat', 'bundesland', 'staat', 'etat', 'region',
                                          'estadoregion', 'estadoprovincia', 'estadooprovincia', 'estado', 'provincia', 'prov', 'st', 'statezip', 'statezipcode', 'projst', 'stdst']),
         ('postal_code', array['postalcode', 'zipcode', 'zip', 'zip5', 'zippostalcode', 'postalzipcode', 'zippostal', 'postalzip',
-                              'postcode', 'postal', 'codepostal', 'postleitzahl', 'plz', 'codigopostal', 'codigozip', 'projzip', 'stdzip5']),
+                              'postcode', 'postal', 'codepostal', 'postleitzahl', 'plz', 'codigopostal', 'codigozip', 'cp', 'projzip', 'stdzip5']),
         ('country_code', array['countrycode', 'country', 'countryregion', 'countrytextonly', 'pays', 'land', 'pais', 'paisregion']),
         ('building_type', array['buildingtype', 'propertytype', 'typeofbuilding', 'typeofproperty', 'typeofhome', 'hometype', 'buildingcategory', 'building',
                                 'bldgtype', 'bldg', 'primarypropertytypeselfselected', 'primarypropertytype', 'typedebatiment', 'typebatiment',
@@ -236,17 +236,21 @@ begin
     unprefixed as materialized (select c.name, c.field, c.rank from app.column_names c join given g on g.name = c.name)
     select u.name, u.field, u.rank, '', u.name from unprefixed u
      union all
-    select g.name, n.field, 100, case when p.prefix <> 'address' then p.prefix else '' end, n.name
+    select g.name, n.field, case n.name when 'code' then 101 else 100 end, case when p.prefix <> 'address' then p.prefix else '' end, n.name
       from given g
       -- The first letters are for a hash join: the first rows of a file may have 12,500 cells.
       join unnest(app.address_prefixes()) p (prefix) on left(g.name, 3) = left(p.prefix, 3) and starts_with(g.name, p.prefix)
       join (select a.name, a.field, false as is_bare from app.address_column_names a
              union all
-            select s.name, s.field, true from app.street_part_names s where s.is_bare) n on n.name = substr(g.name, length(p.prefix) + 1)
+            select s.name, s.field, true from app.street_part_names s where s.is_bare
+             union all
+            select 'code', 'postal_code', false) n on n.name = substr(g.name, length(p.prefix) + 1)
      where g.name not in (select u.name from unprefixed u)
        and g.name not in ('buildingunit', 'addressaddr', 'addressaddr1', 'addressaddr2')
        -- A job number is no house number, but a situs number is one.
-       and (p.prefix = 'situs' or not n.is_bare);
+       and (p.prefix = 'situs' or not n.is_bare)
+       -- Zoho's ZIP code; a property code is none.
+       and (n.name <> 'code' or p.prefix in ('billing', 'shipping'));
 end;
 $$;
 
@@ -281,7 +285,7 @@ select n.name, a.country_code, a.code
                ('US', 'NM', array['nmex']), ('US', 'NV', array['nev']), ('US', 'NY', array['newyorkstate']), ('US', 'OK', array['okla']),
                ('US', 'OR', array['ore', 'oreg']),
                ('US', 'PA', array['penn', 'penna']), ('US', 'SD', array['sdak']), ('US', 'TN', array['tenn']), ('US', 'TX', array['tex']),
-               ('US', 'VI', array['usvirginislands', 'virginislands']), ('US', 'WA', array['wash', 'washingtonstate']),
+               ('US', 'MP', array['cnmi', 'northernmarianas']), ('US', 'VI', array['usvirginislands', 'virginislands']), ('US', 'WA', array['wash', 'washingtonstate']),
                ('US', 'WI', array['wis', 'wisc']), ('US', 'WV', array['wva']), ('US', 'WY', array['wyo']),
                ('US', 'DC', array['distritodecolumbia']), ('US', 'HI', array['hawai']), ('US', 'LA', array['luisiana']), ('US', 'MO', array['misuri']),
                ('US', 'MS', array['misisipi']), ('US', 'NC', array['carolinadelnorte']), ('US', 'ND', array['dakotadelnorte']),

@@ -154,7 +154,7 @@ begin
         select h.n, h.name, p.name as part, s.n as street
           from headers h
           join street_parts p on p.is_bare and p.name = h.plain
-          join named s on s.field = 'street_1' and s.part = any ('{street,rue,strasse}' || app.street_name_names())
+          join named s on s.field = 'street_1' and s.part = any ('{street,rue,strasse,calle}' || app.street_name_names())
          where h.n not in (select c.n from named c)),
     beside as (
         select b.n, b.name, b.part

@@ -1,5 +1,5 @@
 begin;
-select plan(82);
+select plan(83);
 
 -- The header
 select is(app.find_header('[[], ["Sites for March"], ["Deal ID", "Street", "City"], ["d-1", "1 Elm St", "Boston"]]', '{}'), 3,
@@ -195,6 +195,18 @@ select results_eq(
 select throws_ok(
     $$ select app.file_columns(array['12 Elm St', 'Boston'], '{}', '{}') $$, 'PT400',
     'Columns are missing: reference_id, street_1, city, state_or_province_code, postal_code, building_type, device_ids', 'a site is no header');
+
+select is((select array_agg(pg_temp.fields(h) order by n)
+             from (values (1, array['Record Id', 'Billing Street', 'Billing City', 'Billing State', 'Billing Code', 'Billing Country']),
+                          (2, array['Property Code', 'Address', 'City', 'State', 'Zip', 'Billing Code']),
+                          (3, array['Account Number', 'SVC_ADDR', 'SVC_CITY', 'SVC_ST', 'SVC_ZIP', 'Service Cost']),
+                          (4, array['Kundennr.', 'Straße und Hausnummer', 'PLZ', 'Ort', 'Staat']),
+                          (5, array['N° client', 'Adresse', 'Complément d''adresse', 'Code postal', 'Ville', 'État']),
+                          (6, array['Nº de cliente', 'Calle', 'Número', 'Ciudad', 'Estado', 'C.P.']), (7, array['Address', 'City St Zip'])) v (n, h)),
+          array['reference_id 1 city state_or_province_code postal_code country_code', '- 1 city state_or_province_code postal_code -',
+                'reference_id 1 city state_or_province_code postal_code -', 'reference_id 1 postal_code city state_or_province_code',
+                'reference_id 1 2 postal_code city state_or_province_code', 'reference_id 1 number city state_or_province_code postal_code', '1 city'],
+          'columns are recognized by the names of Zoho, of utilities, and in other languages');
 
 -- The footer
 select is(app.last_row('[["a", "b", "c"], ["1", "2", "3"], [], ["Open Deals"], ["Copyright (c) 2026"]]', 1), 2,
