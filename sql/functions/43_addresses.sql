@@ -30,7 +30,7 @@ begin
         v_rest := rtrim(left(v_rest, -length(v_postal)), ' ,');
     end if;
     -- Washington DC is a state, and also a city with its state.
-    v_region := case when v_field <> 'state_or_province_code' then substring(v_rest from '\m[A-Za-z]{2}$') end;
+    v_region := case when v_field <> 'state_or_province_code' then substring(v_rest from '[ ,]([A-Za-z]{2}|[Dd]\.[Cc])$') end;
     if coalesce(app.plain_name(v_region) <> all (p_regions), true) then
         v_region := substring(v_rest from '[^,]+$');
     end if;
@@ -44,8 +44,9 @@ begin
     elsif v_field = 'city' then
         v_city := v_rest;
     end if;
-    -- Apt 4 Oakland is no city, nor is Alameda County.
+    -- Apt 4 Oakland is no city, nor is Alameda County; Boston, Suffolk is more than one.
     if (v_field = 'state_or_province_code') <> (coalesce(v_rest, '') = '')
+       or v_field = 'city' and position(',' in v_city) > 0
        or v_field = 'street_1' and v_city ~* '^\s*((apt|apartment|unit|suite|ste|bldg|floor|room|rm|lot)\M|#)|\m(county|co\.)\s*$' then
         return null;
     end if;
@@ -56,6 +57,31 @@ end;
 $$;
 
 comment on function app.parts_of_address(text, text[], text[]) is 'What a cell with several parts of an address says, as {field: text}; null: it is not clear.';
+
+-- What a cell of a row says of several parts of the address, with `field`, whose cell it is, and `cell`, its text. Cells that are empty where
+-- the one before may have their part count as if they had no column: beside the city Boston, MA 02134 those of the state and the ZIP code,
+-- beside the state MA 02134 that of the ZIP code.
+create or replace function app.parts_in_row(p_cells jsonb, p_given text[], p_columns jsonb, p_regions text[]) returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_region constant text := p_cells ->> (p_columns #>> '{state_or_province_code,place}')::integer;
+    v_given  text[] := p_given;
+    v_field  text;
+begin
+    if coalesce(v_region, '') = '' and 'state_or_province_code' = any (p_given) then
+        v_given := array(select g.field from unnest(p_given) g (field)
+                          where g.field <> all (array['city', 'state_or_province_code', 'postal_code'])
+                             or coalesce(p_cells ->> (p_columns #>> array[g.field, 'place'])::integer, '') <> '');
+    elsif v_region ~ '[0-9]' and coalesce(p_cells ->> (p_columns #>> '{postal_code,place}')::integer, '') = '' then
+        v_given := array_remove(p_given, 'postal_code');
+    end if;
+    v_field := app.field_of_shared_cells(v_given);
+    return app.parts_of_address(p_cells ->> (p_columns #>> array[v_field, 'place'])::integer, v_given, p_regions)
+           || jsonb_build_object('field', v_field, 'cell', p_cells ->> (p_columns #>> array[v_field, 'place'])::integer);
+end;
+$$;
 
 -- Does not repeat what the street already contains, does not touch a street that begins with the number (12, 12A or 12-14, but not 12th),
 -- and puts nothing before another number of a house.

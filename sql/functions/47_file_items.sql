@@ -92,6 +92,7 @@ declare
     v_given        constant text[]  := array(select c.key from jsonb_each(p_columns) c where c.value ? 'place');
     v_shared       constant text    := app.field_of_shared_cells(v_given);
     v_shared_place constant integer := p_columns #>> array[v_shared, 'place'];
+    v_has_gaps     boolean;
     v_parts        jsonb[];
     v_has_street_parts constant boolean := p_columns ?| app.street_part_fields();
     v_has_household constant boolean := p_columns ?| array['household_income', 'household_size', 'owner_status', 'tax_filing'];
@@ -102,8 +103,12 @@ declare
     v_buildings jsonb;
     v_devices   jsonb;
 begin
-    if v_shared_place is not null then
-        v_parts := array(select app.parts_of_address(r.cells ->> v_shared_place, v_given, k.regions)
+    v_has_gaps := v_region is not null and exists (
+        select from unnest(p_rows) r (cells) where coalesce(r.cells ->> v_region, '') = '' or v_postal_code is not null and coalesce(r.cells ->> v_postal_code, '') = '');
+    if v_shared_place is not null or v_has_gaps then
+        v_parts := array(select case when v_has_gaps and (coalesce(r.cells ->> v_region, '') = '' or v_postal_code is not null and coalesce(r.cells ->> v_postal_code, '') = '')
+                                     then app.parts_in_row(r.cells, v_given, p_columns, k.regions)
+                                     when v_shared_place is not null then app.parts_of_address(r.cells ->> v_shared_place, v_given, k.regions) end
                            from app.known_regions() k (regions)
                           cross join unnest(p_rows) with ordinality r (cells, n)
                           order by r.n);
@@ -176,7 +181,8 @@ begin
                             then app.correction('address.city', p_columns #>> '{city,header}', 'cleaned', c.raw ->> v_city, c.city) end] end
                    || array[
                        case when c.parts is not null
-                            then app.correction('address.' || v_shared, p_columns #>> array[v_shared, 'header'], 'value_recognized', c.raw ->> v_shared_place,
+                            then app.correction('address.' || coalesce(c.parts ->> 'field', v_shared), p_columns #>> array[coalesce(c.parts ->> 'field', v_shared), 'header'], 'value_recognized',
+                                            coalesce(c.parts ->> 'cell', c.raw ->> v_shared_place),
                                             concat_ws(' | ', c.parts ->> 'street_1', c.parts ->> 'city', c.region_code,
                                                       case when c.parts ? 'postal_code' then c.postal_code end))
                             when c.region is null then nullif(v_countries -> c.country -> 'warning', 'null')

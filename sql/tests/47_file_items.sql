@@ -1,5 +1,5 @@
 begin;
-select plan(54);
+select plan(56);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -233,6 +233,23 @@ select is((select array_agg(i.item -> 'household' order by i.item ->> 'reference
                                 '{"household_income": "40000", "household_size": "2", "owner_status": "tenant", "tax_filing": "joint"}') i),
           array['{"income": 50000, "size": 2, "owner_status": "renter", "tax_filing": "joint"}', '{"income": 40000, "size": 2, "owner_status": "renter", "tax_filing": "joint"}']::jsonb[],
           'a default gives the facts about a household that cells lack');
+
+-- Parts of an address beside empty cells
+select results_eq(
+    format($$ select concat_ws(' | ', item #>> '{address,street_1}', item #>> '{address,city}', item #>> '{address,state_or_province_code}', item #>> '{address,postal_code}'), messages
+                from pg_temp.items('[%s, ["d-1", "1 Elm St", "", "Boston, MA 02134", "", "", "", "RESIDENTIAL", "1"], ["d-2", "1 Elm St", "", "Washington D.C.", "", "20001", "", "RESIDENTIAL", "1"],
+                                         ["d-3", "1 Elm St, Boston, MA 02134", "", "", "", "", "", "RESIDENTIAL", "1"], ["d-4", "1 Elm St", "", "Val-d''Or", "", "J9P 1A1", "", "RESIDENTIAL", "1"],
+                                         ["d-5", "1 Elm St", "", "Boston, Suffolk, MA", "", "02134", "", "RESIDENTIAL", "1"], ["d-6", "1 Elm St", "", "New York", "", "10001", "", "RESIDENTIAL", "1"],
+                                         ["d-7", "1 Elm St", "", "Boston", "MA 02134", "", "", "RESIDENTIAL", "1"], ["d-8", "1 Elm St", "", "Boston", "MA", "", "", "RESIDENTIAL", "1"]]') $$,
+           :'header'),
+    $$ values ('1 Elm St | Boston | MA | 02134', array['City: Boston, MA 02134 was read as Boston | MA | 02134']), ('1 Elm St | Washington | DC | 20001', array['City: Washington D.C. was read as Washington | DC']),
+              ('1 Elm St | Boston | MA | 02134', array['Street: 1 Elm St, Boston, MA 02134 was read as 1 Elm St | Boston | MA | 02134']), ('1 Elm St | Val-d''Or | J9P 1A1', '{}'),
+              ('1 Elm St | Boston, Suffolk, MA | 02134', '{}'), ('1 Elm St | New York | 10001', '{}'),
+              ('1 Elm St | Boston | MA | 02134', array['State: MA 02134 was read as MA | 02134']), ('1 Elm St | Boston | MA', '{}') $$,
+    'a city, a state or a street may have the parts of the address whose cells are empty');
+select is((select array_agg(item #>> '{address,state_or_province_code}' order by item ->> 'reference_id')
+             from pg_temp.items('[["Deal ID", "Street", "City", "State", "ZIP"], ["d-1", "1 Elm St", "Portsmouth, NH", "", "03801"], ["d-2", "1 Elm St", "Boston", "", "02134"]]',
+                                '{"state_or_province_code": "MA"}')), array['NH', 'MA'], 'a default is not for a row whose city names its state');
 
 -- Words of devices
 insert into app.devices (id, category_key, name, catalogue)
