@@ -208,6 +208,12 @@ EXPORTS = {
         "200 N Spring St",
         [1],
     ),
+    "groups with headings": (
+        "Account Owner,Account Name,Billing Street,Billing City,Billing State/Province,Billing Zip/Postal Code\n"
+        'Account Owner: Kim (1 record),,,,,\n,Oak Court,200 N Spring St,"Los Angeles, CA 90012",,\n',
+        "200 N Spring St",
+        [1],
+    ),
     "lines in quotation marks": ('"ID,Street,City,State,Zip"\n"abc,200 N Spring St,Los Angeles,CA,90012"\n', "200 N Spring St", [1]),
     "mailchimp": ('Email Address,Address\na@example.com,"200 N Spring St  Los Angeles  CA  90012  US"\n', "200 N Spring St", [1]),
     "full-width": (
@@ -480,7 +486,7 @@ def test_totals_and_names_within_the_table_are_skipped(client: OrganizationClien
     total = "Oak Court Total,,,,,,\n"
     text = HEADER + ROW + total + ROW.replace("001", "002") + HEADER + ROW.replace("001", "003")
     batch = created(upload(client, text))
-    note = {"code": "rows_skipped", "message": "Rows of totals or of names of columns were left out: 3, 5"}
+    note = {"code": "rows_skipped", "message": "Rows without a site, such as totals, headings or names of columns, were left out: 3, 5"}
     assert (batch["total_items"], batch["notes"]) == (3, [note])
     draft = client.post("/uploads", content=text, headers={"content-type": "text/csv"}).json()
     assert (draft["total_rows"], draft["valid_rows"], draft["notes"]) == (3, 3, [note])

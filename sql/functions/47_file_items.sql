@@ -399,8 +399,16 @@ return coalesce((select c.cell ~* '^((grand |sub[- ]?)?totals?\M|.*\m(sub[- ]?)?
                   order by c.number
                   limit 1), false);
 
--- The rows of a file that may be items, with the line of each: those of its layout, without totals within the table and repetitions of its
--- header, as of files put together.
+-- Whether a row is the heading of a group, or has nothing about a site. p_first_is: what the first column has, id or heading. p_used: numbers
+-- of the columns that have a field; p_is_complete: they or defaults give all that is required.
+create or replace function app.has_heading(p_cells jsonb, p_first_is text, p_used integer[], p_is_complete boolean) returns boolean
+language sql immutable
+return p_is_complete and not exists (select from unnest(p_used) u where p_cells ->> (u - 1) <> '')
+    or (p_first_is = 'heading' or p_first_is = 'id' and p_cells ->> 0 ~ '\S\s+\S') and p_cells ->> 0 <> '' and app.filled_width(p_cells) = 1;
+
+-- The rows of a file that may be items, with the line of each: those of its layout, without totals and headings of groups within the table,
+-- and repetitions of its header, as of files put together. A heading stands alone in the first column, which has nothing else, or ids
+-- that are single words; where all required columns are known, a row with nothing in any column that is used is none of a site, either.
 create or replace function app.rows_of_items(
     p_file jsonb, p_header_row integer, p_last_row integer, p_columns jsonb, p_notes jsonb, out cells jsonb[], out lines integer[], out notes jsonb
 )
@@ -413,6 +421,19 @@ declare
     v_street constant integer   := jsonb_path_query_first(p_columns, '$[*] ? (@.field == "street_1").number');
     v_places constant integer[] := array(select (c -> 'number')::integer from jsonb_array_elements(p_columns) c
                                           where c ->> 'field' in ('reference_id', 'street_1', 'street_number', 'city', 'state_or_province_code', 'postal_code'));
+    v_used   constant integer[] := array(select (c -> 'number')::integer from jsonb_array_elements(p_columns) c where c ->> 'field' is not null);
+    v_is_complete constant boolean := app.required_fields() <@ array(select c ->> 'field' from jsonb_array_elements(p_columns) c
+                                                                      union all
+                                                                     select jsonb_object_keys(coalesce(p_file -> 'defaults', '{}')));
+    -- Judged by the first fifty rows: no site has anything in the column, or their ids are single words.
+    v_first_is constant text := case
+        when v_street is not null
+             and (p_columns #>> '{0,field}' is null and p_columns #>> '{0,how}' is distinct from 'ambiguous' or p_columns #>> '{0,field}' = 'reference_id')
+             and not exists (select from jsonb_array_elements(jsonb_path_query_array(p_file -> 'rows', '$[$from to $to]',
+                                                                                     jsonb_build_object('from', p_header_row, 'to', p_header_row + 49))) u (cells)
+                              where u.cells ->> 0 ~ case when p_columns #>> '{0,field}' is null then '.' else '\S\s+\S' end
+                                and u.cells ->> (v_street - 1) <> '' and u.cells is distinct from v_header)
+        then coalesce(replace(p_columns #>> '{0,field}', 'reference_id', 'id'), 'heading') end;
     v_left_out text;
 begin
     select array_agg(r.cells order by r.n) filter (where not r.is_left_out), array_agg(v_lines[r.n] order by r.n) filter (where not r.is_left_out),
@@ -421,7 +442,9 @@ begin
       from (select u.cells, u.n,
                    -- Most rows begin their street with a digit.
                    coalesce(not p_file ? 'header_row'
-                            and (u.cells = v_header or coalesce(ascii(u.cells ->> (v_street - 1)), 0) not between 48 and 57 and app.has_totals(u.cells, v_places)), false) as is_left_out
+                            and (u.cells = v_header or coalesce(ascii(u.cells ->> (v_street - 1)), 0) not between 48 and 57
+                                                      and (app.has_totals(u.cells, v_places)
+                                                           or coalesce(u.cells ->> (v_street - 1), '') = '' and app.has_heading(u.cells, v_first_is, v_used, v_is_complete))), false) as is_left_out
               from jsonb_array_elements(p_file -> 'rows') with ordinality u (cells, n)
              where u.n between p_header_row + 1 and p_last_row and u.cells <> '[]'
             offset 0) r;
@@ -429,7 +452,7 @@ begin
     if v_left_out <> '' then
         notes := notes || jsonb_build_array(jsonb_build_object(
             'code', 'rows_skipped',
-            'message', 'Rows of totals or of names of columns were left out: '
+            'message', 'Rows without a site, such as totals, headings or names of columns, were left out: '
                        || case when length(v_left_out) > 100 then regexp_replace(left(v_left_out, 100), ',[^,]*$', '') || ' and others' else v_left_out end));
     end if;
 end;

@@ -1,5 +1,5 @@
 begin;
-select plan(56);
+select plan(58);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -264,8 +264,27 @@ select is(array(select array_length(r.cells, 1) || ' ' || r.lines::text || ' ' |
                  cross join app.rows_of_items('{"rows": [["Site", "Street", "City"], ["A", "1 Elm St", "Boston"], ["A Total"], ["B", "2 Elm St", "Boston"]]}' || f.file, 1, 4,
                                               '[{"number": 2, "field": "street_1"}, {"number": 3, "field": "city"}]', '[]') r
                  order by f.n),
-          array['2 {NULL,NULL} {"code": "rows_skipped", "message": "Rows of totals or of names of columns were left out: 3"}', '3 {NULL,NULL,NULL} ',
-                '2 {3,7} {"code": "rows_skipped", "message": "Rows of totals or of names of columns were left out: 6"}'], 'totals are left out by their lines, unless the header is given');
+          array['2 {NULL,NULL} {"code": "rows_skipped", "message": "Rows without a site, such as totals, headings or names of columns, were left out: 3"}', '3 {NULL,NULL,NULL} ',
+                '2 {3,7} {"code": "rows_skipped", "message": "Rows without a site, such as totals, headings or names of columns, were left out: 6"}'], 'totals are left out by their lines, unless the header is given');
+create function pg_temp.left_out(p_rows jsonb, p_defaults jsonb default '{}') returns text
+language sql as $$
+    select coalesce(substring(r.notes ->> -1 from ': ([0-9, ]+)"'), '')
+      from (select jsonb_build_object('rows', p_rows, 'defaults', p_defaults)) f (file)
+     cross join app.file_layout(f.file, true, '{}') l
+     cross join app.rows_of_items(f.file, l.header_row, l.last_row, l.columns, l.notes) r;
+$$;
+select is(array[pg_temp.left_out('[["Owner", "Account", "Street", "City", "State", "Zip"], ["Owner: Kim (1 record)"], ["", "A", "1 Elm St", "Boston", "MA", "02134"], ["Owner: Lee"], ["", "B", "2 Elm St", "Boston", "MA", "02134"]]'),
+                pg_temp.left_out('[["Deal ID", "Street", "City", "State", "Zip"], ["Building A"], ["d-1", "1 Elm St", "Boston", "MA", "02134"], ["d-2"], ["d-3", "Elm St"], ["Building B"], ["d-4", "2 Elm St", "Boston", "MA", "02134"]]'),
+                pg_temp.left_out('[["Street", "City", "State", "Zip"], ["Elm Court"], ["1 Elm St", "Boston", "MA", "02134"]]'),
+                -- A site without its address.
+                pg_temp.left_out('[["Deal ID", "Street", "City", "State", "Zip"], ["Site 1", "1 Elm St", "Boston", "MA", "02134"], ["Site 2"], ["Site 3", "3 Elm St", "Boston", "MA", "02134"]]'),
+                -- It may be the second device of the site above.
+                pg_temp.left_out('[["Appliance", "Deal ID", "Street", "City", "State", "Zip"], ["HVAC", "d-1", "1 Elm St", "Boston", "MA", "02134"], ["Boiler"], ["HVAC", "d-2", "2 Elm St", "Boston", "MA", "02134"]]')],
+          array['2, 4', '2, 6', '', '', ''], 'headings of groups are left out where they can be no site and no part of one');
+select is(array[pg_temp.left_out(r, '{"building_type": "RESIDENTIAL", "device_ids": "1"}'), pg_temp.left_out(r, '{"building_type": "RESIDENTIAL"}')], array['3', ''],
+          'a row with nothing in the columns that are used is left out where none is missing')
+  from (values ('[["Deal ID", "Unit", "Tenant", "Street", "City", "State", "Zip", "Rent"], ["d-1", "1", "Kim", "1 Elm St", "Boston", "MA", "02134", "9"], ["", "", "1 Unit", "", "", "", "", "9"],
+                  ["", "2"], ["d-3", "3", "Lee", "1 Elm St", "Boston", "MA", "02134", "9"]]'::jsonb)) v (r);
 
 select * from finish();
 rollback;
