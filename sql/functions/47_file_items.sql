@@ -389,6 +389,22 @@ begin
 end;
 $$;
 
+-- The column of units by its name if no row has anything in it, as {plain name: null}: another column may have them.
+create or replace function app.empty_unit_column(p_columns jsonb, p_rows jsonb, p_header integer, p_last integer) returns jsonb
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_column constant jsonb := jsonb_path_query_first(p_columns, '$[*] ? (@.field == "street_2" && @.how == "name")');
+begin
+    return case
+        when v_column is not null
+             and not jsonb_path_exists(p_rows, '$[$from to $to][$place] ? (@ != "")',
+                                       jsonb_build_object('from', p_header, 'to', greatest(p_header, p_last - 1), 'place', (v_column -> 'number')::integer - 1))
+        then jsonb_build_object(app.plain_name(v_column ->> 'header'), null) else '{}' end;
+end;
+$$;
+
 -- Whether a row has totals: its first text says so, and it has no id and no address. p_places: numbers of the columns with these.
 create or replace function app.has_totals(p_cells jsonb, p_places integer[]) returns boolean
 language sql immutable
@@ -473,6 +489,8 @@ declare
     v_first    jsonb;
     v_guess    jsonb;
     v_spare    jsonb;
+    v_empty    jsonb;
+    v_other    jsonb;
 begin
     header_row := coalesce((p_file -> 'header_row')::integer, app.find_header(v_rows, p_file -> 'columns'), 1);
     last_row := case when p_file ? 'header_row' then jsonb_array_length(v_rows) else app.last_row(v_rows, header_row) end;
@@ -488,6 +506,14 @@ begin
     v_spare := app.redundant_columns(v_guess, v_rows, header_row, last_row);
     if v_spare <> '{}' then
         v_guess := app.guessed_columns(names, p_file -> 'columns', v_defaults, v_spare || p_remembered);
+    end if;
+    v_empty := app.empty_unit_column(v_guess, v_rows, header_row, last_row);
+    if v_empty <> '{}' then
+        v_other := app.guessed_columns(names, p_file -> 'columns', v_defaults, v_spare || v_empty || p_remembered);
+        if jsonb_path_exists(v_other, '$[*] ? (@.field == "street_2")') then
+            v_guess := v_other;
+            v_spare := v_spare || v_empty;
+        end if;
     end if;
     if not p_lenient then
         -- A field that the cells of another column contain is not missing.

@@ -1,5 +1,5 @@
 begin;
-select plan(58);
+select plan(59);
 
 -- The item of a file with a header and one row, with the columns recognized by their names.
 create function pg_temp.items(p_rows jsonb, p_defaults jsonb default '{}', p_value_maps jsonb default '{}')
@@ -233,6 +233,12 @@ select is((select array_agg(i.item -> 'household' order by i.item ->> 'reference
                                 '{"household_income": "40000", "household_size": "2", "owner_status": "tenant", "tax_filing": "joint"}') i),
           array['{"income": 50000, "size": 2, "owner_status": "renter", "tax_filing": "joint"}', '{"income": 40000, "size": 2, "owner_status": "renter", "tax_filing": "joint"}']::jsonb[],
           'a default gives the facts about a household that cells lack');
+
+select is(array(select (select string_agg(c ->> 'header', ', ') from jsonb_array_elements(l.columns) c where c ->> 'field' = 'street_2')
+                    from unnest(array['["d-1", "1 Elm St", "", "4", "Boston", "MA", "02134"]', '["d-1", "1 Elm St", "Rear", "4", "Boston", "MA", "02134"]', '["d-1", "1 Elm St", "", "", "Boston", "MA", "02134"]'])
+                         with ordinality r (cells, n)
+                   cross join app.file_layout(format('{"rows": [["Deal ID", "Address Line 1", "Address Line 2", "Unit Number", "City", "State", "ZIP"], %s]}', r.cells)::jsonb, true, '{}') l
+                   order by r.n), array['Unit Number', 'Address Line 2', 'Unit Number'], 'units are in the column that has any');
 
 -- Parts of an address beside empty cells
 select results_eq(
