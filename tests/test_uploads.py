@@ -364,6 +364,15 @@ class TestWorkbooks:
         assert cells_of(table)[0] == ["id", "city"]
         assert [note.message for note in table.notes] == ["The sheet Sheet 2 was read; `sheet` chooses another: Sheet 1, Sheet 3"]
 
+    def test_the_list_of_tables_that_numbers_exports_is_skipped(self) -> None:
+        book = openpyxl.load_workbook(
+            io.BytesIO(workbook([["Numbers Sheet Name", "Numbers Table Name"], ["Sheet 1", "Table 1"]], [["id", "city"], ["1", "Boston"]]))
+        )
+        book.worksheets[0].title = "Export Summary"
+        assert cells_of(read_file(saved(book)))[0] == ["id", "city"]
+        book.remove(book.worksheets[1])
+        assert cells_of(read_file(saved(book)))[1] == ["Sheet 1", "Table 1"]
+
     def test_a_sheet_can_be_chosen_by_name_or_number(self) -> None:
         book = workbook([["one"]], [["two"]])
         assert read_workbook(book, "Sheet 2") == read_workbook(book, "2")

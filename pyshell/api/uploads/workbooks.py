@@ -120,8 +120,8 @@ def read_sheets(data: bytes, readable: bytes, wanted: str | None) -> Iterator[di
         filled = filled_sheets(workbook)
         if not filled:
             raise nothing_to_see(workbook)
-        # A cover page is not a table.
-        chosen = next((sheet for sheet in filled if sheet.height > 1 and sheet.width > 1), filled[0])
+        # A cover page is not a table, nor is the list of tables that Numbers puts first.
+        chosen = next((sheet for sheet in filled if sheet.height > 1 and sheet.width > 1 and sheet.name != "Export Summary"), filled[0])
         answer = table_of(chosen, more_of(data, workbook.sheet_names.index(chosen.name)))
         yield answer | {"notes": notes_of(chosen.name, [sheet.name for sheet in filled]) + answer["notes"]}
     else:
