@@ -1,7 +1,14 @@
 import { serviceTime } from "./api.ts";
 
-// Numbers, amounts and times in the format of the browser's language; amounts are always in US dollars.
-const languages = navigator.languages.length ? [...navigator.languages] : undefined;
+// Numbers, amounts and times in the format of the browser's language; amounts are always in US dollars. On Linux, browsers may have a locale
+// of the system, such as C or en-US@posix, among their languages.
+const languages = navigator.languages.filter((language) => {
+  try {
+    return Intl.getCanonicalLocales(language);
+  } catch {
+    return false;
+  }
+});
 
 const whole = new Intl.NumberFormat(languages);
 const exact = new Intl.NumberFormat(languages, { maximumFractionDigits: 20 });

@@ -54,6 +54,15 @@ def test_figures_have_the_form_of_the_language(
     expect(page.locator(".figure strong").first).to_have_text(amount)
 
 
+@pytest.mark.parametrize(("languages", "shown"), [(["C"], "1,000"), (["en-US@posix", "de-DE"], "1.000")], ids=["none", "another"])
+def test_a_language_that_is_a_locale_of_the_system_is_skipped(
+    signed_in: SignedIn, client: OrganizationClient, person: Person, languages: list[str], shown: str
+) -> None:
+    person.page.add_init_script(f"Object.defineProperty(navigator, 'languages', {{value: {languages}}})")
+    client.post("/batch-lookups", params={"name": "Large"}, json=[site(f"deal-{n}") for n in range(1000)])
+    expect(signed_in("batches").page.get_by_role("row", name=re.compile("Large"))).to_contain_text(shown)
+
+
 @forms(german=["1.000", "1,5"], french=["1 000", "1,5"], american=["1,000", "1.5"])
 def test_a_limit_is_typed_in_the_form_of_the_language(
     signed_in: SignedIn, client: OrganizationClient, database: Connection, shown: list[str]
