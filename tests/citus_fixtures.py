@@ -207,6 +207,7 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_realtime_gaps::test_an_update_that_does_not_set_updated_at_is_reported",
         "test_realtime_gaps::test_clocks_may_disagree[-1]",
         "test_realtime_gaps::test_a_replay_waits_for_a_slow_client",
+        "test_realtime_gaps::test_supabase_js_gets_what_it_missed_since_a_given_time",
         "test_realtime_failover::test_whoever_joins_after_a_start_gets_no_earlier_changes",
         "test_pgbouncer::test_the_api_works_with_transaction_pooling",
     ),
@@ -229,6 +230,9 @@ NOT_ON_CITUS: dict[str, tuple[str, ...]] = {
         "test_queue_races::test_maintenance_skips_an_organization_whose_expired_rows_are_locked[a link to its report]",
     ),
     "it writes an outage into the row of a single node": ("portal/test_job::test_an_outage_is_said_to_lose_nothing",),
+    "doctor reads shards there, which a lock of their table does not cover": (
+        "test_faults::test_a_table_that_nobody_may_read_is_named_with_its_process",
+    ),
     "its database is not distributed": ("test_distribution::test_a_database_without_citus_is_not_distributed",),
     "its trigger is on a distributed table": (
         "test_worker::test_a_claim_whose_commit_fails_is_not_used",

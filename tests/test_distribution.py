@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from pyshell.deploy.doctor import check_nodes
@@ -116,6 +118,23 @@ def test_a_call_for_one_organization_is_one_command_to_its_node(citus: Cluster) 
             with suppress(psycopg.Error):
                 connection.execute(f"select * from api.{name}({arguments})", organization)
             assert len([command for command in commands if command.startswith("issuing")]) == 1, name
+
+
+@pytest.mark.parametrize("style", ["SQL, DMY", "German"])
+def test_times_are_stored_as_they_are_whatever_the_datestyle(connections: list[Connection], style: str) -> None:
+    coordinator, *_ = connections
+    coordinator.execute(sql.SQL("set datestyle = {}").format(sql.Literal(style)))
+    began = time.time()
+    for _ in range(4):
+        batches = Batches(coordinator)
+        job = batches.create(1)
+        query = "select extract(epoch from created_at)::float from public.batch_lookup_jobs where id = %s"
+        assert began - 5 < fetch_value(connections[-1], query, job) < time.time() + 5
+    coordinator.execute("select app.run_maintenance()")
+    options = f"-c datestyle={style.replace(' ', '')}"
+    with psycopg.connect(coordinator.info.dsn, password=coordinator.info.password, autocommit=True, options=options) as connection:
+        [(name, problem)] = problems(connection)
+    assert (name, problem.partition(" by default")[0]) == ("DateStyle", f"is {style.replace('German', 'German, DMY')}")
 
 
 def test_members_are_refused_where_policies_do_not_see_their_claims(citus: Cluster) -> None:

@@ -46,7 +46,7 @@ def test_the_five_lines_of_the_readme_run_a_batch_of_a_file(cluster: PrivatePost
     ("page", "statement", "index"),
     [
         ("README.md", "select reference_id, utility", "lookup_queue_items_pkey"),
-        ("docs/operations/runbook.md", "select api.retry_batch_lookup", "lookup_queue_items_failed_idx"),
+        ("docs/operations/runbook.md", "with refused", "lookup_queue_items_failed_idx"),
     ],
 )
 def test_statements_of_the_pages_read_items_by_an_index(page: str, statement: str, index: str, owner: Connection) -> None:
@@ -62,7 +62,7 @@ def test_statements_of_the_pages_read_items_by_an_index(page: str, statement: st
 
 def test_the_statement_of_the_runbook_retries_each_batch_once(owner: Connection) -> None:
     """A batch that its organization is retrying itself is passed over: retrying it again is refused, and would undo the others."""
-    [query] = re.findall(r"```sql\n(select api\.retry_batch_lookup.*?);\n```", (ROOT / "docs/operations/runbook.md").read_text(), re.DOTALL)
+    [query] = re.findall(r"```sql\n(with refused.*?);\n```", (ROOT / "docs/operations/runbook.md").read_text(), re.DOTALL)
     [organization] = owner.execute("select api.create_organization('Retries')").fetchone() or [None]
     jobs = []
     for name in ("retried", "second", "third"):
@@ -75,6 +75,22 @@ def test_the_statement_of_the_runbook_retries_each_batch_once(owner: Connection)
     assert owner.execute(query.encode()).fetchall() == []
     retried = owner.execute("select retry_of_job_id::text from public.batch_lookup_jobs where retry_of_job_id is not null").fetchall()
     assert sorted(retried) == sorted((job,) for job in jobs)
+
+
+def test_the_statements_of_the_runbook_end_the_batches_of_an_organization(owner: Connection) -> None:
+    [statements] = re.findall(
+        r"```sql\n(select api\.set_monthly_lookups.*?)```", (ROOT / "docs/operations/runbook.md").read_text(), re.DOTALL
+    )
+    organizations = []
+    for name in ("sends too much", "another"):
+        [organization] = owner.execute("select api.create_organization(%s)", [name]).fetchone() or ()
+        for number in range(2):
+            items = json.dumps({"items": [site(f"site-{number}")]})
+            owner.execute("select api.create_batch_lookup(%s, %s)", [organization, items])
+        organizations.append(organization)
+    owner.execute(statements.replace("ORGANIZATION", f"'{organizations[0]}'").encode())
+    ended = owner.execute("select organization_id, count(*) from api.jobs where completed_at is not null group by 1").fetchall()
+    assert ended == [(organizations[0], 2)]
 
 
 def test_the_query_of_the_rotation_lists_the_keys_that_would_stop_working(owner: Connection) -> None:
@@ -91,7 +107,7 @@ def test_the_query_of_the_rotation_lists_the_keys_that_would_stop_working(owner:
             owner.execute("select api.authenticate_api_key(sha256(%s))", [name.encode()])
     owner.execute("update app.api_keys set revoked_at = now() where name = 'revoked'")
     owner.execute(
-        "update app.api_keys set expires_at = now() - interval '1 day', created_at = created_at - interval '2 days' where name = 'expired'"
+        "update app.api_keys set expires_at = now() - interval '1 day', created_at = now() - interval '2 days' where name = 'expired'"
     )
     for end, listed in (("-infinity", ["idle"]), ("infinity", ["idle", "used"])):
         rows = owner.execute(query.replace("END OF STEP 2", end).encode()).fetchall()

@@ -98,7 +98,8 @@ begin
 end;
 $$;
 
--- Tables that are not what app.distribution() says, and functions that do not run at the node of their organization.
+-- Tables that are not what app.distribution() says, functions that do not run at the node of their organization, and a DateStyle that Citus
+-- does not support (app.adapt_functions).
 create or replace function app.misplaced_objects() returns table (object text, problem text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -131,7 +132,12 @@ begin
           from app.distribution()
          where kind = 'distributed' and app.spans_nodes() and has_any_column_privilege('authenticated', name, 'select')
          union all
-        select format('%s:%s', nodename, nodeport), 'is a node that takes no part' from pg_catalog.pg_dist_node where not isactive or not hasmetadata $sql$;
+        select format('%s:%s', nodename, nodeport), 'is a node that takes no part' from pg_catalog.pg_dist_node where not isactive or not hasmetadata
+         union all
+        -- This function has one of its own.
+        select 'DateStyle', format('is %s by default: times in arguments of calls become others on their way to another node; set ISO', reset_val)
+          from pg_catalog.pg_settings
+         where name = 'DateStyle' and reset_val not like 'ISO%' $sql$;
 end;
 $$;
 
