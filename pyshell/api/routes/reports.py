@@ -38,9 +38,11 @@ SITES_ON_PAGE = 200
 FAILED_ITEMS_ON_PAGE = 50
 SITE_FILTERS = ("eligible", "state", "utility", "program", "q")
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "xlsx": WORKBOOK}
-# The page loads nothing, and runs no script that a provider may have put into a name.
+# The page loads nothing, has its icon in itself, and runs no script that a provider may have put into a name.
 PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 }
 
 
