@@ -276,6 +276,11 @@ select lower(r.code), r.country_code, r.code from app.regions r
 union
 select lower(r.country_code || r.code), r.country_code, r.code from app.regions r
 union
+-- As lists to choose from have them: MA - Massachusetts, Massachusetts (MA).
+select n.name, r.country_code, r.code
+  from app.regions r
+ cross join unnest(array[lower(r.code) || app.plain_name(r.name), app.plain_name(r.name) || lower(r.code)]) n (name)
+union
 select n.name, a.country_code, a.code
   from (values ('US', 'AL', array['ala']), ('US', 'AZ', array['ariz']), ('US', 'AR', array['ark']), ('US', 'CA', array['calif', 'cal', 'cali']),
                ('US', 'CO', array['colo']), ('US', 'CT', array['conn']), ('US', 'DC', array['washingtondc', 'districtofcolumbia', 'dcwashington']),
@@ -299,7 +304,7 @@ select n.name, a.country_code, a.code
                ('CA', 'YT', array['yukonterritory'])) a (country_code, code, names)
  cross join unnest(a.names) n (name);
 
-comment on view app.region_names is 'Names, codes, ISO 3166-2 codes and usual abbreviations of states and provinces, as app.plain_name leaves them.';
+comment on view app.region_names is 'Names, codes, both of them, ISO 3166-2 codes and usual abbreviations of states and provinces, as app.plain_name leaves them.';
 
 create or replace view app.building_type_names as
 select n.name, t.building_type
