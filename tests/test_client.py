@@ -422,7 +422,8 @@ def test_methods_describe_themselves() -> None:
         assert inspect.signature(client.create_batch).return_annotation == "CreatedBatch"
         assert get_type_hints(type(client).get_job)["return"] is Job
         described = pydoc.plain(pydoc.render_doc(type(client)))
-        assert "cancel_job(self, job_id: 'str') -> 'dict[str, Any]'\n" in described
+        # Python 3.13 adds the module.
+        assert re.search(r" cancel_job\(self, job_id: 'str'\) -> 'dict\[str, Any\]'( from batch_lookups\.client)?\n", described)
 
 
 class OwnAsyncClient(AsyncClient):
