@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import gettext
+import io
+import subprocess
+from pathlib import Path
+
 import psycopg
 import pytest
 from psycopg import errors
 
-from pyshell.postgres.sqlstates import Kind, OutcomeUnknownError, StaleConnectionError, for_log, had_no_effect, is_about_the_data, kind_of
+from pyshell.api.error_responses import NOTHING_OF_LINE_1
+from pyshell.local.private_postgres import PrivatePostgres
+from pyshell.postgres.sqlstates import (
+    FUNCTION_IN_CONTEXT,
+    MOVED_SHARD,
+    Kind,
+    OutcomeUnknownError,
+    StaleConnectionError,
+    for_log,
+    had_no_effect,
+    is_about_the_data,
+    kind_of,
+)
 from tests.conftest import Connection
 
 
@@ -42,6 +59,36 @@ def test_an_error_has_a_kind(shared_database_url: str, statement: str, kind: Kin
             connection.execute(statement.encode())
         assert kind_of(raised.value) is kind
         assert is_about_the_data(raised.value) is (kind in (Kind.DATA, Kind.REFUSED))
+
+
+@pytest.fixture
+def translations(cluster: PrivatePostgres) -> dict[str, list[gettext.GNUTranslations]]:
+    """Of the messages of PostgreSQL and of PL/pgSQL."""
+    folder = subprocess.run([cluster.installation.bin / "pg_config", "--localedir"], capture_output=True, text=True, check=True).stdout
+    found = {}
+    for domain in ("postgres", "plpgsql"):
+        files = Path(folder.strip()).glob(f"*/LC_MESSAGES/{domain}-*.mo")
+        found[domain] = [gettext.GNUTranslations(io.BytesIO(file.read_bytes())) for file in files]
+    if not all(found.values()):
+        pytest.skip("this PostgreSQL speaks English only")
+    return found
+
+
+def test_texts_of_errors_are_understood_in_every_language(translations: dict[str, list[gettext.GNUTranslations]]) -> None:
+    for language in translations["plpgsql"]:
+        line = language.gettext("PL/pgSQL function %s line %d at %s")
+        assert FUNCTION_IN_CONTEXT.search(f"JSON, 1: PL/pgSQL\n{line}"), line
+    for language in translations["postgres"]:
+        line = language.gettext('SQL function "%s" statement %d')
+        assert FUNCTION_IN_CONTEXT.search(line), line
+        line = language.gettext("JSON data, line %d: %s%s%s")
+        assert not FUNCTION_IN_CONTEXT.search(line % (1, "", "SQL", "")), line
+        assert NOTHING_OF_LINE_1.fullmatch((line % (1, "", "", "")).strip()), line
+        assert not NOTHING_OF_LINE_1.fullmatch((line % (1, "", '{"a":', "")).strip()), line
+        assert not NOTHING_OF_LINE_1.fullmatch((line % (2, "", "", "")).strip()), line
+        line = language.gettext('relation "%s" does not exist')
+        assert MOVED_SHARD.search(line % "public.lookup_queue_items_102060"), line
+        assert not MOVED_SHARD.search(line % "public.lookup_queue_items"), line
 
 
 def test_a_lock_timeout_means_busy(shared_database_url: str) -> None:

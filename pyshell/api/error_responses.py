@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any, NamedTuple
 
 from starlette.exceptions import HTTPException
@@ -44,6 +45,8 @@ ABOUT_THE_DATA = {
     "23514": Meaning(400, "invalid_value", "A value is not allowed"),
     "23502": Meaning(400, "invalid_value", "A required value is missing"),
 }
+# What PostgreSQL says of the place of an error in JSON, in its language, where the first line is empty.
+NOTHING_OF_LINE_1 = re.compile(r"[^:\"{[]*JSON[^:\"{[]*1[^:\"{[]*:?")
 # In the names of the foreign keys to the organization.
 OF_ORGANIZATION = "_organization_id_fkey"
 DELETED_MEANWHILE = Meaning(404, "organization_not_found", "Organization not found")
@@ -112,7 +115,7 @@ def _raised_by_us(error: DatabaseError, status: int) -> ApiError:
 def _where_json_is_wrong(error: DatabaseError) -> str:
     """Such as: Token "}" is invalid. JSON data, line 3: ..."device_ids":}"""
     context = (error.diag.context or "").split("\n")[0].strip()
-    if context == "JSON data, line 1:":
+    if NOTHING_OF_LINE_1.fullmatch(context):
         return "The body is empty."
     return f"{error.diag.message_detail or ''} {context}".strip()
 

@@ -82,9 +82,12 @@ KINDS: Final = {
 }
 """By SQLSTATE, or by class (its first two characters) for the rest of that class. What is not here either way is INTERNAL."""
 
-MOVED_SHARD: Final = re.compile(r"could not find valid entry for shard \d+|relation \"[\w.]+_\d{6,}\" does not exist")
-"""What Citus says where a plan names a shard that has just moved to another node. Such an error has the SQLSTATE of other things, no origin
-when a node passes it on, and no translation. The next plan names the new place."""
+MOVED_SHARD: Final = re.compile(r"could not find valid entry for shard \d+|\b\w+\.\w+_\d{6,}\b")
+"""What Citus says, or PostgreSQL in its language, where a plan names a shard that has just moved to another node. Such an error has the
+SQLSTATE of other things, and no origin when a node passes it on. The next plan names the new place."""
+
+FUNCTION_IN_CONTEXT: Final = re.compile(r"^(?:(?!JSON|\$\d).)*SQL", re.MULTILINE)
+"""The line of a context for a PL/pgSQL or SQL function, in any language of PostgreSQL, but not the caller's own JSON or parameters."""
 
 # Each count exists before the first error of its kind: Prometheus sees no increase in a series that begins with it.
 for _kind in Kind:
@@ -127,7 +130,7 @@ def kind_of(error: DatabaseError) -> Kind:
         # "cached plan must not change result type". Its SQLSTATE has other uses and its text is translated, so it is identified by its
         # origin.
         return Kind.STALE_STATEMENT
-    if state in ("XX000", "42P01") and MOVED_SHARD.fullmatch(error.diag.message_primary or ""):
+    if state in ("XX000", "42P01") and MOVED_SHARD.search(error.diag.message_primary or ""):
         return Kind.CONFLICT
     kind = KINDS.get(state) or KINDS.get(state[:2], Kind.INTERNAL)
     return Kind.INTERNAL if kind is Kind.NOT_MIGRATED and is_inside_function(error) else kind
@@ -156,7 +159,7 @@ def had_no_effect(error: DatabaseError) -> bool:
 
 def is_inside_function(error: DatabaseError) -> bool:
     """Whether the error came from inside a function of the database, so that the call itself was well-formed."""
-    return re.search(r"^(PL/pgSQL|SQL) function", error.diag.context or "", re.MULTILINE) is not None
+    return FUNCTION_IN_CONTEXT.search(error.diag.context or "") is not None
 
 
 def for_log(error: DatabaseError) -> str:
