@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import gzip
-import io
 import math
 import subprocess
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -399,8 +397,8 @@ def earlier(tmp_path: Path) -> Sources:
         return done.stdout
 
     edited = git("log", "-1", "--format=%H", "--diff-filter=MDR", "HEAD~50..HEAD", "--", "migrations").decode().strip()
-    with tarfile.open(fileobj=io.BytesIO(git("archive", edited or "HEAD~50", "migrations", "sql"))) as files:
-        files.extractall(tmp_path, filter="data")
+    archive = git("archive", edited or "HEAD~50", "migrations", "sql")
+    subprocess.run(["tar", "--extract", "--directory", tmp_path], input=archive, check=True)
     return Sources(tmp_path / "migrations", tmp_path / "sql" / "functions", tmp_path / "sql" / "catalogue")
 
 
