@@ -270,16 +270,10 @@ select n.name, c.country_code, c.region_code
 comment on view app.country_names is 'Names of countries as app.plain_name leaves them. region_code: it is a territory, which goes with US as a state.';
 
 create or replace view app.region_names as
-select app.plain_name(r.name) as name, r.country_code, r.code from app.regions r
-union
-select lower(r.code), r.country_code, r.code from app.regions r
-union
-select lower(r.country_code || r.code), r.country_code, r.code from app.regions r
-union
--- As lists to choose from have them: MA - Massachusetts, Massachusetts (MA).
 select n.name, r.country_code, r.code
-  from app.regions r
- cross join unnest(array[lower(r.code) || app.plain_name(r.name), app.plain_name(r.name) || lower(r.code)]) n (name)
+  from (select app.plain_name(r.name) as name, r.country_code, r.code, lower(r.code) as short from app.regions r offset 0) r
+ -- The last two as lists to choose from have them: MA - Massachusetts, Massachusetts (MA).
+ cross join unnest(array[r.name, r.short, lower(r.country_code) || r.short, r.short || r.name, r.name || r.short]) n (name)
 union
 select n.name, a.country_code, a.code
   from (values ('US', 'AL', array['ala']), ('US', 'AZ', array['ariz']), ('US', 'AR', array['ark']), ('US', 'CA', array['calif', 'cal', 'cali']),

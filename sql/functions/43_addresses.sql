@@ -58,6 +58,12 @@ $$;
 
 comment on function app.parts_of_address(text, text[], text[]) is 'What a cell with several parts of an address says, as {field: text}; null: it is not clear.';
 
+-- Whether a row lacks the state or the ZIP code that have columns, at these places.
+create or replace function app.has_gap(p_cells jsonb, p_region integer, p_postal_code integer) returns boolean
+language sql immutable
+return p_region is not null
+       and (coalesce(p_cells ->> p_region, '') = '' or p_postal_code is not null and coalesce(p_cells ->> p_postal_code, '') = '');
+
 -- What a cell of a row says of several parts of the address, with `field`, whose cell it is, and `cell`, its text. Cells that are empty where
 -- the one before may have their part count as if they had no column: beside the city Boston, MA 02134 those of the state and the ZIP code,
 -- beside the state MA 02134 that of the ZIP code.

@@ -92,7 +92,6 @@ declare
     v_given        constant text[]  := array(select c.key from jsonb_each(p_columns) c where c.value ? 'place');
     v_shared       constant text    := app.field_of_shared_cells(v_given);
     v_shared_place constant integer := p_columns #>> array[v_shared, 'place'];
-    v_has_gaps     boolean;
     v_parts        jsonb[];
     v_has_street_parts constant boolean := p_columns ?| app.street_part_fields();
     v_has_household constant boolean := p_columns ?| array['household_income', 'household_size', 'owner_status', 'tax_filing'];
@@ -103,12 +102,11 @@ declare
     v_buildings jsonb;
     v_devices   jsonb;
 begin
-    v_has_gaps := v_region is not null and exists (
-        select from unnest(p_rows) r (cells) where coalesce(r.cells ->> v_region, '') = '' or v_postal_code is not null and coalesce(r.cells ->> v_postal_code, '') = '');
-    if v_shared_place is not null or v_has_gaps then
-        v_parts := array(select case when v_has_gaps and (coalesce(r.cells ->> v_region, '') = '' or v_postal_code is not null and coalesce(r.cells ->> v_postal_code, '') = '')
-                                     then app.parts_in_row(r.cells, v_given, p_columns, k.regions)
-                                     when v_shared_place is not null then app.parts_of_address(r.cells ->> v_shared_place, v_given, k.regions) end
+    if v_shared is not null or exists (select from unnest(p_rows) r (cells) where app.has_gap(r.cells, v_region, v_postal_code)) then
+        v_parts := array(select case when app.has_gap(r.cells, v_region, v_postal_code) then app.parts_in_row(r.cells, v_given, p_columns, k.regions)
+                                     when v_shared is not null
+                                     then app.parts_of_address(r.cells ->> v_shared_place, v_given, k.regions)
+                                          || jsonb_build_object('field', v_shared, 'cell', r.cells ->> v_shared_place) end
                            from app.known_regions() k (regions)
                           cross join unnest(p_rows) with ordinality r (cells, n)
                           order by r.n);
@@ -181,8 +179,7 @@ begin
                             then app.correction('address.city', p_columns #>> '{city,header}', 'cleaned', c.raw ->> v_city, c.city) end] end
                    || array[
                        case when c.parts is not null
-                            then app.correction('address.' || coalesce(c.parts ->> 'field', v_shared), p_columns #>> array[coalesce(c.parts ->> 'field', v_shared), 'header'], 'value_recognized',
-                                            coalesce(c.parts ->> 'cell', c.raw ->> v_shared_place),
+                            then app.correction('address.' || (c.parts ->> 'field'), p_columns #>> array[c.parts ->> 'field', 'header'], 'value_recognized', c.parts ->> 'cell',
                                             concat_ws(' | ', c.parts ->> 'street_1', c.parts ->> 'city', c.region_code,
                                                       case when c.parts ? 'postal_code' then c.postal_code end))
                             when c.region is null then nullif(v_countries -> c.country -> 'warning', 'null')
@@ -415,12 +412,12 @@ return coalesce((select c.cell ~* '^((grand |sub[- ]?)?totals?\M|.*\m(sub[- ]?)?
                   order by c.number
                   limit 1), false);
 
--- Whether a row is the heading of a group, or has nothing about a site. p_first_is: what the first column has, id or heading. p_used: numbers
--- of the columns that have a field; p_is_complete: they or defaults give all that is required.
-create or replace function app.has_heading(p_cells jsonb, p_first_is text, p_used integer[], p_is_complete boolean) returns boolean
+-- Whether a row is the heading of a group, or has nothing about a site. p_heading: the pattern of headings in the first column; null: it may
+-- have none. p_used: numbers of the columns that have a field; p_is_complete: they or defaults give all that is required.
+create or replace function app.has_heading(p_cells jsonb, p_used integer[], p_is_complete boolean, p_heading text) returns boolean
 language sql immutable
 return p_is_complete and not exists (select from unnest(p_used) u where p_cells ->> (u - 1) <> '')
-    or (p_first_is = 'heading' or p_first_is = 'id' and p_cells ->> 0 ~ '\S\s+\S') and p_cells ->> 0 <> '' and app.filled_width(p_cells) = 1;
+    or p_cells ->> 0 ~ p_heading and app.filled_width(p_cells) = 1;
 
 -- The rows of a file that may be items, with the line of each: those of its layout, without totals and headings of groups within the table,
 -- and repetitions of its header, as of files put together. A heading stands alone in the first column, which has nothing else, or ids
@@ -441,17 +438,18 @@ declare
     v_is_complete constant boolean := app.required_fields() <@ array(select c ->> 'field' from jsonb_array_elements(p_columns) c
                                                                       union all
                                                                      select jsonb_object_keys(coalesce(p_file -> 'defaults', '{}')));
-    -- Judged by the first fifty rows: no site has anything in the column, or their ids are single words.
-    v_first_is constant text := case
-        when v_street is not null
-             and (p_columns #>> '{0,field}' is null and p_columns #>> '{0,how}' is distinct from 'ambiguous' or p_columns #>> '{0,field}' = 'reference_id')
-             and not exists (select from jsonb_array_elements(jsonb_path_query_array(p_file -> 'rows', '$[$from to $to]',
-                                                                                     jsonb_build_object('from', p_header_row, 'to', p_header_row + 49))) u (cells)
-                              where u.cells ->> 0 ~ case when p_columns #>> '{0,field}' is null then '.' else '\S\s+\S' end
-                                and u.cells ->> (v_street - 1) <> '' and u.cells is distinct from v_header)
-        then coalesce(replace(p_columns #>> '{0,field}', 'reference_id', 'id'), 'heading') end;
+    -- A heading stands in a column that is not used, or has several words among ids.
+    v_heading text := case when p_columns #>> '{0,field}' = 'reference_id' then '\S\s+\S'
+                           when p_columns #>> '{0,field}' is null and p_columns #>> '{0,how}' is distinct from 'ambiguous' then '.' end;
     v_left_out text;
 begin
+    -- Judged by the first fifty rows: no site has such a text there.
+    if v_street is null
+       or exists (select from jsonb_array_elements(jsonb_path_query_array(p_file -> 'rows', '$[$from to $to]',
+                                                                          jsonb_build_object('from', p_header_row, 'to', p_header_row + 49))) u (cells)
+                   where u.cells ->> 0 ~ v_heading and u.cells ->> (v_street - 1) <> '' and u.cells is distinct from v_header) then
+        v_heading := null;
+    end if;
     select array_agg(r.cells order by r.n) filter (where not r.is_left_out), array_agg(v_lines[r.n] order by r.n) filter (where not r.is_left_out),
            string_agg(coalesce(v_lines[r.n], r.n)::text, ', ' order by r.n) filter (where r.is_left_out)
       into cells, lines, v_left_out
@@ -460,7 +458,7 @@ begin
                    coalesce(not p_file ? 'header_row'
                             and (u.cells = v_header or coalesce(ascii(u.cells ->> (v_street - 1)), 0) not between 48 and 57
                                                       and (app.has_totals(u.cells, v_places)
-                                                           or coalesce(u.cells ->> (v_street - 1), '') = '' and app.has_heading(u.cells, v_first_is, v_used, v_is_complete))), false) as is_left_out
+                                                           or coalesce(u.cells ->> (v_street - 1), '') = '' and app.has_heading(u.cells, v_used, v_is_complete, v_heading))), false) as is_left_out
               from jsonb_array_elements(p_file -> 'rows') with ordinality u (cells, n)
              where u.n between p_header_row + 1 and p_last_row and u.cells <> '[]'
             offset 0) r;
