@@ -86,6 +86,18 @@ def test_two_who_log_in_at_once_store_one_of_the_keys_whole(tmp_path: Path, monk
     assert [file.name for file in settings.file().parent.iterdir()] == ["credentials.json"]
 
 
+def test_on_windows_the_folder_keeps_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("APPDATA", str(tmp_path))
+    assert settings.file() != tmp_path / "batch-lookups" / "credentials.json"
+    monkeypatch.setattr(settings, "ON_WINDOWS", True)
+    settings.store("http://127.0.0.1:8000", "leap_live_mine")
+    assert settings.file() == tmp_path / "batch-lookups" / "credentials.json"
+    # What Windows shows of every file.
+    settings.file().chmod(0o666)
+    assert settings.stored()["api_key"] == "leap_live_mine"
+
+
 def test_a_file_that_cannot_be_read_is_named(stranger: Cli) -> None:
     (stranger.folder / ".config").write_text("a file where a folder should be")
     done = stranger.run("whoami")

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 import openpyxl
 import pytest
 
-from batch_lookups.cli import saving
+from batch_lookups.cli import errors, saving
 from pyshell.settings import ROOT
 from tests.cli_fixtures import Cli, Service, begin_child
 from tests.timed import wait_until
@@ -201,11 +202,29 @@ from batch_lookups.cli import main, saving
 def pieces():
     yield b"half"
     os.kill(os.getpid(), signal.SIGTERM)
-main.end_in_order()
+main.end_in_order(main.Session())
 saving.save(Path({str(tmp_path / "results.csv")!r}), pieces())
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (143, b"", [])
+
+
+def test_an_error_names_the_file_to_be_saved(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+
+    def while_the_folder_goes() -> Iterator[bytes]:
+        yield b"first"
+        shutil.rmtree(folder)
+
+    with pytest.raises(FileNotFoundError) as raised:
+        saving.save(folder / "results.csv", while_the_folder_goes())
+    assert errors.told_of_file(raised.value) == f"{folder}/results.csv: No such file or directory"
+    # As Windows has it where Excel shows the file.
+    raised.value.winerror = 5  # type: ignore[attr-defined]
+    assert errors.told_of_file(raised.value).endswith(
+        "/results.csv: No such file or directory; another program, such as Excel, may have it open"
+    )
 
 
 def test_a_file_is_saved_by_two_commands_at_once(tmp_path: Path) -> None:
@@ -439,12 +458,20 @@ main(["list"])
     assert (done.returncode, "Traceback" in done.stderr) == (128 + number, False)
 
 
-def test_a_signal_just_before_a_system_call_does_not_wait_for_its_end(cli: Cli) -> None:
+# On Windows, no signal interrupts a call; closing the connection for whose data it waits does, unless it waits for something else.
+CLOSING = "main.settings.ON_WINDOWS, main.Session.close = True, lambda _: signal.pthread_kill(command, signal.SIGTERM)"
+NOTHING_HELPS = "main.settings.ON_WINDOWS, main.END_SECONDS = True, 0.5"
+
+
+@pytest.mark.parametrize("machine", ["", CLOSING, NOTHING_HELPS], ids=["unix", "windows", "windows, for something else"])
+def test_a_signal_just_before_a_system_call_does_not_wait_for_its_end(cli: Cli, machine: str) -> None:
     # bsearch compares twice, with two calls of pause: the first signal ends the first of them, and Python learns of it after both.
-    waiting = """
-import ctypes, os
+    waiting = f"""
+import ctypes, os, signal, threading
 from batch_lookups.cli import main
-main.end_in_order()
+command = threading.get_ident()
+{machine}
+main.end_in_order(main.Session())
 c = ctypes.CDLL(None)
 os.write(1, b"now")
 c.bsearch(b"", b"", 3, 1, c.pause)
@@ -469,7 +496,7 @@ class Slow:
     def __del__(self, sleep=time.sleep):
         sleep(1)
 slow, main.END_SECONDS = Slow(), 0.5
-main.end_in_order()
+main.end_in_order(main.Session())
 os.kill(os.getpid(), signal.SIGTERM)
 """
     done = subprocess.run([sys.executable, "-c", slow], env=cli.environment, capture_output=True, check=False, preexec_fn=begin_child)

@@ -18,6 +18,7 @@ import openpyxl
 import pytest
 
 from batch_lookups.bodies import MAX_BYTES
+from batch_lookups.cli import runs, settings
 from pyshell.local.machine import free_port
 from tests.cli_fixtures import COLUMNS, Cli, Service
 from tests.timed import wait_until
@@ -550,6 +551,18 @@ def test_a_signal_detaches_and_says_how_to_continue(cli: Cli, service: Service, 
     assert command.endswith("-o 'results of March.csv'")
     assert cli.run(*shlex.split(command)).returncode == 0
     assert len(rows_of(cli.folder / "results of March.csv")) == 40
+
+
+@pytest.mark.parametrize(("name", "unix", "windows"), [
+    ("results.csv", "results.csv", "results.csv"),
+    ("results of March.csv", "'results of March.csv'", '"results of March.csv"'),
+    (r"C:\Users\kim\results.csv", r"'C:\Users\kim\results.csv'", r"C:\Users\kim\results.csv"),
+    ("kim's (new).csv", "'kim'\"'\"'s (new).csv'", '"kim\'s (new).csv"'),
+])  # fmt: skip
+def test_paths_are_quoted_for_the_shell_of_the_system(monkeypatch: pytest.MonkeyPatch, name: str, unix: str, windows: str) -> None:
+    assert runs.quoted(Path(name)) == unix
+    monkeypatch.setattr(settings, "ON_WINDOWS", True)
+    assert runs.quoted(Path(name)) == windows
 
 
 def test_an_error_amid_a_job_says_how_to_continue(cli: Cli, service: Service) -> None:

@@ -55,6 +55,8 @@ HINTS = {
     "too_many_open_items": "Wait until earlier jobs have ended, or cancel one; batch-lookups list shows them.",
     "idempotency_key_reused": "The service reads this file differently than before. To submit it again: --again WORD",
 }
+# Of Windows, where a file that is open elsewhere is neither replaced nor read.
+ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION = 5, 32
 
 
 def in_words_of_the_command(message: str) -> str:
@@ -87,4 +89,6 @@ def name_columns(message: str) -> str:
 def told_of_file(error: OSError) -> str:
     """Such as: results.csv: Permission denied."""
     reason = error.strerror or str(error)
+    if getattr(error, "winerror", None) in (ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION):
+        reason += "; another program, such as Excel, may have it open"
     return f"{os.fsdecode(error.filename)}: {reason}" if isinstance(error.filename, str | bytes) else reason

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import io
 import os
 import signal
@@ -103,7 +102,7 @@ def main(words: Sequence[str] | None = None) -> None:
     open_closed_streams()
     show_any_character()
     session = Session()
-    end_in_order()
+    end_in_order(session)
     try:
         code = batch_lookups.main(words, prog_name="batch-lookups", standalone_mode=False, obj=session)
     except exits.Ended as ended:
@@ -160,21 +159,13 @@ def wants_json(words: Sequence[str] | None) -> bool:
     return not {"--json", "--ndjson"}.isdisjoint(options)
 
 
-def end_in_order() -> None:
-    """On Ctrl-C, SIGTERM, or when the terminal goes away: shows the cursor again, and leaves no partial file behind.
-
-    The signal may come while the HTTP client holds a lock that the cleanup needs, so that is abandoned after some seconds.
-    """
+def end_in_order(session: Session) -> None:
+    """On Ctrl-C, SIGTERM, or when the terminal goes away: shows the cursor again, and leaves no partial file behind."""
 
     received: list[int] = []
 
     def end(number: int, _: object) -> None:
         received.append(number)
-        if hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, lambda *_: os._exit(SIGNALS + number))
-            signal.setitimer(signal.ITIMER_REAL, END_SECONDS, REPEAT_SECONDS)
-            # Where the end takes a while, without the handler, which Python drops, it would kill the process.
-            atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(SIGNALS + number)
@@ -184,29 +175,37 @@ def end_in_order() -> None:
         # A signal that the caller ignores, as nohup does, stays ignored.
         if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, end)
-    if hasattr(signal, "pthread_kill"):
-        repeat_unnoticed(received)
+    end_soon(session, received)
 
 
-def repeat_unnoticed(received: Sequence[int]) -> None:
-    """Repeats the first signal until its handler has put it into `received`.
+def end_soon(session: Session, received: Sequence[int]) -> None:
+    """After the first signal: interrupts what the command waits for until the handler has put the signal into `received`, and ends
+    a command that takes longer than some seconds to end.
 
     Python runs handlers between its instructions. A signal that comes just before a system call would be noticed only when the
-    call is over, which may take as long as the service does; the next one interrupts the call.
+    call is over, which may take as long as the service does; the next one interrupts the call. On Windows, no signal does. Closing the
+    connection does it there. The handler may also run while the HTTP client holds a lock that the cleanup needs, and never gets it.
     """
     reader, writer = os.pipe()
-    os.set_blocking(writer, False)
+    # Windows can do without, and has the function since Python 3.12.
+    if hasattr(os, "set_blocking"):
+        os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     command = threading.get_ident()
 
-    def repeat() -> None:
+    def watch() -> None:
         [number] = os.read(reader, 1)
-        time.sleep(REPEAT_SECONDS)
-        while not received:
-            signal.pthread_kill(command, number)
+        until = time.monotonic() + END_SECONDS
+        while time.monotonic() < until:
             time.sleep(REPEAT_SECONDS)
+            if not received:
+                if settings.ON_WINDOWS:
+                    session.close()
+                else:
+                    signal.pthread_kill(command, number)
+        os._exit(SIGNALS + number)
 
-    threading.Thread(target=repeat, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def with_notes(hint: str, error: BaseException) -> str:

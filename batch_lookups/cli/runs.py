@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from batch_lookups.cli import errors, exits, progress, saving, uploads
+from batch_lookups.cli import errors, exits, progress, saving, settings, uploads
 from batch_lookups.cli.batches import with_item_filter, with_job
 from batch_lookups.cli.exits import Ended
 from batch_lookups.cli.session import Session, counted, minute, pass_session, say, with_output
@@ -312,9 +313,11 @@ def write_results(
 
 
 def quoted(path: Path) -> str:
-    """A path quoted for the shell."""
+    """A path quoted for the shell; on Windows, for cmd.exe and PowerShell."""
     import shlex
 
+    if settings.ON_WINDOWS:
+        return str(path) if re.fullmatch(r"[\w.:\\/-]+", str(path)) else f'"{path}"'
     return shlex.quote(str(path))
 
 

@@ -45,10 +45,12 @@ class OutputFile(click.Path):
         # An empty name, as from an unset variable, is the current folder.
         if path.is_dir():
             self.fail("The name of the file is empty.", param, ctx)
+        if is_special(path):
+            return path
         folder = path.resolve().parent
         if not folder.is_dir():
             self.fail(f"The folder {folder} does not exist.", param, ctx)
-        if not is_special(path) and not os.access(folder, os.W_OK):
+        if not os.access(folder, os.W_OK):
             self.fail(f"The folder {folder} is not writable.", param, ctx)
         return path
 
@@ -89,14 +91,15 @@ def save(path: Path | None, pieces: Iterable[bytes]) -> None:
     # Unique to this process: two that watch the same job save it at the same moment. No longer than a name may be.
     part = path.with_name(f".{path.name[:50]}.{os.getpid()}.part")
     try:
-        with naming(path), part.open("wb") as file:
-            # Whoever may read the existing file may read its replacement, and nobody else.
-            if path.exists():
-                part.chmod(stat.S_IMODE(path.stat().st_mode))
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with naming(path):
+            with part.open("wb") as file:
+                # Whoever may read the existing file may read its replacement, and nobody else.
+                if path.exists():
+                    part.chmod(stat.S_IMODE(path.stat().st_mode))
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -104,11 +107,11 @@ def save(path: Path | None, pieces: Iterable[bytes]) -> None:
 
 @contextmanager
 def naming(path: Path | str) -> Iterator[None]:
-    """Adds the file's name to write errors, as errors of opening have it."""
+    """Errors name this file: those of writing name none, and others may name a temporary one."""
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or os.fspath(path)
+        error.filename = os.fspath(path)
         raise
 
 

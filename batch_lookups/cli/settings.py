@@ -14,6 +14,7 @@ from batch_lookups.cli.exits import AUTHENTICATION, ERROR, Ended
 URL, API_KEY, RETRY_SECONDS = "BATCH_LOOKUPS_URL", "BATCH_LOOKUPS_API_KEY", "BATCH_LOOKUPS_RETRY_SECONDS"
 DEFAULT_URL = "http://127.0.0.1:8000"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+ON_WINDOWS = os.name == "nt"
 
 
 class Credentials(NamedTuple):
@@ -30,8 +31,8 @@ class Credentials(NamedTuple):
 
 
 def file() -> Path:
-    """$XDG_CONFIG_HOME/batch-lookups/credentials.json."""
-    configured = os.environ.get("XDG_CONFIG_HOME")
+    """batch-lookups/credentials.json in $XDG_CONFIG_HOME; if that is not set, in %APPDATA% on Windows and in ~/.config elsewhere."""
+    configured = os.environ.get("XDG_CONFIG_HOME") or (os.environ.get("APPDATA") if ON_WINDOWS else None)
     try:
         folder = Path(configured) if configured else Path.home() / ".config"
     except RuntimeError as error:
@@ -47,7 +48,8 @@ def stored() -> dict[str, str]:
         text = file().read_bytes()
     except FileNotFoundError:
         return {}
-    if stat.S_IMODE(mode) & 0o077:
+    # On Windows the mode says nothing about others: the access list of the user's folder keeps them out.
+    if stat.S_IMODE(mode) & 0o077 and not ON_WINDOWS:
         raise Ended(
             AUTHENTICATION,
             f"{file()} can be read by others",
