@@ -5,6 +5,7 @@ import math
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -349,11 +350,18 @@ def test_a_role_that_is_not_the_owner_is_refused_with_the_reason(owner: Connecti
     owner.execute("drop role no_owner")
 
 
-@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-def test_a_database_of_another_encoding_is_refused(cluster: PrivatePostgres, administrator: Connection, encoding: str) -> None:
-    name = f"encoded_{encoding.lower()}"
-    administrator.execute(f"create database {name} template template0 encoding '{encoding}' locale 'C'")
-    with pytest.raises(MigrationError, match=f"must be encoded in UTF8; this one is {encoding}"):
+@pytest.mark.parametrize(("made", "problem"), [
+    ("encoding 'LATIN1' locale 'C'", "must be encoded in UTF8; this one is LATIN1"),
+    ("encoding 'SQL_ASCII' locale 'C'", "must be encoded in UTF8; this one is SQL_ASCII"),
+    ("locale_provider icu icu_locale 'tr'", "has a locale in which I is not the capital of i"),
+])  # fmt: skip
+def test_a_database_whose_texts_are_others_is_refused(administrator: Connection, cluster: PrivatePostgres, made: str, problem: str) -> None:
+    name = f"refused_{uuid.uuid4().hex}"
+    try:
+        administrator.execute(f"create database {name} template template0 {made}")
+    except psycopg.errors.FeatureNotSupported as error:
+        pytest.skip(str(error))
+    with pytest.raises(MigrationError, match=f"^The database {problem}"):
         migrate(cluster.url(name))
     assert value(cluster.url(name), "select count(*) from pg_namespace where nspname in ('app', 'api')") == 0
 

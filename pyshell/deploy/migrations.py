@@ -231,6 +231,12 @@ def _check_database(connection: OwnerConnection) -> None:
             f"The database must be encoded in UTF8; this one is {encoding[0] if encoding else 'unknown'}."
             " Make one with: create database NAME template template0 encoding 'UTF8'"
         )
+    # As in Turkish: neither headings of columns nor addresses would be recognized.
+    if connection.execute("select lower('I') = 'i'").fetchone() != (True,):
+        raise MigrationError(
+            "The database has a locale in which I is not the capital of i."
+            " Make one with: create database NAME template template0 locale_provider libc locale 'C.UTF-8'"
+        )
 
 
 def _take_turn(connection: OwnerConnection, sources: Sources) -> bool:
